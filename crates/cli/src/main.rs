@@ -1,0 +1,93 @@
+//! The `gpt2` command: parses, runs one subcommand, prints one error chain, chooses the exit code.
+//!
+//! Results go to stdout, progress and messages to stderr. Each subcommand is a file of [`commands`].
+#![forbid(unsafe_code)]
+
+mod commands;
+mod input;
+mod progress;
+mod settings;
+mod signals;
+
+use std::process::ExitCode;
+
+use clap::builder::FalseyValueParser;
+use clap::{ArgAction, CommandFactory, FromArgMatches, Parser, Subcommand};
+
+/// GPT-2, whole: from raw text to a trained model that writes, on an ordinary CPU.
+#[derive(Parser)]
+#[command(name = "gpt2", version, max_term_width = 110)]
+#[command(after_help = "Every flag can also be set by an environment variable: GPT2_THREADS for --threads, \
+    and so on; the flag wins.\nGPT2_ISA=portable|avx2|avx512 forces an instruction set.\n\n\
+    Start here:  gpt2 quickstart")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+    /// Threads to compute with [default: all cores]
+    #[arg(short, long, global = true, value_name = "N", help_heading = "Global options")]
+    threads: Option<usize>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Train a small model from nothing in about two minutes, and watch it learn to write
+    Quickstart(commands::quickstart::Args),
+    /// Turn text into token shards
+    Prepare(commands::prepare::Args),
+    /// Train a model on your text
+    Train(Box<commands::train::Args>),
+    /// Write text with a model
+    Generate(commands::generate::Args),
+    /// Measure loss, perplexity, bits per byte and accuracy on a text
+    Eval(commands::eval::Args),
+    /// Train and use tokenizers
+    Tokenizer(commands::tokenizer::Args),
+}
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) if commands::is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> anyhow::Result<()> {
+    let command = with_environment(Cli::command());
+    let Cli { command, threads } = match Cli::from_arg_matches(&command.get_matches()) {
+        Ok(cli) => cli,
+        Err(error) => error.exit(),
+    };
+    tensor::isa::init()?;
+    if let Some(threads) = threads {
+        anyhow::ensure!((1..=1024).contains(&threads), "--threads {threads}: give a number from 1 to 1024");
+        tensor::pool::set_threads(threads);
+    }
+    match command {
+        Command::Quickstart(args) => commands::quickstart::run(args),
+        Command::Prepare(args) => commands::prepare::run(args),
+        Command::Train(args) => commands::train::run(*args),
+        Command::Generate(args) => commands::generate::run(args),
+        Command::Eval(args) => commands::eval::run(args),
+        Command::Tokenizer(args) => commands::tokenizer::run(args),
+    }
+}
+
+/// Gives every flag, of every subcommand, its environment variable.
+fn with_environment(command: clap::Command) -> clap::Command {
+    let command = command.mut_args(|arg| {
+        let id = arg.get_id().as_str();
+        if arg.get_long().is_none() || matches!(id, "help" | "version") {
+            return arg;
+        }
+        let name = format!("GPT2_{}", id.to_uppercase());
+        let is_switch = matches!(arg.get_action(), ArgAction::SetTrue);
+        let arg = arg.env(name).hide_env(true);
+        if is_switch { arg.value_parser(FalseyValueParser::new()) } else { arg }
+    });
+    let names: Vec<String> = command.get_subcommands().map(|sub| sub.get_name().to_owned()).collect();
+    names.into_iter().fold(command, |command, name| command.mut_subcommand(name, with_environment))
+}

@@ -1,0 +1,1 @@
+//! Loss, perplexity, bits per byte and accuracy, each with its standard error.

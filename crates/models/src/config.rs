@@ -1,0 +1,317 @@
+//! The shape of a GPT-2 model, and `config.json`, which writes it down.
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use crate::{ModelError, Result};
+
+/// The shape of a GPT-2 model, in the words of the released checkpoints.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Gpt2Config {
+    /// Transformer blocks, 12 in the 124M model.
+    pub n_layer: usize,
+    /// Attention heads per block, 12.
+    pub n_head: usize,
+    /// Width of the residual stream (C), 768.
+    pub n_embd: usize,
+    /// Longest sequence (T), 1024.
+    pub n_ctx: usize,
+    /// Tokens known to the tokenizer (V), 50257.
+    pub vocab_size: usize,
+    /// Width of the feed-forward layer, 4 C.
+    pub n_inner: usize,
+    /// Added to the variance in layer norms, 1e-5.
+    pub layer_norm_epsilon: f32,
+    /// Dropout while training.
+    pub dropout: Dropouts,
+    /// The token that starts and ends a text, 50256.
+    pub eot: Option<u32>,
+}
+
+/// The probability of dropping an element while training, by place.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Dropouts {
+    /// After the embeddings.
+    pub embd: f32,
+    /// On the attention probabilities.
+    pub attn: f32,
+    /// On what attention and feed-forward add to the residual stream.
+    pub resid: f32,
+}
+
+impl Dropouts {
+    /// The same probability everywhere.
+    pub fn all(p: f32) -> Dropouts {
+        Dropouts { embd: p, attn: p, resid: p }
+    }
+}
+
+/// Name, n_layer, n_head, n_embd, n_ctx. The first four are OpenAI's (Radford et al., 2019).
+pub const PRESETS: [(&str, usize, usize, usize, usize); 8] = [
+    ("gpt2", 12, 12, 768, 1024),
+    ("gpt2-medium", 24, 16, 1024, 1024),
+    ("gpt2-large", 36, 20, 1280, 1024),
+    ("gpt2-xl", 48, 25, 1600, 1024),
+    ("distilgpt2", 6, 12, 768, 1024),
+    ("gpt2-small", 8, 8, 512, 512),
+    ("gpt2-mini", 6, 6, 384, 256),
+    ("gpt2-nano", 4, 4, 128, 64),
+];
+
+impl Gpt2Config {
+    /// A model of this shape with GPT-2's other settings and no dropout.
+    pub fn new(n_layer: usize, n_head: usize, n_embd: usize, n_ctx: usize, vocab_size: usize) -> Gpt2Config {
+        Gpt2Config {
+            n_layer,
+            n_head,
+            n_embd,
+            n_ctx,
+            vocab_size,
+            n_inner: n_embd.saturating_mul(4),
+            layer_norm_epsilon: 1e-5,
+            dropout: Dropouts::default(),
+            eot: None,
+        }
+    }
+
+    /// One of [`PRESETS`], with GPT-2's vocabulary of 50,257 tokens.
+    pub fn preset(name: &str) -> Result<Gpt2Config> {
+        match PRESETS.iter().find(|preset| preset.0 == name) {
+            Some(&(_, n_layer, n_head, n_embd, n_ctx)) => {
+                let config = Gpt2Config::new(n_layer, n_head, n_embd, n_ctx, 50257);
+                Ok(Gpt2Config { eot: Some(50256), ..config })
+            }
+            None => {
+                let known: Vec<&str> = PRESETS.iter().map(|preset| preset.0).collect();
+                Err(ModelError::Preset { name: name.into(), known: known.join(", ") })
+            }
+        }
+    }
+
+    /// Width of one attention head.
+    pub fn head_dim(&self) -> usize {
+        self.n_embd / self.n_head
+    }
+
+    /// The number of trainable values; the output layer is the embedding table and counts once.
+    pub fn n_params(&self) -> usize {
+        self.shapes().iter().map(|(_, shape)| shape.iter().product::<usize>()).sum()
+    }
+
+    /// Matrix values that each token is multiplied with: N in "6 N floating-point operations a token".
+    pub fn n_matmul_params(&self) -> usize {
+        let (c, inner) = (self.n_embd, self.n_inner);
+        self.n_layer * (4 * c * c + 2 * c * inner) + self.vocab_size * c
+    }
+
+    /// Every weight's name and shape, in the order of the model's parameters.
+    pub fn shapes(&self) -> Vec<(String, Vec<usize>)> {
+        let (c, inner) = (self.n_embd, self.n_inner);
+        let mut shapes = vec![
+            ("wte.weight".to_owned(), vec![self.vocab_size, c]),
+            ("wpe.weight".to_owned(), vec![self.n_ctx, c]),
+        ];
+        for layer in 0..self.n_layer {
+            let block = [
+                ("ln_1.weight", vec![c]),
+                ("ln_1.bias", vec![c]),
+                ("attn.c_attn.weight", vec![c, 3 * c]),
+                ("attn.c_attn.bias", vec![3 * c]),
+                ("attn.c_proj.weight", vec![c, c]),
+                ("attn.c_proj.bias", vec![c]),
+                ("ln_2.weight", vec![c]),
+                ("ln_2.bias", vec![c]),
+                ("mlp.c_fc.weight", vec![c, inner]),
+                ("mlp.c_fc.bias", vec![inner]),
+                ("mlp.c_proj.weight", vec![inner, c]),
+                ("mlp.c_proj.bias", vec![c]),
+            ];
+            shapes.extend(block.map(|(name, shape)| (format!("h.{layer}.{name}"), shape)));
+        }
+        shapes.push(("ln_f.weight".to_owned(), vec![c]));
+        shapes.push(("ln_f.bias".to_owned(), vec![c]));
+        shapes
+    }
+
+    /// Checks every rule a GPT-2 must keep.
+    pub fn validate(&self) -> Result<()> {
+        let refuse = |field, got: &dyn std::fmt::Display, want: String| {
+            Err(ModelError::Config { field, got: got.to_string(), want })
+        };
+        let sizes = [
+            ("n_layer", self.n_layer, 1 << 12),
+            ("n_head", self.n_head, 1 << 12),
+            ("n_embd", self.n_embd, 1 << 16),
+            ("n_ctx", self.n_ctx, 1 << 24),
+            ("vocab_size", self.vocab_size, 1 << 24),
+            ("n_inner", self.n_inner, 1 << 18),
+        ];
+        for (field, got, most) in sizes {
+            if got == 0 || got > most {
+                return refuse(field, &got, format!("it must be between 1 and {most}"));
+            }
+        }
+        if !self.n_embd.is_multiple_of(self.n_head) {
+            let (down, up) = (self.n_embd / self.n_head * self.n_head, self.n_embd.next_multiple_of(self.n_head));
+            let near = if down == 0 { format!("{up}") } else { format!("{down} or {up}") };
+            let want = format!("it must be a multiple of n_head = {}; take {near}", self.n_head);
+            return refuse("n_embd", &self.n_embd, want);
+        }
+        let eps = self.layer_norm_epsilon;
+        if !(eps > 0.0 && eps < 1.0) {
+            return refuse("layer_norm_epsilon", &eps, "it must lie between 0 and 1, such as 1e-5".into());
+        }
+        let Dropouts { embd, attn, resid } = self.dropout;
+        for (field, p) in [("embd_pdrop", embd), ("attn_pdrop", attn), ("resid_pdrop", resid)] {
+            if !(0.0..1.0).contains(&p) {
+                return refuse(field, &p, "a probability of dropping must be at least 0 and below 1".into());
+            }
+        }
+        match self.eot {
+            Some(eot) if eot as usize >= self.vocab_size => {
+                refuse("eos_token_id", &eot, format!("it must be below vocab_size = {}", self.vocab_size))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// `config.json` as transformers reads and writes it.
+    pub fn to_json(&self) -> Value {
+        json!({
+            "architectures": ["GPT2LMHeadModel"],
+            "model_type": "gpt2",
+            "n_layer": self.n_layer,
+            "n_head": self.n_head,
+            "n_embd": self.n_embd,
+            "n_positions": self.n_ctx,
+            "n_ctx": self.n_ctx,
+            "n_inner": if self.n_inner == 4 * self.n_embd { Value::Null } else { self.n_inner.into() },
+            "vocab_size": self.vocab_size,
+            "activation_function": "gelu_new",
+            "layer_norm_epsilon": decimal(self.layer_norm_epsilon),
+            "embd_pdrop": decimal(self.dropout.embd),
+            "attn_pdrop": decimal(self.dropout.attn),
+            "resid_pdrop": decimal(self.dropout.resid),
+            "initializer_range": 0.02,
+            "scale_attn_weights": true,
+            "scale_attn_by_inverse_layer_idx": false,
+            "reorder_and_upcast_attn": false,
+            "tie_word_embeddings": true,
+            "use_cache": true,
+            "bos_token_id": self.eot,
+            "eos_token_id": self.eot,
+            "torch_dtype": "float32",
+        })
+    }
+
+    /// Reads `config.json`. What would change the arithmetic and is not supported is refused.
+    pub fn from_json(json: &Value) -> Result<Gpt2Config> {
+        let want = "GPT-2 needs it to be ";
+        let fixed = [
+            ("model_type", json!("gpt2")),
+            ("activation_function", json!("gelu_new")),
+            ("scale_attn_weights", json!(true)),
+            ("scale_attn_by_inverse_layer_idx", json!(false)),
+            ("reorder_and_upcast_attn", json!(false)),
+            ("tie_word_embeddings", json!(true)),
+            ("add_cross_attention", json!(false)),
+        ];
+        for (field, only) in fixed {
+            let got = json.get(field).unwrap_or(&only);
+            if *got != only {
+                return Err(ModelError::Config { field, got: got.to_string(), want: format!("{want}{only}") });
+            }
+        }
+        let size = |field: &'static str| read_size(json, field);
+        let n_embd = size("n_embd")?;
+        let config = Gpt2Config {
+            n_layer: size("n_layer")?,
+            n_head: size("n_head")?,
+            n_embd,
+            n_ctx: if json.get("n_positions").is_some() { size("n_positions")? } else { size("n_ctx")? },
+            vocab_size: size("vocab_size")?,
+            n_inner: match json.get("n_inner") {
+                None | Some(Value::Null) => n_embd.saturating_mul(4),
+                Some(_) => size("n_inner")?,
+            },
+            layer_norm_epsilon: read_float(json, "layer_norm_epsilon", 1e-5)?,
+            dropout: Dropouts {
+                embd: read_float(json, "embd_pdrop", 0.1)?,
+                attn: read_float(json, "attn_pdrop", 0.1)?,
+                resid: read_float(json, "resid_pdrop", 0.1)?,
+            },
+            eot: json.get("eos_token_id").and_then(Value::as_u64).and_then(|id| u32::try_from(id).ok()),
+        };
+        config.validate()?;
+        Ok(config)
+    }
+}
+
+/// The shortest decimal that means this `f32`: 0.1, not 0.10000000149011612.
+fn decimal(x: f32) -> Value {
+    x.to_string().parse::<f64>().expect("a printed number parses").into()
+}
+
+fn read_size(json: &Value, field: &'static str) -> Result<usize> {
+    let value = json.get(field);
+    let number = value.and_then(Value::as_u64).and_then(|n| usize::try_from(n).ok());
+    number.ok_or_else(|| ModelError::Config {
+        field,
+        got: value.map_or("missing".into(), Value::to_string),
+        want: "it must be a whole number".into(),
+    })
+}
+
+fn read_float(json: &Value, field: &'static str, default: f32) -> Result<f32> {
+    match json.get(field) {
+        None | Some(Value::Null) => Ok(default),
+        Some(value) => value.as_f64().map(|x| x as f32).ok_or_else(|| ModelError::Config {
+            field,
+            got: value.to_string(),
+            want: "it must be a number".into(),
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_released_sizes() {
+        let millions = |name| Gpt2Config::preset(name).unwrap().n_params() as f64 / 1e6;
+        let want = [("gpt2", 124.44), ("gpt2-medium", 354.82), ("gpt2-large", 774.03), ("gpt2-xl", 1557.61)];
+        for (name, want) in want {
+            assert!((millions(name) - want).abs() < 0.01, "{name} has {} M parameters", millions(name));
+        }
+        assert_eq!(Gpt2Config::preset("gpt2").unwrap().n_matmul_params(), 123_532_032);
+    }
+
+    #[test]
+    fn json_round_trip() {
+        let mut config = Gpt2Config::preset("gpt2-mini").unwrap();
+        config.dropout = Dropouts { embd: 0.1, attn: 0.2, resid: 0.3 };
+        assert_eq!(Gpt2Config::from_json(&config.to_json()).unwrap(), config);
+    }
+
+    #[test]
+    fn rules_are_checked() {
+        let mut config = Gpt2Config::new(2, 3, 16, 8, 50);
+        let error = config.validate().unwrap_err().to_string();
+        assert_eq!(error, "config: `n_embd` is 16, but it must be a multiple of n_head = 3; take 15 or 18");
+        config.n_head = 0;
+        assert!(config.validate().unwrap_err().to_string().contains("`n_head` is 0"));
+        let mut json = Gpt2Config::new(2, 2, 16, 8, 50).to_json();
+        json["activation_function"] = json!("relu");
+        let error = Gpt2Config::from_json(&json).unwrap_err().to_string();
+        assert!(error.contains("`activation_function` is \"relu\", but GPT-2 needs it to be \"gelu_new\""), "{error}");
+        json["activation_function"] = json!("gelu_new");
+        json["n_embd"] = json!(u64::MAX);
+        assert!(Gpt2Config::from_json(&json).is_err());
+    }
+
+    #[test]
+    fn an_unknown_preset_names_the_known_ones() {
+        assert!(Gpt2Config::preset("gpt5").unwrap_err().to_string().contains("gpt2-medium"));
+    }
+}

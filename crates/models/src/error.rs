@@ -1,0 +1,125 @@
+//! What a model or its files can refuse.
+
+use std::path::PathBuf;
+
+use tensor::TensorError;
+use thiserror::Error;
+
+/// Why a model cannot be made, loaded, saved or run.
+#[derive(Debug, Error)]
+pub enum ModelError {
+    /// A file could not be read or written.
+    #[error("{}: {source}", .path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// There is no model in this directory.
+    #[error("{} holds no model: `{missing}` is missing; give the directory that `gpt2 train --out` wrote", .dir.display())]
+    NoModel {
+        /// The directory.
+        dir: PathBuf,
+        /// The file that is not there.
+        missing: &'static str,
+    },
+    /// A config that is not readable as one.
+    #[error("{}: {source}", .path.display())]
+    ConfigSyntax {
+        /// The file.
+        path: PathBuf,
+        /// Line, column and reason.
+        source: serde_json::Error,
+    },
+    /// A config whose values cannot be a GPT-2.
+    #[error("config: `{field}` is {got}, but {want}")]
+    Config {
+        /// The field, as in config.json.
+        field: &'static str,
+        /// Its value.
+        got: String,
+        /// What it must be, and what to do.
+        want: String,
+    },
+    /// An unknown preset.
+    #[error("there is no preset `{name}`; choose one of {known}")]
+    Preset {
+        /// What was asked for.
+        name: String,
+        /// The names there are.
+        known: String,
+    },
+    /// A weights file that is damaged or not safetensors.
+    #[error("{}: not a whole safetensors file ({reason}); it may be truncated: copy or download it again", .path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A weight that the config asks for is not in the file.
+    #[error("tensor `{name}` is missing from {}; take config.json and model.safetensors from the same model", .path.display())]
+    MissingTensor {
+        /// The tensor, without the `transformer.` prefix.
+        name: String,
+        /// The file.
+        path: PathBuf,
+    },
+    /// A weight of another shape than the config asks for.
+    #[error("tensor `{name}` has shape {got:?}, but config.json asks for {want:?}; take both files from the same model")]
+    TensorShape {
+        /// The tensor.
+        name: String,
+        /// Its shape in the file.
+        got: Vec<usize>,
+        /// The shape by the config.
+        want: Vec<usize>,
+    },
+    /// A weight of a type that is not computed with.
+    #[error("tensor `{name}` is of type {got}, but only F32 weights can be loaded; save the model in float32")]
+    TensorType {
+        /// The tensor.
+        name: String,
+        /// Its type in the file.
+        got: String,
+    },
+    /// A tensor that GPT-2 does not have.
+    #[error("{}: tensor `{name}` is not part of a GPT-2 of this config; {advice}", .path.display())]
+    UnknownTensor {
+        /// The tensor.
+        name: String,
+        /// The file.
+        path: PathBuf,
+        /// What to do.
+        advice: &'static str,
+    },
+    /// More positions than the model has.
+    #[error("{past} + {new} tokens are more than the context of {n_ctx}; shorten the input")]
+    ContextExceeded {
+        /// Tokens already in the cache.
+        past: usize,
+        /// Tokens to be added.
+        new: usize,
+        /// The model's longest sequence.
+        n_ctx: usize,
+    },
+    /// A batch whose parts do not fit together, or an empty one.
+    #[error("a batch of {batch} sequences cannot be made from {ids} tokens; give the same number, at least one, to each")]
+    BatchShape {
+        /// Sequences.
+        batch: usize,
+        /// Tokens in all.
+        ids: usize,
+    },
+    /// An operation refused its input.
+    #[error(transparent)]
+    Tensor(#[from] TensorError),
+}
+
+impl ModelError {
+    /// For `map_err` at a file operation.
+    pub(crate) fn io(path: &std::path::Path) -> impl FnOnce(std::io::Error) -> ModelError + '_ {
+        move |source| ModelError::Io { path: path.to_owned(), source }
+    }
+}

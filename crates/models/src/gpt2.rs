@@ -1,0 +1,343 @@
+//! GPT-2 (Radford et al., 2019): token and position embeddings, `n_layer` blocks, a norm, and the embedding table
+//! again as the output layer.
+//!
+//! Shapes: B sequences of T tokens, width C, vocabulary V. Field names are the checkpoint's. The one forward
+//! pass serves training, evaluation and cached decoding; see [`Pass`].
+
+use std::path::Path;
+
+use tensor::ops::{self, AttentionArgs, CachedKeys, LmLoss};
+use tensor::{Grads, Tensor};
+
+use crate::layers::{LayerNorm, Linear, Weights};
+use crate::{Gpt2Config, Init, ModelError, Pass, Result, checkpoint};
+
+/// A GPT-2 language model.
+#[derive(Clone, Debug)]
+pub struct Gpt2 {
+    config: Gpt2Config,
+    wte: Tensor, // (V, C), one row for each token
+    wpe: Tensor, // (n_ctx, C), one row for each position
+    h: Vec<Block>,
+    ln_f: LayerNorm,
+}
+
+#[derive(Clone, Debug)]
+struct Block {
+    ln_1: LayerNorm,
+    attn: Attention,
+    ln_2: LayerNorm,
+    mlp: Mlp,
+}
+
+#[derive(Clone, Debug)]
+struct Attention {
+    c_attn: Linear, // C → 3C: queries, keys, values
+    c_proj: Linear, // C → C
+}
+
+#[derive(Clone, Debug)]
+struct Mlp {
+    c_fc: Linear,   // C → 4C
+    c_proj: Linear, // 4C → C
+}
+
+/// Sequences with the tokens they should predict. All slices hold `batch` × T values.
+#[derive(Clone, Copy, Debug)]
+pub struct Batch<'a> {
+    /// The tokens seen.
+    pub ids: &'a [u32],
+    /// The token that should follow each.
+    pub targets: &'a [u32],
+    /// How much each prediction counts; 0 leaves it out.
+    pub weights: &'a [f32],
+    /// Sequences (B).
+    pub batch: usize,
+    /// True length of each sequence where the rest is padding.
+    pub lens: Option<&'a [usize]>,
+}
+
+/// How well each token was predicted.
+#[derive(Clone, Debug)]
+pub struct Scores {
+    /// `-ln p` of each target, in nats.
+    pub loss: Vec<f32>,
+    /// Whether the target was the most likely token.
+    pub correct: Vec<bool>,
+}
+
+impl Block {
+    /// `x += attn(ln_1(x))`, then `x += mlp(ln_2(x))`. `x` is (B, T, C).
+    fn forward(&self, x: &Tensor, at: &Place, pass: &mut Pass) -> Result<Tensor> {
+        let x = self.attn.forward(&self.ln_1.forward(x)?, at, pass)?.add(x)?;
+        Ok(self.mlp.forward(&self.ln_2.forward(&x)?, at, pass)?.add(&x)?)
+    }
+}
+
+impl Attention {
+    /// Each position gathers from itself and those before it. `x` is (B, T, C).
+    fn forward(&self, x: &Tensor, at: &Place, pass: &mut Pass) -> Result<Tensor> {
+        let n_head = at.config.n_head;
+        let qkv = self.c_attn.forward(x)?; // (B, T, 3C)
+        let out = match &mut pass.cache {
+            Some(cache) => {
+                let layer = cache.append(at.layer, qkv.data());
+                qkv.attention_cached(n_head, CachedKeys { keys: &layer.keys, values: &layer.values })?
+            }
+            None => {
+                let dropout = pass.dropout(at.config.dropout.attn);
+                qkv.attention(AttentionArgs { n_head, lens: pass.lens.as_deref(), dropout })?
+            }
+        };
+        Ok(self.c_proj.forward(&out)?.dropout(pass.dropout(at.config.dropout.resid))?)
+    }
+}
+
+impl Mlp {
+    /// Each position by itself, through a wider layer. `x` is (B, T, C).
+    fn forward(&self, x: &Tensor, at: &Place, pass: &mut Pass) -> Result<Tensor> {
+        let x = self.c_fc.forward(x)?.gelu()?; // (B, T, 4C)
+        Ok(self.c_proj.forward(&x)?.dropout(pass.dropout(at.config.dropout.resid))?)
+    }
+}
+
+/// Where in the model a block stands.
+struct Place<'a> {
+    layer: usize,
+    config: &'a Gpt2Config,
+}
+
+impl Gpt2 {
+    /// A model with fresh weights, the same for the same seed.
+    pub fn new(config: Gpt2Config, init: Init, seed: u64) -> Result<Gpt2> {
+        config.validate()?;
+        let shapes = config.shapes();
+        let mut slot = 0..;
+        let drawn = config.clone();
+        Gpt2::build(config, &mut |name| {
+            let slot = slot.next().expect("an endless range");
+            Ok(init.tensor(&drawn, seed, slot, name, &shapes[slot].1))
+        })
+    }
+
+    /// Reads a model directory: `config.json` and `model.safetensors`.
+    pub fn load(dir: &Path) -> Result<Gpt2> {
+        checkpoint::load(dir)
+    }
+
+    /// Writes `config.json`, `model.safetensors` and `generation_config.json` into `dir`, each whole or not at all.
+    pub fn save(&self, dir: &Path) -> Result<()> {
+        checkpoint::save(self, dir)
+    }
+
+    /// Builds the model from a source of weights, asked in the order of [`Gpt2::parameters`].
+    pub(crate) fn build(config: Gpt2Config, source: &mut dyn FnMut(&str) -> Result<Tensor>) -> Result<Gpt2> {
+        let mut slot = 0..;
+        let mut numbered = |name: &str| Ok(source(name)?.parameter(slot.next().expect("an endless range")));
+        let mut weights = Weights { source: &mut numbered, eps: config.layer_norm_epsilon };
+        Ok(Gpt2 {
+            wte: weights.tensor("wte.weight")?,
+            wpe: weights.tensor("wpe.weight")?,
+            h: (0..config.n_layer).map(|layer| Block::build(layer, &mut weights)).collect::<Result<_>>()?,
+            ln_f: weights.layer_norm("ln_f")?,
+            config,
+        })
+    }
+
+    /// The model's shape.
+    pub fn config(&self) -> &Gpt2Config {
+        &self.config
+    }
+
+    /// Changes the dropout used in training.
+    pub fn set_dropout(&mut self, dropout: crate::Dropouts) {
+        self.config.dropout = dropout;
+    }
+
+    /// The residual stream after the last norm, (B, T, C), for B sequences of T = `ids.len() / batch` tokens.
+    fn hidden(&self, ids: &[u32], batch: usize, pass: &mut Pass) -> Result<Tensor> {
+        let (time, past) = (self.time(ids, batch, pass)?, pass.past());
+        let positions: Vec<u32> = (0..batch).flat_map(|_| past as u32..(past + time) as u32).collect();
+        let tokens = ops::embedding(pass.tape.as_ref(), &self.wte, ids, &[batch, time])?;
+        let positions = ops::embedding(pass.tape.as_ref(), &self.wpe, &positions, &[batch, time])?;
+        let mut x = tokens.add(&positions)?.dropout(pass.dropout(self.config.dropout.embd))?;
+        for (layer, block) in self.h.iter().enumerate() {
+            x = block.forward(&x, &Place { layer, config: &self.config }, pass)?;
+        }
+        if let Some(cache) = &mut pass.cache {
+            cache.advance(time);
+        }
+        self.ln_f.forward(&x)
+    }
+
+    /// T, once the batch is known to fit the model.
+    fn time(&self, ids: &[u32], batch: usize, pass: &Pass) -> Result<usize> {
+        let one_sequence = batch == 1 || pass.cache.is_none();
+        if batch == 0 || ids.is_empty() || !ids.len().is_multiple_of(batch) || !one_sequence {
+            return Err(ModelError::BatchShape { batch, ids: ids.len() });
+        }
+        let (new, past, n_ctx) = (ids.len() / batch, pass.past(), self.config.n_ctx);
+        if past + new > n_ctx {
+            return Err(ModelError::ContextExceeded { past, new, n_ctx });
+        }
+        Ok(new)
+    }
+
+    /// The logits of every position, (B, T, V).
+    pub fn logits(&self, ids: &[u32], batch: usize, pass: &mut Pass) -> Result<Tensor> {
+        Ok(self.hidden(ids, batch, pass)?.lm_head(&self.wte)?)
+    }
+
+    /// The logits (V) that follow the last of `ids`, which continue the pass's cache if it has one.
+    pub fn last_logits(&self, ids: &[u32], pass: &mut Pass) -> Result<Vec<f32>> {
+        let hidden = self.hidden(ids, 1, pass)?;
+        let last = hidden.data()[hidden.len() - self.config.n_embd..].to_vec();
+        Ok(Tensor::new(&[1, self.config.n_embd], last)?.lm_head(&self.wte)?.data().to_vec())
+    }
+
+    /// The summed loss of a batch. In a training pass, [`LmLoss::backward`] then gives the gradients.
+    pub fn loss(&self, batch: &Batch, mut pass: Pass) -> Result<LmLoss> {
+        pass.lens = batch.lens.map(<[usize]>::to_vec);
+        let hidden = self.hidden(batch.ids, batch.batch, &mut pass)?;
+        Ok(ops::lm_loss(&hidden, &self.wte, batch.targets, batch.weights)?)
+    }
+
+    /// Scores every prediction of a batch, whatever its weight.
+    pub fn scores(&self, batch: &Batch) -> Result<Scores> {
+        let mut pass = Pass::eval();
+        pass.lens = batch.lens.map(<[usize]>::to_vec);
+        let hidden = self.hidden(batch.ids, batch.batch, &mut pass)?;
+        let (loss, correct) = ops::lm_scores(&hidden, &self.wte, batch.targets)?;
+        Ok(Scores { loss, correct })
+    }
+
+    /// Every weight with its name, in a fixed order: that of [`Gpt2Config::shapes`].
+    pub fn parameters(&self) -> Vec<(String, &Tensor)> {
+        let mut tensors = vec![&self.wte, &self.wpe];
+        for Block { ln_1, attn, ln_2, mlp } in &self.h {
+            tensors.extend([&ln_1.weight, &ln_1.bias]);
+            tensors.extend([&attn.c_attn, &attn.c_proj].into_iter().flat_map(|l| [&l.weight, &l.bias]));
+            tensors.extend([&ln_2.weight, &ln_2.bias]);
+            tensors.extend([&mlp.c_fc, &mlp.c_proj].into_iter().flat_map(|l| [&l.weight, &l.bias]));
+        }
+        tensors.extend([&self.ln_f.weight, &self.ln_f.bias]);
+        self.names().zip(tensors).collect()
+    }
+
+    /// Every weight with its name, to be changed.
+    pub fn parameters_mut(&mut self) -> Vec<(String, &mut Tensor)> {
+        let names = self.names();
+        let mut tensors = vec![&mut self.wte, &mut self.wpe];
+        for Block { ln_1, attn, ln_2, mlp } in &mut self.h {
+            tensors.extend([&mut ln_1.weight, &mut ln_1.bias]);
+            tensors.extend([&mut attn.c_attn, &mut attn.c_proj].into_iter().flat_map(Linear::tensors_mut));
+            tensors.extend([&mut ln_2.weight, &mut ln_2.bias]);
+            tensors.extend([&mut mlp.c_fc, &mut mlp.c_proj].into_iter().flat_map(Linear::tensors_mut));
+        }
+        tensors.extend([&mut self.ln_f.weight, &mut self.ln_f.bias]);
+        names.zip(tensors).collect()
+    }
+
+    fn names(&self) -> impl Iterator<Item = String> + use<> {
+        self.config.shapes().into_iter().map(|(name, _)| name)
+    }
+
+    /// Gradients of zero for every weight.
+    pub fn zero_grads(&self) -> Grads {
+        let lens: Vec<usize> = self.parameters().iter().map(|(_, tensor)| tensor.len()).collect();
+        Grads::new(&lens)
+    }
+}
+
+impl Block {
+    fn build(layer: usize, weights: &mut Weights) -> Result<Block> {
+        let name = |part: &str| format!("h.{layer}.{part}");
+        Ok(Block {
+            ln_1: weights.layer_norm(&name("ln_1"))?,
+            attn: Attention {
+                c_attn: weights.linear(&name("attn.c_attn"))?,
+                c_proj: weights.linear(&name("attn.c_proj"))?,
+            },
+            ln_2: weights.layer_norm(&name("ln_2"))?,
+            mlp: Mlp {
+                c_fc: weights.linear(&name("mlp.c_fc"))?,
+                c_proj: weights.linear(&name("mlp.c_proj"))?,
+            },
+        })
+    }
+}
+
+impl Linear {
+    fn tensors_mut(&mut self) -> [&mut Tensor; 2] {
+        [&mut self.weight, &mut self.bias]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::KvCache;
+
+    fn tiny() -> Gpt2 {
+        Gpt2::new(Gpt2Config::new(2, 3, 12, 10, 31), Init::Gpt2, 7).unwrap()
+    }
+
+    #[test]
+    fn parameters_are_named_and_shaped_as_the_config_says() {
+        let mut model = tiny();
+        let shapes = model.config().shapes();
+        let got: Vec<_> = model.parameters().iter().map(|(n, t)| (n.clone(), t.shape().to_vec())).collect();
+        assert_eq!(got, shapes);
+        let got: Vec<_> = model.parameters_mut().iter().map(|(n, t)| (n.clone(), t.shape().to_vec())).collect();
+        assert_eq!(got, shapes);
+    }
+
+    #[test]
+    fn cached_decoding_equals_the_full_forward_bit_for_bit() {
+        let model = tiny();
+        let ids = [3, 1, 4, 1, 5, 9, 2, 6, 5, 30];
+        let full = model.logits(&ids, 1, &mut Pass::eval()).unwrap();
+        for chunks in [vec![10], vec![1; 10], vec![4, 1, 5], vec![7, 3]] {
+            let mut cache = KvCache::new(model.config());
+            let mut start = 0;
+            for n in chunks {
+                let got = model.last_logits(&ids[start..start + n], &mut Pass::cached(&mut cache)).unwrap();
+                start += n;
+                assert_eq!(got, full.data()[(start - 1) * 31..start * 31], "after {start} tokens");
+            }
+        }
+    }
+
+    #[test]
+    fn a_sequence_does_not_depend_on_its_neighbours_or_padding() {
+        let model = tiny();
+        let alone = model.logits(&[5, 6, 7], 1, &mut Pass::eval()).unwrap();
+        let both = model.logits(&[5, 6, 7, 0, 1, 2, 3, 4], 2, &mut Pass::eval()).unwrap();
+        assert_eq!(alone.data(), &both.data()[..3 * 31]);
+    }
+
+    #[test]
+    fn gradients_reach_every_parameter() {
+        let model = tiny();
+        let batch = Batch { ids: &[1, 2, 3, 4], targets: &[2, 3, 4, 5], weights: &[1.0; 4], batch: 2, lens: None };
+        let loss = model.loss(&batch, Pass::train(model.zero_grads(), 1, 0)).unwrap();
+        assert!((loss.value / loss.weight - 31f64.ln()).abs() < 0.05);
+        let grads = loss.backward().unwrap();
+        for (slot, (name, _)) in model.parameters().iter().enumerate() {
+            assert!(grads.slot(slot).iter().any(|&g| g != 0.0), "{name} has no gradient");
+        }
+    }
+
+    #[test]
+    fn what_does_not_fit_is_refused() {
+        let model = tiny();
+        let error = model.logits(&[1; 11], 1, &mut Pass::eval()).unwrap_err().to_string();
+        assert_eq!(error, "0 + 11 tokens are more than the context of 10; shorten the input");
+        assert!(model.logits(&[31], 1, &mut Pass::eval()).unwrap_err().to_string().contains("31"));
+        assert!(model.logits(&[], 1, &mut Pass::eval()).is_err());
+        assert!(model.logits(&[1, 2, 3], 2, &mut Pass::eval()).is_err());
+        let mut cache = KvCache::new(model.config());
+        model.last_logits(&[1; 10], &mut Pass::cached(&mut cache)).unwrap();
+        assert!(model.last_logits(&[1], &mut Pass::cached(&mut cache)).is_err());
+    }
+}

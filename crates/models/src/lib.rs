@@ -1,0 +1,24 @@
+//! GPT-2 as released: config, layers, KV cache, initialisation, checkpoint formats.
+//!
+//! Start at [`gpt2`], the model on a few screens. It runs in three ways (training, evaluation, cached decoding),
+//! and what differs between them comes in with the [`Pass`].
+#![forbid(unsafe_code)]
+
+pub mod checkpoint;
+mod config;
+mod error;
+pub mod gpt2;
+mod init;
+mod kv_cache;
+mod layers;
+mod pass;
+
+pub use config::{Dropouts, Gpt2Config, PRESETS};
+pub use error::ModelError;
+pub use gpt2::{Batch, Gpt2, Scores};
+pub use init::Init;
+pub use kv_cache::KvCache;
+pub use pass::Pass;
+
+/// The result of working with a model.
+pub type Result<T> = std::result::Result<T, ModelError>;

@@ -1,0 +1,57 @@
+//! What differs between training, evaluation and cached decoding: the caller owns it, the model reads it.
+
+use tensor::random::{Dropout, Stream};
+use tensor::{Grads, Tape};
+
+use crate::KvCache;
+
+/// First of the random streams used by dropout; each place where elements are dropped has its own.
+const DROPOUT_PURPOSE: u32 = 0x6472_0000;
+
+/// One run of the model forward.
+#[derive(Debug, Default)]
+pub struct Pass<'a> {
+    pub(crate) tape: Option<Tape>,
+    pub(crate) cache: Option<&'a mut KvCache>,
+    pub(crate) lens: Option<Vec<usize>>,
+    dropout: Option<DropoutState>,
+}
+
+#[derive(Debug)]
+struct DropoutState {
+    seed: u64,
+    step: u64,
+    sites: u32,
+}
+
+impl<'a> Pass<'a> {
+    /// Evaluation: nothing is recorded, nothing dropped.
+    pub fn eval() -> Pass<'a> {
+        Pass::default()
+    }
+
+    /// Training: records on a tape that will add to `grads`; [`tensor::ops::LmLoss::backward`] gives them back.
+    /// Dropout depends on `seed` and `step` (of micro-batches) alone.
+    pub fn train(grads: Grads, seed: u64, step: u64) -> Pass<'a> {
+        let dropout = Some(DropoutState { seed, step, sites: 0 });
+        Pass { tape: Some(Tape::new(grads)), dropout, ..Pass::default() }
+    }
+
+    /// Decoding: the new tokens follow those in the cache, and are added to it.
+    pub fn cached(cache: &'a mut KvCache) -> Pass<'a> {
+        Pass { cache: Some(cache), ..Pass::default() }
+    }
+
+    /// Positions already in the cache.
+    pub(crate) fn past(&self) -> usize {
+        self.cache.as_ref().map_or(0, |cache| cache.len())
+    }
+
+    /// The next place of dropout, or `None` where nothing is dropped.
+    pub(crate) fn dropout(&mut self, p: f32) -> Option<Dropout> {
+        let state = self.dropout.as_mut()?;
+        let purpose = DROPOUT_PURPOSE + state.sites;
+        state.sites += 1;
+        (p > 0.0).then(|| Dropout { p, stream: Stream::new(state.seed, purpose, state.step) })
+    }
+}

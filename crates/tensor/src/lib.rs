@@ -1,0 +1,19 @@
+//! Tensors, the tape that remembers how they were made, and the operations of a language model.
+//!
+//! Start at [`Tensor`], then [`tape`], then any file of [`ops`]: each holds one operation, its formula, its
+//! forward, its backward and its gradient check. Numeric loops are in `kernels`; this crate decides what to
+//! call and what to keep for the way back.
+#![forbid(unsafe_code)]
+
+pub mod gradcheck;
+pub mod memory;
+pub mod ops;
+pub mod tape;
+mod tensor;
+
+pub use kernels::{isa, optim, pool, random, rows};
+pub use tape::{Grads, Tape};
+pub use tensor::{Tensor, TensorError};
+
+/// The result of an operation on tensors.
+pub type Result<T> = std::result::Result<T, TensorError>;

@@ -1,0 +1,25 @@
+//! The operations, one a file: formula, shapes, forward, backward, gradient check.
+//!
+//! Each takes tensors and gives a tensor. Where an input was recorded on a tape, the result is too, and the
+//! tape keeps what the way back needs; otherwise nothing is kept.
+
+mod add;
+mod attention;
+mod dropout;
+mod embedding;
+mod gelu;
+mod layer_norm;
+mod linear;
+mod lm_head;
+pub mod lm_loss;
+
+pub use attention::{AttentionArgs, CachedKeys};
+pub use embedding::embedding;
+pub use lm_loss::{LmLoss, lm_loss, lm_scores};
+
+use crate::{Tape, Tensor};
+
+/// The tape that any of these tensors was recorded on.
+fn tape_of<'a>(inputs: &[&'a Tensor]) -> Option<&'a Tape> {
+    inputs.iter().find_map(|x| x.tape())
+}

@@ -1,0 +1,116 @@
+//! Causal multi-head attention: `out = softmax(q kᵀ / √D + mask) v`, each head for itself (Vaswani et al., 2017).
+//!
+//! qkv: (B, T, 3C), queries, keys and values side by side as `c_attn` makes them; out: (B, T, C); C = H · D.
+//! No (T × T) matrix is stored: the forward keeps one log-sum-exp per row and head, and the backward computes
+//! the probabilities again from it, block by block (Dao et al., 2022).
+
+use kernels::attention as fused;
+use kernels::random::Dropout;
+
+use super::tape_of;
+use crate::memory::Buffer;
+use crate::{Result, Tensor, TensorError};
+
+/// What attention needs beside the projections.
+#[derive(Clone, Copy, Debug)]
+pub struct AttentionArgs<'a> {
+    /// Heads (H), which divide the width.
+    pub n_head: usize,
+    /// True length of each right-padded sequence; `None` where none is padded.
+    pub lens: Option<&'a [usize]>,
+    /// Dropout on the probabilities.
+    pub dropout: Option<Dropout>,
+}
+
+/// The keys and values of every position so far, (past + n, C) each, the newest n included.
+#[derive(Clone, Copy, Debug)]
+pub struct CachedKeys<'a> {
+    /// Keys, (past + n, C).
+    pub keys: &'a [f32],
+    /// Values, (past + n, C).
+    pub values: &'a [f32],
+}
+
+impl Tensor {
+    /// Attention of each sequence of a batch over itself; `self` is `qkv` (B, T, 3C).
+    pub fn attention(&self, args: AttentionArgs) -> Result<Tensor> {
+        let (shape, c) = self.attention_shape(args.n_head)?;
+        if let Some(lens) = args.lens
+            && (lens.len() != shape.batch || lens.iter().any(|&len| len > shape.time))
+        {
+            let want = format!("{} lengths of at most {}", shape.batch, shape.time);
+            return Err(TensorError::Shape { op: "attention lengths", got: lens.to_vec(), want });
+        }
+        let mut out = Buffer::scratch(shape.batch * shape.time * c);
+        let mut lse = Buffer::scratch(shape.batch * shape.n_head * shape.time);
+        fused::attention(&mut out, &mut lse, self.data(), &shape, args.lens, args.dropout);
+        let out = Tensor::from_buffer(&[shape.batch, shape.time, c], out);
+        let Some(tape) = tape_of(&[self]) else { return Ok(out) };
+        let (qkv, saved_out, target) = (self.shared(), out.shared(), self.target());
+        let (lens, dropout) = (args.lens.map(<[usize]>::to_vec), args.dropout);
+        Ok(tape.record(out, move |dout, back| {
+            let mut dqkv = back.take(target, qkv.len());
+            if let Some(dqkv) = &mut dqkv {
+                let lens = lens.as_deref();
+                fused::attention_backward(dqkv, &dout, &saved_out, &lse, &qkv, &shape, lens, dropout);
+            }
+            back.put(dqkv);
+        }))
+    }
+
+    /// Attention of the newest n positions over the whole cache; `self` is their `qkv` (1, n, 3C).
+    pub fn attention_cached(&self, n_head: usize, cache: CachedKeys) -> Result<Tensor> {
+        let (shape, c) = self.attention_shape(n_head)?;
+        let n = shape.time;
+        let held = cache.keys.len() / c.max(1);
+        if shape.batch != 1 || held < n || cache.values.len() != cache.keys.len() {
+            let want = "one sequence, whose newest keys and values are in the cache".into();
+            return Err(TensorError::Shape { op: "attention_cached", got: self.shape().to_vec(), want });
+        }
+        let mut out = Buffer::scratch(n * c);
+        let past = held - n;
+        fused::attention_cached(&mut out, self.data(), cache.keys, cache.values, past, n_head, shape.head_dim);
+        Ok(Tensor::from_buffer(&[1, n, c], out))
+    }
+
+    fn attention_shape(&self, n_head: usize) -> Result<(fused::AttentionShape, usize)> {
+        match *self.shape() {
+            [batch, time, width] if n_head > 0 && width.is_multiple_of(3 * n_head) => {
+                let c = width / 3;
+                Ok((fused::AttentionShape { batch, time, n_head, head_dim: c / n_head }, c))
+            }
+            _ => {
+                let want = format!("(batch, time, 3 · C) with C a multiple of {n_head} heads");
+                Err(TensorError::Shape { op: "attention", got: self.shape().to_vec(), want })
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gradcheck::{check, random};
+    use kernels::random::Stream;
+
+    #[test]
+    fn gradient() {
+        check(&[random(&[2, 7, 18], 1)], |x| {
+            x[0].attention(AttentionArgs { n_head: 2, lens: None, dropout: None })
+        });
+    }
+
+    #[test]
+    fn gradient_with_padding_and_dropout() {
+        let dropout = Some(Dropout { p: 0.3, stream: Stream::new(4, 5, 6) });
+        check(&[random(&[2, 6, 12], 1)], |x| {
+            x[0].attention(AttentionArgs { n_head: 2, lens: Some(&[6, 3]), dropout })
+        });
+    }
+
+    #[test]
+    fn heads_must_divide_the_width() {
+        let args = AttentionArgs { n_head: 4, lens: None, dropout: None };
+        assert!(random(&[1, 2, 18], 1).attention(args).is_err());
+    }
+}

@@ -1,0 +1,164 @@
+//! Output layer and cross-entropy in one: `loss = Σ_i weights[i] · (-ln softmax(x_i wteᵀ)[targets_i])`.
+//!
+//! x: (rows, C); wte: (V, C); targets, weights: (rows). The logits of a block of rows at a time are computed,
+//! turned into their gradient `weights · (p - onehot)` in place, and multiplied into `dx` and `dwte` while they
+//! are still in the cache. So no (rows × V) matrix is ever stored, and none is computed twice.
+
+use kernels::gemm::{Mat, Out, gemm};
+use kernels::rows;
+
+use super::tape_of;
+use crate::memory::Buffer;
+use crate::tape::Target;
+use crate::{Result, Tape, Tensor, TensorError};
+
+/// Values of a block of logits: 16 MiB.
+const BLOCK_VALUES: usize = 1 << 22;
+
+/// The summed loss of a batch, and the way back from it.
+#[derive(Debug)]
+pub struct LmLoss {
+    /// `Σ weights · (-ln p)`, in nats.
+    pub value: f64,
+    /// `Σ weights`: what to divide by for a mean.
+    pub weight: f64,
+    taped: Option<(Tape, Tensor)>,
+}
+
+impl LmLoss {
+    /// Walks back and returns the gradients of `value`; `None` where nothing was recorded.
+    pub fn backward(self) -> Option<crate::Grads> {
+        let (tape, out) = self.taped?;
+        Some(tape.backward(&out, vec![1.0]))
+    }
+}
+
+/// Checks what both passes need and returns (rows, C, V).
+fn check(x: &Tensor, wte: &Tensor, targets: &[u32]) -> Result<(usize, usize, usize)> {
+    let (rows, c, v) = (x.rows(), x.cols(), wte.rows());
+    wte.expect("lm_loss weight", &[v, c])?;
+    if targets.len() != rows {
+        let want = format!("{rows} targets");
+        return Err(TensorError::Shape { op: "lm_loss", got: vec![targets.len()], want });
+    }
+    match targets.iter().position(|&id| id as usize >= v) {
+        Some(position) => Err(TensorError::IdOutOfRange { id: targets[position], position, rows: v }),
+        None => Ok((rows, c, v)),
+    }
+}
+
+fn block_rows(v: usize) -> usize {
+    (BLOCK_VALUES / v.max(1)).clamp(16, 1024)
+}
+
+/// The weighted sum of cross-entropies. Where `x` was recorded, the gradients are taken in the same pass.
+pub fn lm_loss(x: &Tensor, wte: &Tensor, targets: &[u32], weights: &[f32]) -> Result<LmLoss> {
+    let (rows, c, v) = check(x, wte, targets)?;
+    if weights.len() != rows {
+        let want = format!("{rows} weights");
+        return Err(TensorError::Shape { op: "lm_loss", got: vec![weights.len()], want });
+    }
+    let tape = tape_of(&[x]);
+    let mut dx = tape.map(|_| Buffer::scratch(rows * c));
+    let mut losses = vec![0.0; rows];
+    let step = block_rows(v);
+    let mut logits = Buffer::scratch(step.min(rows) * v);
+    let table = Mat::new(wte.data(), v, c);
+    for start in (0..rows).step_by(step) {
+        let end = (start + step).min(rows);
+        let block = Mat::new(&x.data()[start * c..end * c], end - start, c);
+        let logits = &mut logits[..(end - start) * v];
+        gemm(logits, block, table.t(), Out::Set, None);
+        rows::cross_entropy(logits, &mut losses[start..end], &targets[start..end], &weights[start..end]);
+        let (Some(tape), Some(dx)) = (tape, &mut dx) else { continue };
+        let dlogits = Mat::new(logits, end - start, v);
+        gemm(&mut dx[start * c..end * c], dlogits, table, Out::Set, None);
+        add_dwte(tape, wte, dlogits, block);
+    }
+    let value = losses.iter().zip(weights).filter(|(_, w)| **w != 0.0).map(|(l, w)| f64::from(*l) * f64::from(*w));
+    let value = value.sum();
+    let weight = weights.iter().map(|&w| f64::from(w)).sum();
+    let taped = tape.zip(dx).map(|(tape, dx)| {
+        let target = x.target();
+        let out = Tensor::from_buffer(&[1], vec![value as f32].into());
+        (tape.clone(), tape.record(out, move |_one, back| back.add(target, dx)))
+    });
+    Ok(LmLoss { value, weight, taped })
+}
+
+/// `dwte += dlogitsᵀ x`, straight into the parameter's gradient.
+fn add_dwte(tape: &Tape, wte: &Tensor, dlogits: Mat, x: Mat) {
+    match wte.target() {
+        Target::Nowhere => {}
+        Target::Parameter(slot) => {
+            tape.with_parameter_grad(slot, |dwte| gemm(dwte, dlogits.t(), x, Out::Add, None));
+        }
+        Target::Node(_) => panic!("lm_loss takes the embedding table itself, not something computed from it"),
+    }
+}
+
+/// Each row's `-ln p` of its target, and whether the target was the most likely token. For evaluation.
+pub fn lm_scores(x: &Tensor, wte: &Tensor, targets: &[u32]) -> Result<(Vec<f32>, Vec<bool>)> {
+    let (rows, c, v) = check(x, wte, targets)?;
+    let mut losses = vec![0.0; rows];
+    let mut correct = Vec::with_capacity(rows);
+    let step = block_rows(v);
+    let mut logits = Buffer::scratch(step.min(rows) * v);
+    for start in (0..rows).step_by(step) {
+        let end = (start + step).min(rows);
+        let block = Mat::new(&x.data()[start * c..end * c], end - start, c);
+        let logits = &mut logits[..(end - start) * v];
+        gemm(logits, block, Mat::new(wte.data(), v, c).t(), Out::Set, None);
+        rows::cross_entropy_loss(&mut losses[start..end], logits, &targets[start..end]);
+        let best = logits.chunks_exact(v).map(rows::argmax);
+        correct.extend(best.zip(&targets[start..end]).map(|(best, &target)| best == target as usize));
+    }
+    Ok((losses, correct))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Grads;
+    use crate::gradcheck::random;
+
+    const TARGETS: [u32; 5] = [3, 0, 12, 3, 7];
+    const WEIGHTS: [f32; 5] = [1.0, 0.5, 0.0, 2.0, 1.0];
+
+    /// The fused gradient against finite differences of the fused loss.
+    #[test]
+    fn gradient() {
+        let inputs = [random(&[5, 6], 1), random(&[13, 6], 2)];
+        let tape = Tape::new(Grads::new(&[30, 78]));
+        let x = tape.input(&inputs[0].clone().parameter(0));
+        let loss = lm_loss(&x, &inputs[1].clone().parameter(1), &TARGETS, &WEIGHTS).unwrap();
+        assert_eq!(loss.weight, 4.5);
+        let grads = loss.backward().unwrap();
+        for slot in 0..2 {
+            for i in 0..inputs[slot].len() {
+                let [up, down] = [1e-2, -1e-2].map(|step| {
+                    let mut inputs = inputs.clone();
+                    inputs[slot].data_mut()[i] += step;
+                    lm_loss(&inputs[0], &inputs[1], &TARGETS, &WEIGHTS).unwrap().value
+                });
+                let (got, want) = (f64::from(grads.slot(slot)[i]), (up - down) / 2e-2);
+                assert!((got - want).abs() < 5e-3 * (1.0 + want.abs()), "slot {slot}, {i}: {got} {want}");
+            }
+        }
+    }
+
+    #[test]
+    fn scores_agree_with_the_loss() {
+        let (x, wte) = (random(&[5, 6], 1), random(&[13, 6], 2));
+        let (losses, correct) = lm_scores(&x, &wte, &TARGETS).unwrap();
+        let sum: f64 = losses.iter().zip(WEIGHTS).map(|(&l, w)| f64::from(l) * f64::from(w)).sum();
+        let loss = lm_loss(&x, &wte, &TARGETS, &WEIGHTS).unwrap();
+        assert!((loss.value - sum).abs() < 1e-6 && loss.backward().is_none());
+        assert_eq!(correct.len(), 5);
+    }
+
+    #[test]
+    fn a_target_out_of_range_is_refused() {
+        assert!(lm_scores(&random(&[1, 6], 1), &random(&[13, 6], 2), &[13]).is_err());
+    }
+}

@@ -1,0 +1,148 @@
+//! The tensor: a shape, shared values, and where its gradient goes.
+
+use std::sync::Arc;
+
+use thiserror::Error;
+
+use crate::memory::Buffer;
+use crate::tape::{Tape, Target};
+
+/// A dense `f32` array in row-major order. Cloning shares the values.
+#[derive(Clone, Debug)]
+pub struct Tensor {
+    shape: Vec<usize>,
+    data: Arc<Buffer>,
+    origin: Origin,
+}
+
+/// How a tensor came to be, which says where its gradient belongs.
+#[derive(Clone, Debug)]
+pub(crate) enum Origin {
+    /// Needs no gradient.
+    Constant,
+    /// A weight: its gradient is this slot of [`crate::Grads`].
+    Parameter(usize),
+    /// The result of a recorded operation.
+    Node(Tape, usize),
+}
+
+/// What an operation refuses.
+#[derive(Debug, Error)]
+pub enum TensorError {
+    /// Two shapes that do not fit together.
+    #[error("{op}: got shape {got:?}, but {want} is needed")]
+    Shape {
+        /// The operation.
+        op: &'static str,
+        /// The shape found.
+        got: Vec<usize>,
+        /// The shape needed, in words.
+        want: String,
+    },
+    /// An id that the table has no row for.
+    #[error("token id {id} at position {position} is out of range: the vocabulary has {rows} tokens (ids 0 to {})", .rows.saturating_sub(1))]
+    IdOutOfRange {
+        /// The id.
+        id: u32,
+        /// Its index in the input.
+        position: usize,
+        /// Rows of the table.
+        rows: usize,
+    },
+}
+
+impl Tensor {
+    /// A constant of this shape. The number of values must be the shape's product.
+    pub fn new(shape: &[usize], values: Vec<f32>) -> crate::Result<Tensor> {
+        if shape.iter().product::<usize>() != values.len() {
+            let want = format!("a shape of {} values", values.len());
+            return Err(TensorError::Shape { op: "Tensor::new", got: shape.to_vec(), want });
+        }
+        Ok(Tensor::from_buffer(shape, values.into()))
+    }
+
+    /// A constant of zeros.
+    pub fn zeros(shape: &[usize]) -> Tensor {
+        Tensor::from_buffer(shape, Buffer::zeroed(shape.iter().product()))
+    }
+
+    pub(crate) fn from_buffer(shape: &[usize], values: Buffer) -> Tensor {
+        debug_assert_eq!(shape.iter().product::<usize>(), values.len());
+        Tensor { shape: shape.to_vec(), data: Arc::new(values), origin: Origin::Constant }
+    }
+
+    /// The same values as a trainable weight, whose gradient is slot `slot` of [`crate::Grads`].
+    pub fn parameter(mut self, slot: usize) -> Tensor {
+        self.origin = Origin::Parameter(slot);
+        self
+    }
+
+    pub(crate) fn with_origin(mut self, origin: Origin) -> Tensor {
+        self.origin = origin;
+        self
+    }
+
+    /// The length of each dimension.
+    pub fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    /// The number of values.
+    pub fn len(&self) -> usize {
+        self.data.len()
+    }
+
+    /// Whether there are no values.
+    pub fn is_empty(&self) -> bool {
+        self.data.is_empty()
+    }
+
+    /// The values in row-major order.
+    pub fn data(&self) -> &[f32] {
+        &self.data
+    }
+
+    /// The values, to change in place; copies them first if they are shared.
+    pub fn data_mut(&mut self) -> &mut [f32] {
+        let values: &mut Buffer = Arc::make_mut(&mut self.data);
+        values
+    }
+
+    /// Length of the last dimension: the width of a row.
+    pub fn cols(&self) -> usize {
+        self.shape.last().copied().unwrap_or(1)
+    }
+
+    /// The number of rows, all leading dimensions together.
+    pub fn rows(&self) -> usize {
+        self.shape.iter().rev().skip(1).product()
+    }
+
+    pub(crate) fn shared(&self) -> Arc<Buffer> {
+        self.data.clone()
+    }
+
+    /// The tape this tensor was recorded on.
+    pub(crate) fn tape(&self) -> Option<&Tape> {
+        match &self.origin {
+            Origin::Node(tape, _) => Some(tape),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn target(&self) -> Target {
+        match self.origin {
+            Origin::Constant => Target::Nowhere,
+            Origin::Parameter(slot) => Target::Parameter(slot),
+            Origin::Node(_, index) => Target::Node(index),
+        }
+    }
+
+    /// An error unless the shape is `want`.
+    pub(crate) fn expect(&self, op: &'static str, want: &[usize]) -> crate::Result<()> {
+        if self.shape != want {
+            return Err(TensorError::Shape { op, got: self.shape.clone(), want: format!("{want:?}") });
+        }
+        Ok(())
+    }
+}
