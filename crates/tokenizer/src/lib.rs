@@ -1,1 +1,25 @@
-//! Text to token ids and back: byte-level BPE, its training, and simpler vocabularies.
+//! Text to token ids and back.
+//!
+//! Start at [`Tokenizer`], which is what a model directory asks for. [`bpe`] is the byte-level byte-pair encoder of
+//! GPT-2 (Radford et al., 2019), [`split`] cuts text into the pieces it works on, and [`train`] makes new
+//! vocabularies from text. [`words`] holds simpler ones: a token for each character or word.
+#![forbid(unsafe_code)]
+
+pub mod bpe;
+mod error;
+mod files;
+pub mod split;
+mod stream;
+mod tokenizer;
+pub mod train;
+pub mod words;
+
+pub use error::TokenizerError;
+pub use stream::Utf8Stream;
+pub use tokenizer::{Stats, Tokenizer};
+
+/// The token that starts and ends a text.
+pub const END_OF_TEXT: &str = "<|endoftext|>";
+
+/// The result of working with a tokenizer.
+pub type Result<T> = std::result::Result<T, TokenizerError>;

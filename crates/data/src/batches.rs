@@ -1,0 +1,366 @@
+//! Tokens to batches: which sequences a training step sees, and which windows an evaluation scores.
+//!
+//! The order is a pure function of the seed and the position: nothing is shuffled in memory. In each epoch every
+//! window of a source comes once, in an order given by a keyed permutation (a Feistel network), and the windows
+//! of each epoch start at another offset.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{DataError, Result, Tokens, mix};
+
+/// What a sequence is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// A full window of the stream of all documents.
+    Stream,
+    /// One document, which ends with this token; longer ones are cut, shorter ones padded.
+    Documents {
+        /// The token after each document.
+        eot: u32,
+    },
+}
+
+/// Sequences and what they should predict; every list holds `batch` × time values.
+#[derive(Clone, Debug, PartialEq)]
+pub struct OwnedBatch {
+    /// The tokens seen.
+    pub ids: Vec<u32>,
+    /// The token that follows each.
+    pub targets: Vec<u32>,
+    /// 1, or 0 for padding.
+    pub weights: Vec<f32>,
+    /// Sequences.
+    pub batch: usize,
+    /// True length of each sequence, where some are padded.
+    pub lens: Option<Vec<usize>>,
+}
+
+/// How many sequences of each source have been used: all there is to know to go on.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Position {
+    /// Sequences used, by source.
+    pub used: Vec<u64>,
+}
+
+/// Draws batches from weighted sources.
+#[derive(Clone, Debug)]
+pub struct Batcher {
+    sources: Vec<Sequences>,
+    shares: Vec<f64>,
+    batch: usize,
+    time: usize,
+    seed: u64,
+    mode: Mode,
+    position: Position,
+}
+
+/// The sequences of one source.
+#[derive(Clone, Debug)]
+struct Sequences {
+    tokens: Tokens,
+    /// Sequences in an epoch.
+    n: u64,
+    /// Start and length of each document's sequences; empty for windows of a stream.
+    documents: Vec<(usize, usize)>,
+}
+
+impl Batcher {
+    /// Sequences of at most `time` tokens, `batch` at a time. Weights are relative; a source without one counts by
+    /// its number of sequences, so that an epoch is everything once.
+    pub fn new(
+        sources: Vec<(Tokens, Option<f64>)>,
+        batch: usize,
+        time: usize,
+        seed: u64,
+        mode: Mode,
+    ) -> Result<Batcher> {
+        let weights: Vec<Option<f64>> = sources.iter().map(|source| source.1).collect();
+        let sources: Vec<Sequences> =
+            sources.into_iter().map(|(tokens, _)| Sequences::new(tokens, time, mode)).collect::<Result<_>>()?;
+        let total: f64 = sources.iter().map(|source| source.n as f64).sum();
+        let weight = |(source, weight): (&Sequences, &Option<f64>)| weight.unwrap_or(source.n as f64 / total);
+        let shares: Vec<f64> = sources.iter().zip(&weights).map(weight).collect();
+        let sum: f64 = shares.iter().sum();
+        let shares = shares.into_iter().map(|share| share / sum).collect();
+        let position = Position { used: vec![0; sources.len()] };
+        Ok(Batcher { sources, shares, batch, time, seed, mode, position })
+    }
+
+    /// Where the next batch starts.
+    pub fn position(&self) -> &Position {
+        &self.position
+    }
+
+    /// Goes on from a position of this or an equal batcher.
+    ///
+    /// # Panics
+    /// If it has another number of sources.
+    pub fn seek(&mut self, position: &Position) {
+        assert_eq!(position.used.len(), self.sources.len(), "a position of as many sources");
+        self.position = position.clone();
+    }
+
+    /// Sequences in one pass over all sources.
+    pub fn sequences_per_epoch(&self) -> u64 {
+        self.sources.iter().map(|source| source.n).sum()
+    }
+
+    /// Passes completed, counting sequences of all sources together.
+    pub fn epoch(&self) -> u64 {
+        self.position.used.iter().sum::<u64>() / self.sequences_per_epoch()
+    }
+
+    /// The next sequences.
+    pub fn next_batch(&mut self) -> Result<OwnedBatch> {
+        let rows: Vec<Vec<u32>> = (0..self.batch).map(|_| self.next_row()).collect::<Result<_>>()?;
+        Ok(assemble(&rows, self.mode))
+    }
+
+    /// A sequence and the token after it.
+    fn next_row(&mut self) -> Result<Vec<u32>> {
+        let source = self.next_source();
+        let used = self.position.used[source];
+        self.position.used[source] += 1;
+        let sequences = &self.sources[source];
+        let (epoch, index) = (used / sequences.n, used % sequences.n);
+        let key = mix(self.seed, source as u64, epoch);
+        let index = permute(index, sequences.n, key);
+        let range = match self.mode {
+            Mode::Stream => {
+                let slack = sequences.tokens.len() - 1 - sequences.n as usize * self.time;
+                let start = (mix(key, 1, 2) % (slack as u64 + 1)) as usize + index as usize * self.time;
+                start..start + self.time + 1
+            }
+            Mode::Documents { .. } => {
+                let (start, len) = sequences.documents[index as usize];
+                start..start + len
+            }
+        };
+        sequences.tokens.read(range)
+    }
+
+    /// The source that has had least of its share.
+    fn next_source(&self) -> usize {
+        let total: u64 = self.position.used.iter().sum();
+        let lack = |i: usize| self.shares[i] * (total + 1) as f64 - self.position.used[i] as f64;
+        (1..self.sources.len()).fold(0, |best, i| if lack(i) > lack(best) { i } else { best })
+    }
+}
+
+impl Sequences {
+    fn new(tokens: Tokens, time: usize, mode: Mode) -> Result<Sequences> {
+        let too_short = |needed| DataError::TooShort { what: "training".into(), tokens: tokens.len(), needed };
+        match mode {
+            Mode::Stream => {
+                let windows = tokens.len().saturating_sub(1) / time.max(1);
+                // One window less leaves room to start each epoch at another offset.
+                let n = if windows > 1 { windows - 1 } else { windows } as u64;
+                if n == 0 {
+                    return Err(too_short(time + 1));
+                }
+                Ok(Sequences { tokens, n, documents: Vec::new() })
+            }
+            Mode::Documents { eot } => {
+                let documents = documents(&tokens, time, eot)?;
+                if documents.is_empty() {
+                    return Err(too_short(2));
+                }
+                Ok(Sequences { tokens, n: documents.len() as u64, documents })
+            }
+        }
+    }
+}
+
+/// Start and length of each sequence, its last target included: documents, cut to at most `time` + 1 tokens.
+fn documents(tokens: &Tokens, time: usize, eot: u32) -> Result<Vec<(usize, usize)>> {
+    let ids = tokens.to_vec()?;
+    let mut found = Vec::new();
+    let mut start = 0;
+    for document in ids.split_inclusive(|&id| id == eot) {
+        let end = start + document.len();
+        while end - start > 1 {
+            let len = (end - start).min(time + 1);
+            found.push((start, len));
+            start += len - 1; // the last target is seen next
+            if len < time + 1 || start + 1 == end {
+                break;
+            }
+        }
+        start = end;
+    }
+    Ok(found)
+}
+
+/// Rows of tokens side by side; each row's last token is only a target.
+fn assemble(rows: &[Vec<u32>], mode: Mode) -> OwnedBatch {
+    let lens: Vec<usize> = rows.iter().map(|row| row.len() - 1).collect();
+    let time = lens.iter().copied().max().unwrap_or(0);
+    let pad = match mode {
+        Mode::Stream => 0,
+        Mode::Documents { eot } => eot,
+    };
+    let padded = |row: &[u32]| row.iter().copied().chain(std::iter::repeat(pad)).take(time).collect::<Vec<_>>();
+    OwnedBatch {
+        ids: rows.iter().flat_map(|row| padded(&row[..row.len() - 1])).collect(),
+        targets: rows.iter().flat_map(|row| padded(&row[1..])).collect(),
+        weights: lens.iter().flat_map(|&len| (0..time).map(move |t| f32::from(u8::from(t < len)))).collect(),
+        batch: rows.len(),
+        lens: lens.iter().any(|&len| len < time).then_some(lens),
+    }
+}
+
+/// A permutation of `0..n`: a Feistel network on the next even number of bits, walked until it lands inside.
+fn permute(index: u64, n: u64, key: u64) -> u64 {
+    let half = ((u64::BITS - n.saturating_sub(1).leading_zeros()).div_ceil(2)).max(1);
+    let mask = (1u64 << half) - 1;
+    let mut x = index;
+    loop {
+        let (mut left, mut right) = (x >> half, x & mask);
+        for round in 0..4 {
+            (left, right) = (right, left ^ (mix(key, round, right) & mask));
+        }
+        x = left << half | right;
+        if x < n {
+            return x;
+        }
+    }
+}
+
+/// A stretch of tokens to evaluate: `ids[start..end]` predict `ids[start + 1..=end]`, and predictions from `score_from`
+/// on count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Window {
+    /// First token seen.
+    pub start: usize,
+    /// One past the last token seen; it is the last target.
+    pub end: usize,
+    /// First token whose prediction counts.
+    pub score_from: usize,
+}
+
+/// Windows of at most `time` tokens over `len` tokens, each `stride` further. With `stride = time` they follow each
+/// other without overlap; with less, each prediction but the first few sees at least `time - stride` tokens.
+/// Every prediction counts once; the last window may be shorter.
+pub fn windows(len: usize, time: usize, stride: usize) -> impl Iterator<Item = Window> {
+    assert!(0 < stride && stride <= time, "a stride between 1 and the window");
+    let last = len.saturating_sub(1); // tokens that have a successor
+    let mut scored = 0;
+    std::iter::from_fn(move || {
+        if scored >= last {
+            return None;
+        }
+        let end = if scored == 0 { time } else { scored + stride }.min(last);
+        let start = if stride == time { scored } else { end.saturating_sub(time).min(scored) };
+        let window = Window { start, end, score_from: scored };
+        scored = end;
+        Some(window)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stream(n: u32) -> Tokens {
+        Tokens::new((0..n).collect())
+    }
+
+    fn batcher(sources: Vec<(Tokens, Option<f64>)>, batch: usize, time: usize) -> Batcher {
+        Batcher::new(sources, batch, time, 7, Mode::Stream).unwrap()
+    }
+
+    #[test]
+    fn a_permutation() {
+        for n in [1, 2, 3, 10, 64, 1000] {
+            let mut seen: Vec<u64> = (0..n).map(|i| permute(i, n, 99)).collect();
+            seen.sort_unstable();
+            assert!(seen.into_iter().eq(0..n), "{n}");
+        }
+        assert_ne!((0..100).map(|i| permute(i, 100, 1)).collect::<Vec<_>>(), (0..100).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn every_window_once_an_epoch_and_epochs_differ() {
+        let mut batches = batcher(vec![(stream(101), None)], 3, 10);
+        assert_eq!(batches.sequences_per_epoch(), 9);
+        let epoch = |batches: &mut Batcher| {
+            let mut starts = Vec::new();
+            for _ in 0..3 {
+                let batch = batches.next_batch().unwrap();
+                assert!(batch.ids.iter().zip(&batch.targets).all(|(id, target)| id + 1 == *target));
+                starts.extend(batch.ids.chunks(10).map(|row| row[0]));
+            }
+            starts
+        };
+        let (first, second) = (epoch(&mut batches), epoch(&mut batches));
+        assert_eq!(batches.epoch(), 2);
+        assert_ne!(first, second);
+        for mut starts in [first, second] {
+            starts.sort_unstable();
+            assert!(starts.windows(2).all(|pair| pair[0] + 10 == pair[1]), "{starts:?}");
+        }
+    }
+
+    #[test]
+    fn seeking_goes_on_as_if_never_stopped() {
+        let sources = || vec![(stream(500), Some(3.0)), (stream(90), Some(1.0))];
+        let mut straight = batcher(sources(), 4, 8);
+        for stop in 0..30 {
+            let mut resumed = batcher(sources(), 4, 8);
+            resumed.seek(&serde_json::from_str(&serde_json::to_string(straight.position()).unwrap()).unwrap());
+            let want = straight.next_batch().unwrap();
+            assert_eq!(resumed.next_batch().unwrap(), want, "after {stop} batches");
+        }
+        assert_eq!(straight.position().used, [90, 30]);
+    }
+
+    #[test]
+    fn documents_are_padded_and_cut() {
+        let eot = 99;
+        let tokens = Tokens::new(vec![1, 2, 3, eot, 4, eot, eot, 5, 6, 7, 8, 9, 10, eot]);
+        let mode = Mode::Documents { eot };
+        let mut batches = Batcher::new(vec![(tokens, None)], 4, 4, 1, mode).unwrap();
+        let batch = batches.next_batch().unwrap();
+        let lens = batch.lens.clone().unwrap();
+        let mut rows: Vec<(Vec<u32>, Vec<u32>)> = (0..4)
+            .map(|i| {
+                let (ids, targets) = (&batch.ids[4 * i..][..4], &batch.targets[4 * i..][..4]);
+                assert!(ids[lens[i]..].iter().chain(&targets[lens[i]..]).all(|&id| id == eot));
+                let weights = &batch.weights[4 * i..][..4];
+                assert!((0..4).all(|t| weights[t] == f32::from(u8::from(t < lens[i]))));
+                (ids[..lens[i]].to_vec(), targets[..lens[i]].to_vec())
+            })
+            .collect();
+        rows.sort();
+        let want: [(&[u32], &[u32]); 4] = [
+            (&[1, 2, 3], &[2, 3, eot]),
+            (&[4], &[eot]),
+            (&[5, 6, 7, 8], &[6, 7, 8, 9]),
+            (&[9, 10], &[10, eot]),
+        ];
+        assert_eq!(rows, want.map(|(ids, targets)| (ids.to_vec(), targets.to_vec())));
+    }
+
+    #[test]
+    fn too_little_text_is_refused_with_both_numbers() {
+        let error = Batcher::new(vec![(stream(8), None)], 1, 8, 1, Mode::Stream).unwrap_err().to_string();
+        assert!(error.contains("has 8 tokens") && error.contains("needs 9"), "{error}");
+        assert!(Batcher::new(vec![(stream(9), None)], 1, 8, 1, Mode::Stream).is_ok());
+    }
+
+    #[test]
+    fn windows_score_every_token_once() {
+        for (len, time, stride) in [(0, 4, 4), (1, 4, 4), (2, 4, 4), (21, 4, 4), (22, 5, 2), (3, 8, 1), (100, 10, 7)] {
+            let mut scored = 0;
+            for window in windows(len, time, stride) {
+                assert_eq!(window.score_from, scored);
+                assert!(window.start <= scored && window.end > scored && window.end - window.start <= time);
+                assert!(window.end < len && (window.start == 0 || window.end - window.start == time || stride == time));
+                scored = window.end;
+            }
+            assert_eq!(scored, usize::saturating_sub(len, 1));
+        }
+        let plain: Vec<_> = windows(10, 4, 4).map(|w| (w.start, w.end)).collect();
+        assert_eq!(plain, [(0, 4), (4, 8), (8, 9)]);
+    }
+}
