@@ -1,1 +1,6 @@
-//! Loss, perplexity, bits per byte and accuracy, each with its standard error.
+//! How good a model is. One task a file; so far [`perplexity`], the loss on a text and what follows from it.
+#![forbid(unsafe_code)]
+
+pub mod perplexity;
+
+pub use perplexity::{EvalError, Options, Report, TokenScore, evaluate};

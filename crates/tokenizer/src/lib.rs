@@ -11,6 +11,7 @@ mod files;
 pub mod split;
 mod stream;
 mod tokenizer;
+pub mod tokens;
 pub mod train;
 pub mod words;
 
