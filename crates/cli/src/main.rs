@@ -5,6 +5,7 @@
 
 mod commands;
 mod input;
+mod plan;
 mod progress;
 mod settings;
 mod signals;

@@ -191,7 +191,7 @@ impl Settings {
             target.remove("epochs");
         }
         if typed.contains_key("preset") {
-            ["n-layer", "n-head", "n-embd", "n-ctx"].map(|shape| target.remove(shape));
+            target.retain(|name, _| !["n-layer", "n-head", "n-embd", "n-ctx"].contains(&name.as_str()));
         }
         target.extend(typed.clone());
         Ok(serde_json::from_value(merged)?)

@@ -100,6 +100,24 @@ impl Batcher {
         self.position = position.clone();
     }
 
+    /// Tokens of the longest sequence.
+    pub fn time(&self) -> usize {
+        self.time
+    }
+
+    /// A hash of all sources' tokens (FNV-1a), to recognise data that has changed.
+    pub fn fingerprint(&self) -> Result<u64> {
+        let mut hash = 0xcbf2_9ce4_8422_2325u64;
+        for source in &self.sources {
+            for start in (0..source.tokens.len()).step_by(1 << 20) {
+                let ids = source.tokens.read(start..source.tokens.len().min(start + (1 << 20)))?;
+                ids.iter().for_each(|&id| hash = (hash ^ u64::from(id)).wrapping_mul(0x100_0000_01b3));
+            }
+            hash = mix(hash, source.tokens.len() as u64, 0);
+        }
+        Ok(hash)
+    }
+
     /// Sequences in one pass over all sources.
     pub fn sequences_per_epoch(&self) -> u64 {
         self.sources.iter().map(|source| source.n).sum()

@@ -61,6 +61,7 @@ fn write_whole(path: &Path, write: impl FnOnce(&mut AtomicWriteFile) -> std::io:
     let write_all = || -> std::io::Result<()> {
         let mut file = AtomicWriteFile::open(path)?;
         write(&mut file)?;
+        file.as_file().sync_all()?; // A full disk shows here at the latest, while the new file is still discarded.
         file.commit()
     };
     write_all().map_err(ModelError::io(path))

@@ -11,7 +11,6 @@ mod files;
 pub mod split;
 mod stream;
 mod tokenizer;
-pub mod tokens;
 pub mod train;
 pub mod words;
 

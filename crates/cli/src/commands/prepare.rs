@@ -1,0 +1,76 @@
+//! `gpt2 prepare`: turns text into token shards.
+
+use std::path::PathBuf;
+
+use anyhow::{Result, ensure};
+use data::prepare::Options;
+use data::read::Source;
+
+use crate::input::{self, Learn, grouped};
+
+/// Turn text into token shards
+///
+/// Works on all cores, in constant memory. The shards have llm.c's format; `gpt2 train --data DIR` reads them.
+#[derive(clap::Args, Debug)]
+#[command(after_help = "Example:\n  gpt2 prepare --data news.jsonl.gz books.txt --tokenizer bpe:8000 --out out/shards")]
+pub struct Args {
+    /// Texts: .txt, .jsonl, .json (field `text`), each also .gz
+    #[arg(long, required = true, num_args = 1.., value_name = "FILE")]
+    data: Vec<PathBuf>,
+    /// gpt2, char, word:N, bpe:N (learnt from the data), or a directory or file that holds one
+    #[arg(long, value_name = "KIND", default_value = "gpt2")]
+    tokenizer: String,
+    /// Encoding of the texts [default: utf-8]
+    #[arg(long, value_name = "NAME")]
+    encoding: Option<String>,
+    /// Share of each file, from its end, held out
+    #[arg(long, value_name = "0..1", default_value_t = 0.1)]
+    val_fraction: f64,
+    /// Directory to write
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// Replace prepared data in the directory
+    #[arg(long)]
+    force: bool,
+    /// Print the summary as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+pub fn run(args: Args) -> Result<()> {
+    ensure!((0.0..1.0).contains(&args.val_fraction), "--val-fraction {}: it must be at least 0 and below 1", args.val_fraction);
+    let tokenizer = match Learn::parse(&args.tokenizer)? {
+        None => input::open_tokenizer(&args.tokenizer)?,
+        Some(learn) => {
+            eprintln!("learning the vocabulary {} …", args.tokenizer);
+            learn.from_documents(input::documents(&args.data, args.encoding.as_deref())?)?
+        }
+    };
+    let sources: Vec<Source> = args.data.iter().map(|path| Source { path: path.clone(), weight: None }).collect();
+    let options = Options {
+        encoding: data::read::encoding(args.encoding.as_deref())?,
+        val_fraction: args.val_fraction,
+        threads: tensor::pool::threads(),
+        out: &args.out,
+        force: args.force,
+    };
+    let summary = data::prepare::prepare(&sources, &tokenizer, &options, |path, counts| {
+        let (tokens, bytes) = (grouped(counts.tokens), grouped(counts.bytes));
+        eprintln!("{}: {} documents, {bytes} bytes, {tokens} tokens", path.display(), grouped(counts.documents));
+    })?;
+    if summary.counts.empty_documents > 0 {
+        eprintln!("left out {} empty documents", summary.counts.empty_documents);
+    }
+    if args.json {
+        return super::print_json(&summary);
+    }
+    println!(
+        "{}: {} tokens to train on, {} held out, vocabulary {}",
+        args.out.display(),
+        grouped(summary.train_tokens as u64),
+        grouped(summary.val_tokens as u64),
+        grouped(summary.vocab_size as u64)
+    );
+    eprintln!("next: gpt2 train --data {} --out out/model", args.out.display());
+    Ok(())
+}

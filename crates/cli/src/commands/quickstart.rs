@@ -1,0 +1,4 @@
+//! `gpt2 quickstart`.
+#[derive(clap::Args, Debug)]
+pub struct Args {}
+pub fn run(_: Args) -> anyhow::Result<()> { Ok(()) }

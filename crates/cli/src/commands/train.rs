@@ -1,0 +1,183 @@
+//! `gpt2 train`: trains a model on text.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, ensure};
+use models::Gpt2Config;
+use serde_json::json;
+use train::{Outcome, Run, TrainConfig};
+
+use crate::input::{self, duration, grouped};
+use crate::plan::{self, Corpus};
+use crate::progress::Progress;
+use crate::settings::Settings;
+use crate::signals::StopFlag;
+
+/// Share of the measured peak that training is expected to reach, for the estimate of time.
+const EXPECTED_SHARE: f64 = 0.55;
+
+/// Train a model on your text
+///
+/// DIR receives the best model, its tokenizer, train.toml (all settings), metrics.jsonl, TensorBoard events, loss.svg,
+/// and in DIR/last the state from which --resume goes on. Ctrl-C saves and stops.
+#[derive(clap::Args, Debug)]
+#[command(after_help = "Examples:\n  \
+    gpt2 train --data novel.txt --tokenizer bpe:4000 --preset gpt2-mini --epochs 3 --out out/novel\n  \
+    gpt2 train --config configs/shakespeare-char-cpu.toml --data shakespeare.txt --out out/shakespeare\n  \
+    gpt2 train --resume --out out/novel")]
+pub struct Args {
+    /// Directory to write
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// Recipe: a TOML file with any of these settings; flags win
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Go on with the run in DIR, exactly as if it had never stopped
+    #[arg(long, conflicts_with = "force")]
+    resume: bool,
+    /// Replace a model or run in DIR
+    #[arg(long)]
+    force: bool,
+    /// Print the outcome as JSON
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    settings: Settings,
+}
+
+pub fn run(args: Args) -> Result<()> {
+    let stop = StopFlag::install()?;
+    let (mut settings, saved) = match args.resume {
+        true => (resumed_settings(&args)?, Some(args.out.as_path())),
+        false => (typed_settings(&args)?, None),
+    };
+    if !args.force && !args.resume {
+        Run::refuse_existing(&args.out)?;
+    }
+    let corpus = plan::corpus(&mut settings, saved)?;
+    let model = plan::model(&mut settings, &corpus.tokenizer)?;
+    let batcher = plan::batcher(&mut settings, &corpus, model.config().n_ctx)?;
+    let config = plan::train_config(&mut settings, model.config().n_embd, &batcher)?;
+    announce(&settings, &corpus, model.config(), &config)?;
+    save_settings(&args.out, &settings)?;
+    if args.force {
+        remove_old_state(&args.out)?;
+    }
+
+    let caller = serde_json::to_value(&settings)?;
+    let mut run = Run::new(model, corpus.tokenizer, batcher, corpus.val, config.clone(), &args.out, caller)?;
+    if args.resume {
+        run.resume()?;
+        eprintln!("resuming after step {} of {}", run.step(), config.max_steps);
+    }
+    let mut progress = Progress::new(config.max_steps, &stop);
+    let result = run.run(&mut progress);
+    progress.finish();
+    report(&args, &result?)
+}
+
+fn typed_settings(args: &Args) -> Result<Settings> {
+    let mut settings = match &args.config {
+        Some(path) => args.settings.clone().over_recipe(path)?,
+        None => args.settings.clone(),
+    };
+    settings.seed = Some(input::seed(settings.seed));
+    Ok(settings)
+}
+
+/// The settings of the run in the directory; only its length may be changed.
+fn resumed_settings(args: &Args) -> Result<Settings> {
+    let progress = train::state::load_progress(&args.out)?;
+    let saved: Settings = serde_json::from_value(progress.caller).context("the saved settings are not readable")?;
+    let typed = serde_json::to_value(&args.settings)?;
+    let others: Vec<&String> =
+        typed.as_object().into_iter().flatten().map(|(name, _)| name).filter(|name| *name != "max-steps" && *name != "data").collect();
+    ensure!(
+        others.is_empty() && args.config.is_none(),
+        "--resume goes on with the saved settings; leave out everything but --out, --max-steps and, if the files moved, --data"
+    );
+    args.settings.clone().over(saved)
+}
+
+/// Before step one: what will run, and what it costs.
+fn announce(settings: &Settings, corpus: &Corpus, model: &Gpt2Config, config: &TrainConfig) -> Result<()> {
+    let cost = train::config::cost(model, config, model.n_ctx);
+    let tokens: usize = corpus.sources.iter().map(|(tokens, _)| tokens.len()).sum();
+    let held = corpus.val.as_ref().map_or(0, |val| val.len());
+    eprintln!("settings:");
+    for line in toml::to_string(settings)?.lines() {
+        eprintln!("  {line}");
+    }
+    eprintln!("data:       {} tokens to train on, {} held out", grouped(tokens as u64), grouped(held as u64));
+    let unit = if corpus.tokenizer.kind() == "words" { "words" } else { "tokens" };
+    eprintln!("vocabulary: {} {unit} ({})", grouped(model.vocab_size as u64), corpus.tokenizer.kind());
+    eprintln!("model:      {} parameters", grouped(cost.parameters as u64));
+    let per_step = (config.batch * config.grad_accum * model.n_ctx) as f64;
+    let peak = tensor::peak::measure().f32_gflops * 1e9;
+    let seconds = config.max_steps as f64 * per_step * cost.flops_per_token / (EXPECTED_SHARE * peak);
+    eprintln!(
+        "cost:       about {:.2} GB of memory, about {} for {} steps of {} tokens",
+        cost.bytes as f64 / 1e9,
+        duration(seconds),
+        grouped(config.max_steps),
+        grouped(per_step as u64)
+    );
+    if let Some(free) = plan::free_memory() {
+        ensure!(
+            cost.bytes as u64 <= free,
+            "this run needs about {:.2} GB of memory, but {:.2} GB are free; use a smaller --batch, --n-ctx or model",
+            cost.bytes as f64 / 1e9,
+            free as f64 / 1e9
+        );
+    }
+    Ok(())
+}
+
+/// Keeps the resolved settings with the model, as a recipe.
+pub fn save_settings(dir: &Path, settings: &Settings) -> Result<()> {
+    std::fs::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display()))?;
+    let path = dir.join("train.toml");
+    std::fs::write(&path, toml::to_string(settings)?).with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// With --force, an older run must not be found by a later --resume.
+pub fn remove_old_state(dir: &Path) -> Result<()> {
+    for path in [train::state::path(dir), dir.join(models::checkpoint::WEIGHTS)] {
+        if path.exists() {
+            std::fs::remove_file(&path).with_context(|| format!("cannot remove {}", path.display()))?;
+        }
+    }
+    let events = dir.join("events");
+    if events.is_dir() {
+        std::fs::remove_dir_all(&events).with_context(|| format!("cannot remove {}", events.display()))?;
+    }
+    Ok(())
+}
+
+fn report(args: &Args, outcome: &Outcome) -> Result<()> {
+    let out = args.out.display();
+    if let Some(val) = &outcome.val {
+        eprintln!(
+            "best model on all held-out text: loss {:.4} ± {:.4}, perplexity {:.2}, {:.3} bits a byte, accuracy {:.1} %",
+            val.loss,
+            val.loss_stderr,
+            val.perplexity,
+            val.bits_per_byte,
+            100.0 * val.accuracy
+        );
+    }
+    let time = duration(outcome.seconds);
+    if outcome.finished {
+        eprintln!("{} steps in {time}; next: gpt2 generate -m {out} -p \"…\"", outcome.step);
+    } else {
+        eprintln!("stopped after {} steps ({time}), state saved; go on with: gpt2 train --resume --out {out}", outcome.step);
+    }
+    if args.json {
+        return super::print_json(&json!({
+            "out": args.out, "steps": outcome.step, "finished": outcome.finished, "seconds": outcome.seconds,
+            "best": outcome.best.map(|(loss, step)| json!({ "val_loss": loss, "step": step })), "val": outcome.val,
+        }));
+    }
+    println!("{out}");
+    Ok(())
+}

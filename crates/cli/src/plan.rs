@@ -1,0 +1,270 @@
+//! From what was typed to what will run: every default filled, every rule checked.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail, ensure};
+use data::Tokens;
+use data::batches::{Batcher, Mode};
+use data::read::Source;
+use models::{Dropouts, Gpt2, Gpt2Config, Init};
+use tokenizer::Tokenizer;
+use train::TrainConfig;
+use train::optimizer::{AdamConfig, OptimizerConfig};
+use train::schedule::{Decay, Period, Schedule};
+
+use crate::input::{self, Learn};
+use crate::settings::Settings;
+
+/// The shape used where none is asked for.
+const DEFAULT_PRESET: &str = "gpt2-mini";
+/// Tokens of the validation data scored between steps.
+const EVAL_TOKENS: usize = 1 << 17;
+
+/// Text as tokens.
+pub struct Corpus {
+    pub tokenizer: Tokenizer,
+    pub sources: Vec<(Tokens, Option<f64>)>,
+    pub val: Option<Tokens>,
+}
+
+/// Finds or learns the tokenizer, and turns the data into tokens. `saved` is where a resumed run keeps its own.
+pub fn corpus(settings: &mut Settings, saved: Option<&Path>) -> Result<Corpus> {
+    ensure!(!settings.data.is_empty(), "no data: give --data FILE…, or `data = [\"FILE\"]` in the recipe");
+    let sources: Vec<Source> = settings.data.iter().map(|spec| Source::parse(spec)).collect::<Result<_, _>>()?;
+    let tokenizer = match saved {
+        Some(dir) => Tokenizer::load(dir)?,
+        None => find_tokenizer(settings, &sources)?,
+    };
+    warn_about_chinese(settings, &sources, &tokenizer);
+    let encoding = data::read::encoding(settings.encoding.as_deref())?;
+    let threads = tensor::pool::threads();
+    let (parts, counts) = data::prepare::tokenize(&sources, &tokenizer, encoding, threads)?;
+    if counts.empty_documents > 0 {
+        eprintln!("left out {} empty documents", counts.empty_documents);
+    }
+    let fraction = *settings.val_fraction.get_or_insert(if settings.val_data.is_empty() { 0.1 } else { 0.0 });
+    ensure!((0.0..1.0).contains(&fraction), "--val-fraction {fraction}: it must be at least 0 and below 1");
+    let (mut train, mut held) = (Vec::new(), Vec::new());
+    for part in parts {
+        let (tokens, val) = match part.val {
+            Some(val) => (part.tokens, val),
+            None => part.tokens.split_end(fraction),
+        };
+        held.extend(val.to_vec()?);
+        train.push((tokens, part.source.weight));
+    }
+    let val_sources: Vec<Source> =
+        settings.val_data.iter().map(|path| Source { path: path.clone(), weight: None }).collect();
+    for part in data::prepare::tokenize(&val_sources, &tokenizer, encoding, threads)?.0 {
+        held.extend(part.tokens.to_vec()?);
+    }
+    let val = (held.len() > 1).then(|| Tokens::new(held));
+    Ok(Corpus { tokenizer, sources: train, val })
+}
+
+fn find_tokenizer(settings: &mut Settings, sources: &[Source]) -> Result<Tokenizer> {
+    let shards = sources.iter().find(|source| source.path.is_dir()).map(|source| source.path.clone());
+    let initial = initial_model(settings);
+    let spec = match (&settings.tokenizer, &shards, &initial) {
+        (Some(spec), ..) => spec.clone(),
+        (None, Some(dir), _) | (None, None, Some(dir)) => dir.display().to_string(),
+        (None, None, None) => "gpt2".to_owned(),
+    };
+    settings.tokenizer = Some(spec.clone());
+    match Learn::parse(&spec)? {
+        None => input::open_tokenizer(&spec),
+        Some(_) if shards.is_some() => {
+            bail!("--tokenizer {spec} would be learnt anew, but shards are tokens already; leave it out, or give text")
+        }
+        Some(learn) => {
+            eprintln!("learning the vocabulary {spec} …");
+            let paths: Vec<PathBuf> = sources.iter().map(|source| source.path.clone()).collect();
+            learn.from_documents(input::documents(&paths, settings.encoding.as_deref())?)
+        }
+    }
+}
+
+/// The model directory to start from, if the initialisation names one.
+fn initial_model(settings: &Settings) -> Option<PathBuf> {
+    settings.init.as_ref().filter(|init| !["gpt2", "xavier"].contains(&init.as_str()) || Path::new(init).is_dir()).map(PathBuf::from)
+}
+
+/// Says what GPT-2's English vocabulary costs on Chinese text.
+fn warn_about_chinese(settings: &Settings, sources: &[Source], tokenizer: &Tokenizer) {
+    let is_gpt2 = settings.tokenizer.as_deref() == Some("gpt2");
+    let Some(source) = sources.iter().find(|source| is_gpt2 && source.path.is_file()) else { return };
+    let Ok(encoding) = data::read::encoding(settings.encoding.as_deref()) else { return };
+    let Ok(mut pieces) = data::read::read(&source.path, encoding) else { return };
+    let Some(Ok(piece)) = pieces.next() else { return };
+    let start: String = piece.text.chars().take(20_000).collect();
+    if let Ok(stats) = tokenizer.stats(&start)
+        && 5 * stats.chinese_chars > stats.chars
+    {
+        eprintln!(
+            "warning: {} is Chinese, and GPT-2's vocabulary spends {:.1} tokens on each character of it; \
+             a vocabulary of your own, such as --tokenizer bpe:8000, spends about one or less",
+            source.path.display(),
+            stats.tokens_per_char
+        );
+    }
+}
+
+/// The model to train: fresh, or loaded.
+pub fn model(settings: &mut Settings, tokenizer: &Tokenizer) -> Result<Gpt2> {
+    if let Some(dir) = initial_model(settings) {
+        let given = [settings.n_layer, settings.n_head, settings.n_embd, settings.n_ctx];
+        ensure!(
+            given.iter().all(Option::is_none) && settings.preset.is_none(),
+            "--init {}: the model brings its own shape; leave out --preset and --n-…",
+            dir.display()
+        );
+        let mut model = Gpt2::load(&dir).with_context(|| format!("--init {}", dir.display()))?;
+        let (ours, its) = (tokenizer.vocab_size(), model.config().vocab_size);
+        ensure!(ours <= its, "--init {}: the model knows {its} tokens, the tokenizer has {ours}", dir.display());
+        model.set_dropout(dropouts(settings, model.config().dropout));
+        return Ok(model);
+    }
+    let init = match settings.init.get_or_insert_with(|| "gpt2".into()).as_str() {
+        "xavier" => Init::Xavier,
+        _ => Init::Gpt2,
+    };
+    let config = shape(settings, tokenizer)?;
+    Ok(Gpt2::new(config, init, settings.seed.unwrap_or(0))?)
+}
+
+fn dropouts(settings: &mut Settings, default: Dropouts) -> Dropouts {
+    let pick = |one: Option<f32>, default: f32| one.or(settings.dropout).unwrap_or(default);
+    let all = Dropouts {
+        embd: pick(settings.dropout_embd, default.embd),
+        attn: pick(settings.dropout_attn, default.attn),
+        resid: pick(settings.dropout_resid, default.resid),
+    };
+    settings.dropout = None;
+    (settings.dropout_embd, settings.dropout_attn, settings.dropout_resid) =
+        (Some(all.embd), Some(all.attn), Some(all.resid));
+    all
+}
+
+/// The shape of a fresh model.
+fn shape(settings: &mut Settings, tokenizer: &Tokenizer) -> Result<Gpt2Config> {
+    let preset = settings.preset.take();
+    let mut config = Gpt2Config::preset(preset.as_deref().unwrap_or(DEFAULT_PRESET))?;
+    for (given, field) in [
+        (&mut settings.n_layer, &mut config.n_layer),
+        (&mut settings.n_head, &mut config.n_head),
+        (&mut settings.n_embd, &mut config.n_embd),
+        (&mut settings.n_ctx, &mut config.n_ctx),
+    ] {
+        *field = *given.get_or_insert(*field);
+    }
+    config.n_inner = config.n_embd.saturating_mul(4);
+    config.vocab_size = tokenizer.vocab_size();
+    config.eot = Some(tokenizer.eot());
+    config.dropout = dropouts(settings, Dropouts::default());
+    config.validate()?;
+    Ok(config)
+}
+
+/// The order of the data.
+pub fn batcher(settings: &mut Settings, corpus: &Corpus, n_ctx: usize) -> Result<Batcher> {
+    let mode = match settings.sequences.get_or_insert_with(|| "stream".into()).as_str() {
+        "stream" => Mode::Stream,
+        "documents" => Mode::Documents { eot: corpus.tokenizer.eot() },
+        other => bail!("--sequences {other}: use stream or documents"),
+    };
+    let batch = *settings.batch.get_or_insert(8);
+    ensure!(batch > 0, "--batch 0: it must be at least 1");
+    let seed = settings.seed.unwrap_or(0);
+    Ok(Batcher::new(corpus.sources.clone(), batch, n_ctx, seed, mode)?)
+}
+
+/// The numbers of the run.
+pub fn train_config(settings: &mut Settings, n_embd: usize, batcher: &Batcher) -> Result<TrainConfig> {
+    let batch = *settings.batch.get_or_insert(8);
+    let grad_accum = *settings.grad_accum.get_or_insert(1);
+    let steps_per_epoch = batcher.sequences_per_epoch().div_ceil((batch * grad_accum).max(1) as u64);
+    let max_steps = match (settings.max_steps, settings.epochs) {
+        (Some(steps), _) => steps,
+        (None, epochs) => epochs.unwrap_or(1).saturating_mul(steps_per_epoch),
+    };
+    (settings.max_steps, settings.epochs) = (Some(max_steps), None);
+    let optimizer = optimizer(settings)?;
+    let default_interval = (max_steps / 10).clamp(1, 500);
+    let eval_interval = match *settings.eval_interval.get_or_insert(default_interval) {
+        0 => steps_per_epoch,
+        steps => steps,
+    };
+    let clip = |x: &mut Option<f32>, default: f32| Some(*x.get_or_insert(default)).filter(|&x| x != 0.0);
+    let config = TrainConfig {
+        batch,
+        grad_accum,
+        max_steps,
+        steps_per_epoch,
+        optimizer,
+        schedule: schedule(settings, optimizer, n_embd, max_steps)?,
+        clip_norm: clip(&mut settings.clip_norm, 1.0),
+        clip_value: clip(&mut settings.clip_value, 0.0),
+        seed: settings.seed.unwrap_or(0),
+        eval_interval,
+        eval_tokens: EVAL_TOKENS,
+        save_interval: *settings.save_interval.get_or_insert(eval_interval),
+    };
+    config.validate()?;
+    Ok(config)
+}
+
+fn optimizer(settings: &mut Settings) -> Result<OptimizerConfig> {
+    let name = settings.optimizer.get_or_insert_with(|| "adamw".into()).clone();
+    let is_adamw = name == "adamw";
+    let weight_decay = *settings.weight_decay.get_or_insert(if is_adamw { 0.1 } else { 0.0 });
+    if name == "sgd" {
+        return Ok(OptimizerConfig::Sgd { momentum: *settings.momentum.get_or_insert(0.9), weight_decay });
+    }
+    let adam = AdamConfig {
+        beta1: *settings.beta1.get_or_insert(0.9),
+        beta2: *settings.beta2.get_or_insert(if is_adamw { 0.95 } else { 0.999 }),
+        eps: *settings.eps.get_or_insert(1e-8),
+        weight_decay,
+    };
+    match name.as_str() {
+        "adamw" => Ok(OptimizerConfig::AdamW(adam)),
+        "adam" => Ok(OptimizerConfig::Adam(adam)),
+        other => bail!("--optimizer {other}: use adamw, adam or sgd"),
+    }
+}
+
+fn schedule(settings: &mut Settings, optimizer: OptimizerConfig, n_embd: usize, max_steps: u64) -> Result<Schedule> {
+    let default_lr = match optimizer {
+        OptimizerConfig::Sgd { .. } => 0.1,
+        _ if n_embd <= 256 => 1e-3,
+        _ => 6e-4,
+    };
+    let lr = *settings.lr.get_or_insert(default_lr);
+    let name = settings.schedule.get_or_insert_with(|| "cosine".into()).clone();
+    let default_warmup = if name == "step" { 0 } else { (max_steps / 20).min(2000) };
+    let warmup_steps = *settings.warmup_steps.get_or_insert(default_warmup);
+    let mut min_lr = || *settings.min_lr.get_or_insert(lr / 10.0);
+    let decay = match name.as_str() {
+        "constant" => Decay::Constant,
+        "cosine" => Decay::Cosine { min_lr: min_lr() },
+        "linear" => Decay::Linear { min_lr: min_lr() },
+        "step" => Decay::Step {
+            step_size: *settings.step_size.get_or_insert(1),
+            gamma: *settings.gamma.get_or_insert(0.95),
+            per: match settings.schedule_per.get_or_insert_with(|| "epoch".into()).as_str() {
+                "step" => Period::Step,
+                "epoch" => Period::Epoch,
+                other => bail!("--schedule-per {other}: use step or epoch"),
+            },
+        },
+        other => bail!("--schedule {other}: use cosine, linear, constant or step"),
+    };
+    Ok(Schedule { lr, warmup_steps, decay })
+}
+
+/// Bytes of memory that are free, where the system tells.
+pub fn free_memory() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text.lines().find(|line| line.starts_with("MemAvailable:"))?;
+    Some(line.split_whitespace().nth(1)?.parse::<u64>().ok()? * 1024)
+}

@@ -1,0 +1,93 @@
+//! What a run is made of, with every default filled, and what it will cost.
+
+use models::Gpt2Config;
+use serde::{Deserialize, Serialize};
+
+use crate::optimizer::OptimizerConfig;
+use crate::schedule::Schedule;
+use crate::{Result, TrainError};
+
+/// Settings of a run, resolved.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TrainConfig {
+    /// Sequences computed at once.
+    pub batch: usize,
+    /// Batches whose gradients are summed for one step.
+    pub grad_accum: usize,
+    /// Optimiser steps.
+    pub max_steps: u64,
+    /// Steps in one pass over the data.
+    pub steps_per_epoch: u64,
+    /// The optimiser and its numbers.
+    pub optimizer: OptimizerConfig,
+    /// The learning rate over time.
+    pub schedule: Schedule,
+    /// Longest gradient, as one vector.
+    pub clip_norm: Option<f32>,
+    /// Largest element of the gradient.
+    pub clip_value: Option<f32>,
+    /// Start of all random numbers.
+    pub seed: u64,
+    /// Steps between validations.
+    pub eval_interval: u64,
+    /// Tokens of the validation data used between steps; the end uses all.
+    pub eval_tokens: usize,
+    /// Steps between saves of the state; 0 saves at the end only.
+    pub save_interval: u64,
+}
+
+impl TrainConfig {
+    /// Checks every rule.
+    pub fn validate(&self) -> Result<()> {
+        let refuse = |name, got: String, want| Err(TrainError::Setting { name, got, want });
+        for (name, n) in [
+            ("--batch", self.batch as u64),
+            ("--grad-accum", self.grad_accum as u64),
+            ("--max-steps", self.max_steps),
+            ("--eval-interval", self.eval_interval),
+        ] {
+            if n == 0 {
+                return refuse(name, n.to_string(), "it must be at least 1");
+            }
+        }
+        for (name, clip) in [("--clip-norm", self.clip_norm), ("--clip-value", self.clip_value)] {
+            if clip.is_some_and(|clip| !(clip > 0.0 && clip.is_finite())) {
+                return refuse(name, clip.unwrap_or(0.0).to_string(), "it must be a positive number");
+            }
+        }
+        self.optimizer.validate()?;
+        self.schedule.validate()
+    }
+}
+
+/// What a run needs and how much it computes.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Cost {
+    /// Trainable values.
+    pub parameters: usize,
+    /// Bytes at the peak: weights, gradients, moments, activations, and a block of logits.
+    pub bytes: usize,
+    /// Floating-point operations for each token trained: `6 N + 12 L C T` (Chowdhery et al., 2022), with N matrix
+    /// values, L layers, width C and sequences of T.
+    pub flops_per_token: f64,
+}
+
+/// Estimates the cost of training a model of this shape.
+pub fn cost(model: &Gpt2Config, config: &TrainConfig, time: usize) -> Cost {
+    let parameters = model.n_params();
+    let tokens = config.batch * time;
+    let (c, inner) = (model.n_embd, model.n_inner);
+    // Kept by each block for the way back: norms, qkv, attention, projections, sums, and the wide layer twice.
+    let dropout = if model.dropout.resid > 0.0 { 2 * c } else { 0 };
+    let block = 9 * c + 2 * inner + dropout;
+    let on_the_way = 8 * c + 3 * inner; // gradients alive at one moment of the backward pass
+    let activations = tokens * (model.n_layer * block + on_the_way + 4 * c);
+    let logits = (1 << 22).max(16 * model.vocab_size);
+    let moments = config.optimizer.moments();
+    let flops = 6.0 * model.n_matmul_params() as f64 + 12.0 * (model.n_layer * c * time) as f64;
+    Cost {
+        parameters,
+        bytes: 4 * (parameters * (2 + moments) + activations + logits),
+        flops_per_token: flops,
+    }
+}

@@ -1,0 +1,349 @@
+//! The training loop.
+//!
+//! A step: batches → losses and gradients → their norm, clipped → the optimiser → the log. The numbers are
+//! checked before the weights change, so that a loss that is not a number leaves the last good state. Validation
+//! keeps the best model in `DIR`; the resumable state goes to `DIR/last`.
+
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use data::Tokens;
+use data::batches::Batcher;
+use eval::Report;
+use models::{Batch, Gpt2, Pass};
+use serde::Serialize;
+use tensor::Grads;
+use tokenizer::Tokenizer;
+
+use crate::metrics::Metrics;
+use crate::optimizer::{Optimizer, clip_factor, global_norm};
+use crate::state::{self, Progress};
+use crate::{Result, TrainConfig, TrainError, config};
+
+/// A run in progress.
+pub struct Run {
+    model: Gpt2,
+    tokenizer: Tokenizer,
+    optimizer: Optimizer,
+    batcher: Batcher,
+    val: Option<Tokens>,
+    config: TrainConfig,
+    progress: Progress,
+    dir: PathBuf,
+    grads: Grads,
+    flops_per_token: f64,
+}
+
+/// One optimiser step.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct StepReport {
+    /// Steps made, this one included.
+    pub step: u64,
+    /// Steps of the whole run.
+    pub max_steps: u64,
+    /// Passes over the data, as a fraction.
+    pub epoch: f64,
+    /// Mean loss of the step's tokens before the update.
+    pub loss: f64,
+    /// Learning rate.
+    pub lr: f32,
+    /// Length of the gradient before clipping.
+    pub grad_norm: f64,
+    /// Tokens a second.
+    pub tok_per_sec: f64,
+    /// Floating-point operations a second.
+    pub flops_per_sec: f64,
+}
+
+/// One validation.
+#[derive(Clone, Debug, Serialize)]
+pub struct EvalReport {
+    /// Steps made.
+    pub step: u64,
+    /// What was measured.
+    pub report: Report,
+    /// Whether the loss is the lowest so far.
+    pub best: bool,
+}
+
+/// How a run ended.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// Steps made.
+    pub step: u64,
+    /// Whether all steps were made, or it was asked to stop.
+    pub finished: bool,
+    /// The best model on the whole validation data.
+    pub val: Option<Report>,
+    /// The lowest validation loss and its step.
+    pub best: Option<(f64, u64)>,
+    /// Seconds spent training, in all sessions.
+    pub seconds: f64,
+    /// The plot.
+    pub plot: Option<PathBuf>,
+}
+
+/// Sees what happens.
+pub trait Observer {
+    /// After each step.
+    fn on_step(&mut self, _report: &StepReport, _model: &Gpt2) {}
+    /// After each validation.
+    fn on_eval(&mut self, _report: &EvalReport) {}
+    /// After the state was saved.
+    fn on_save(&mut self, _path: &Path) {}
+    /// Whether to save and stop.
+    fn should_stop(&mut self) -> bool {
+        false
+    }
+}
+
+impl Observer for () {}
+
+/// Refuses a directory that holds a model or a run, unless told to replace them.
+pub(crate) fn refuse_existing(dir: &Path) -> Result<()> {
+    let holds = |what| Err(TrainError::Exists { dir: dir.to_owned(), what });
+    if dir.join(models::checkpoint::WEIGHTS).exists() {
+        return holds("a model");
+    }
+    if state::path(dir).exists() {
+        return holds("a training run");
+    }
+    Ok(())
+}
+
+impl Run {
+    /// Prepares a run that writes to `dir`. `caller` is kept in the state for whoever resumes.
+    pub fn new(
+        model: Gpt2,
+        tokenizer: Tokenizer,
+        batcher: Batcher,
+        val: Option<Tokens>,
+        config: TrainConfig,
+        dir: &Path,
+        caller: serde_json::Value,
+    ) -> Result<Run> {
+        config.validate()?;
+        let data_hash = batcher.fingerprint()?;
+        let position = batcher.position().clone();
+        let flops_per_token = config::cost(model.config(), &config, batcher.time()).flops_per_token;
+        let progress =
+            Progress { step: 0, position, best: None, seconds: 0.0, data_hash, config: config.clone(), caller };
+        Ok(Run {
+            optimizer: Optimizer::new(config.optimizer, &model),
+            grads: model.zero_grads(),
+            model,
+            tokenizer,
+            batcher,
+            val: val.filter(|val| val.len() > 1),
+            config,
+            progress,
+            dir: dir.to_owned(),
+            flops_per_token,
+        })
+    }
+
+    /// Refuses a directory that already holds a model or a run.
+    pub fn refuse_existing(dir: &Path) -> Result<()> {
+        refuse_existing(dir)
+    }
+
+    /// Takes up the state saved in the run's directory. Data and settings must be the same.
+    pub fn resume(&mut self) -> Result<()> {
+        let progress = state::load(&self.dir, &mut self.model, &mut self.optimizer)?;
+        let refuse = |reason: &str| Err(TrainError::State { path: state::path(&self.dir), reason: reason.into() });
+        if progress.data_hash != self.progress.data_hash {
+            return refuse("the training data is not what this run began with; give the same --data in the same order");
+        }
+        let extended = TrainConfig { max_steps: self.config.max_steps, ..progress.config.clone() };
+        if extended != self.config {
+            return refuse("the settings are not those this run began with; resume without other flags than --max-steps");
+        }
+        self.batcher.seek(&progress.position);
+        self.progress = Progress { config: self.config.clone(), ..progress };
+        Ok(())
+    }
+
+    /// The model as it is now.
+    pub fn model(&self) -> &Gpt2 {
+        &self.model
+    }
+
+    /// Steps made.
+    pub fn step(&self) -> u64 {
+        self.progress.step
+    }
+
+    /// Changes the length of the run before it has begun.
+    pub fn set_max_steps(&mut self, max_steps: u64) {
+        self.config.max_steps = max_steps;
+        self.progress.config.max_steps = max_steps;
+    }
+
+    /// Trains until the last step, or until the observer asks to stop.
+    pub fn run(&mut self, observer: &mut dyn Observer) -> Result<Outcome> {
+        self.tokenizer.save(&self.dir)?;
+        self.progress.config = self.config.clone();
+        let mut metrics = Metrics::open(&self.dir, self.progress.step)?;
+        let mut stopped = false;
+        while self.progress.step < self.config.max_steps && !stopped {
+            let report = match self.train_step() {
+                Ok(report) => report,
+                Err(error @ TrainError::NotFinite { .. }) => {
+                    self.save(observer)?;
+                    return Err(error);
+                }
+                Err(error) => return Err(error),
+            };
+            metrics.write(report.step, &report.values())?;
+            observer.on_step(&report, &self.model);
+            if self.is_due(self.config.eval_interval) {
+                self.validate(&mut metrics, observer)?;
+            }
+            stopped = observer.should_stop();
+            if self.config.save_interval > 0 && self.is_due(self.config.save_interval) && !stopped {
+                self.save(observer)?;
+            }
+        }
+        let finished = self.progress.step >= self.config.max_steps;
+        self.finish(finished, &mut metrics, observer)
+    }
+
+    fn is_due(&self, interval: u64) -> bool {
+        interval > 0 && self.progress.step.is_multiple_of(interval)
+    }
+
+    /// One optimiser step.
+    pub fn train_step(&mut self) -> Result<StepReport> {
+        let start = Instant::now();
+        let step = self.progress.step;
+        let epoch = step / self.config.steps_per_epoch.max(1);
+        let lr = self.config.schedule.at(step, self.config.max_steps, epoch);
+        let position = self.batcher.position().clone();
+        let (loss, weight, tokens) = self.gradients()?;
+        let checked = self.check(loss / weight, weight, step);
+        let (loss, norm, scale) = match checked {
+            Ok(checked) => checked,
+            Err(error) => {
+                self.batcher.seek(&position);
+                return Err(error);
+            }
+        };
+        self.optimizer.step(&mut self.model, &self.grads, lr, scale, step);
+        self.grads.zero();
+        let seconds = start.elapsed().as_secs_f64();
+        self.progress.step += 1;
+        self.progress.seconds += seconds;
+        self.progress.position = self.batcher.position().clone();
+        Ok(StepReport {
+            step: step + 1,
+            max_steps: self.config.max_steps,
+            epoch: (step + 1) as f64 / self.config.steps_per_epoch.max(1) as f64,
+            loss,
+            lr,
+            grad_norm: norm,
+            tok_per_sec: tokens as f64 / seconds,
+            flops_per_sec: tokens as f64 / seconds * self.flops_per_token,
+        })
+    }
+
+    /// Sums the gradients of the step's batches; the summed loss, the weight it is summed over, and tokens.
+    fn gradients(&mut self) -> Result<(f64, f64, usize)> {
+        let (mut loss, mut weight, mut tokens) = (0.0, 0.0, 0);
+        for micro in 0..self.config.grad_accum as u64 {
+            let batch = self.batcher.next_batch()?;
+            let number = self.progress.step * self.config.grad_accum as u64 + micro;
+            let pass = Pass::train(std::mem::take(&mut self.grads), self.config.seed, number);
+            let view = Batch {
+                ids: &batch.ids,
+                targets: &batch.targets,
+                weights: &batch.weights,
+                batch: batch.batch,
+                lens: batch.lens.as_deref(),
+            };
+            let result = self.model.loss(&view, pass)?;
+            loss += result.value;
+            weight += result.weight;
+            tokens += batch.ids.len();
+            self.grads = result.backward().expect("a training pass has a way back");
+        }
+        Ok((loss, weight, tokens))
+    }
+
+    /// The mean loss, the gradient's norm, and the factor to apply it with, if these are numbers.
+    fn check(&mut self, loss: f64, weight: f64, step: u64) -> Result<(f64, f64, f32)> {
+        let mean = 1.0 / weight;
+        if let Some(limit) = self.config.clip_value {
+            let limit = f64::from(limit) / mean;
+            (0..self.grads.len()).for_each(|slot| tensor::optim::clip_value(self.grads.slot_mut(slot), limit as f32));
+        }
+        let norm = global_norm(&self.grads) * mean;
+        for (what, value) in [("loss", loss), ("gradient's length", norm)] {
+            if !value.is_finite() {
+                self.grads.zero();
+                return Err(TrainError::NotFinite { what, value, step });
+            }
+        }
+        let clip = self.config.clip_norm.map_or(1.0, |limit| clip_factor(norm, limit));
+        Ok((loss, norm, (mean * clip) as f32))
+    }
+
+    /// Scores the validation data, and keeps the model if it is the best so far.
+    fn validate(&mut self, metrics: &mut Metrics, observer: &mut dyn Observer) -> Result<()> {
+        let Some(val) = &self.val else { return Ok(()) };
+        let part = val.slice(0..val.len().min(self.config.eval_tokens.max(2)));
+        let report = eval::evaluate(&self.model, &self.tokenizer, &part, Default::default(), &mut |_| {})?;
+        let step = self.progress.step;
+        let best = self.progress.best.is_none_or(|(best, _)| report.loss < best);
+        if best {
+            self.model.save(&self.dir)?;
+            self.progress.best = Some((report.loss, step));
+        }
+        metrics.write(step, &[("val/loss", report.loss), ("val/accuracy", report.accuracy)])?;
+        observer.on_eval(&EvalReport { step, report, best });
+        Ok(())
+    }
+
+    fn save(&self, observer: &mut dyn Observer) -> Result<()> {
+        state::save(&self.dir, &self.model, &self.optimizer, &self.progress)?;
+        observer.on_save(&state::path(&self.dir));
+        Ok(())
+    }
+
+    fn finish(&mut self, finished: bool, metrics: &mut Metrics, observer: &mut dyn Observer) -> Result<Outcome> {
+        let validated = self.progress.best.is_some() && self.is_due(self.config.eval_interval);
+        if finished && !validated {
+            self.validate(metrics, observer)?;
+        }
+        // Without a validation the last model is the best there is.
+        if self.progress.best.is_none() {
+            self.model.save(&self.dir)?;
+        }
+        self.save(observer)?;
+        let plot = Some(metrics.plot()?);
+        let val = match &self.val {
+            Some(val) if finished => {
+                let best = Gpt2::load(&self.dir)?;
+                Some(eval::evaluate(&best, &self.tokenizer, val, Default::default(), &mut |_| {})?)
+            }
+            _ => None,
+        };
+        let Progress { step, best, seconds, .. } = self.progress;
+        Ok(Outcome { step, finished, val, best, seconds, plot })
+    }
+}
+
+impl StepReport {
+    fn values(&self) -> [(&'static str, f64); 6] {
+        [
+            ("train/loss", self.loss),
+            ("lr", f64::from(self.lr)),
+            ("grad_norm", self.grad_norm),
+            ("tok_per_sec", self.tok_per_sec),
+            ("gflops", self.flops_per_sec / 1e9),
+            ("epoch", self.epoch),
+        ]
+    }
+}
+
+#[cfg(test)]
+mod tests;
