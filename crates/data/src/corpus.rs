@@ -1,1 +1,163 @@
-//! The built-in stories.
+//! The built-in stories: English and Chinese ones for children, made by a grammar of our own, so that the first model
+//! can be trained without any file.
+//!
+//! A story has a hero, a friend, a place, a goal, a trouble and a way out of it: some twenty choices, each a hash of
+//! the seed. Validation tells of (hero, goal, place) triples that training never sees. The tables are in `english` and
+//! `chinese`, the telling in `grammar`; [`check`] judges what a trained model tells.
+
+pub mod check;
+mod chinese;
+mod english;
+mod grammar;
+
+use std::collections::HashSet;
+
+use crate::mix;
+use grammar::Grammar;
+
+/// The language of a story.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Lang {
+    /// English.
+    En,
+    /// Chinese, in simplified characters.
+    Zh,
+}
+
+/// What a story is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Split {
+    /// Stories to learn from.
+    Train,
+    /// Stories of combinations (hero, goal, place) that no story to learn from has.
+    Val,
+}
+
+impl Lang {
+    /// The language of a text: Chinese if it has a Chinese character.
+    pub fn of(text: &str) -> Lang {
+        if text.contains(|c: char| ('\u{4E00}'..='\u{9FFF}').contains(&c)) { Lang::Zh } else { Lang::En }
+    }
+
+    fn grammar(self) -> &'static Grammar {
+        match self {
+            Lang::En => &english::ENGLISH,
+            Lang::Zh => &chinese::CHINESE,
+        }
+    }
+}
+
+/// Stories without end, the same ones for the same seed. A repeated one is possible, if very unlikely.
+pub fn stories(lang: Lang, split: Split, seed: u64) -> impl Iterator<Item = String> {
+    (0..).map(move |i| lang.grammar().tell(split, story_seed(split, seed, i)).text)
+}
+
+/// Different stories, until they have `bytes` bytes together.
+pub fn corpus(lang: Lang, split: Split, seed: u64, bytes: usize) -> impl Iterator<Item = String> {
+    let mut told = HashSet::new();
+    let fresh = stories(lang, split, seed).filter(move |story| told.insert(story.clone()));
+    fresh.scan(0, move |total, story| {
+        let more = *total < bytes;
+        *total += story.len();
+        more.then_some(story)
+    })
+}
+
+fn story_seed(split: Split, seed: u64, i: u64) -> u64 {
+    mix(seed, split as u64, i)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LANGS: [Lang; 2] = [Lang::En, Lang::Zh];
+
+    fn told(lang: Lang, split: Split, n: u64) -> impl Iterator<Item = grammar::Story> {
+        (0..n).map(move |i| lang.grammar().tell(split, story_seed(split, 7, i)))
+    }
+
+    #[test]
+    fn more_than_five_megabytes_without_a_repeated_story() {
+        for lang in LANGS {
+            let (mut told, mut bytes) = (HashSet::new(), 0);
+            for story in stories(lang, Split::Train, 1) {
+                bytes += story.len();
+                assert!(told.insert(story), "{lang:?}: story {} is told again", told.len());
+                if bytes > 6_000_000 {
+                    break;
+                }
+            }
+            assert_eq!(corpus(lang, Split::Train, 1, 6_000_000).count(), told.len());
+        }
+    }
+
+    #[test]
+    fn a_seed_always_tells_the_same_stories() {
+        let hashes = LANGS.map(|lang| {
+            let stories = stories(lang, Split::Train, 42).take(100);
+            stories.flat_map(String::into_bytes).fold(0, |hash, byte| mix(hash, u64::from(byte), 0))
+        });
+        assert_eq!(hashes, [0, 0], "the stories changed: recorded losses and model files change with them");
+    }
+
+    #[test]
+    fn validation_has_combinations_that_training_never_sees() {
+        for lang in LANGS {
+            let triples = |split, n| -> HashSet<_> {
+                told(lang, split, n).map(|story| (story.hero, story.goal, story.place)).collect()
+            };
+            let (train, val) = (triples(Split::Train, 20_000), triples(Split::Val, 2_000));
+            assert!(train.is_disjoint(&val));
+            let grammar = lang.grammar();
+            let n_heroes: usize = grammar.casts.iter().map(|cast| cast.names.len()).sum();
+            for seen in [&train, &val] {
+                assert_eq!(seen.iter().map(|t| t.0).collect::<HashSet<_>>().len(), n_heroes);
+                assert_eq!(seen.iter().map(|t| t.1).collect::<HashSet<_>>().len(), grammar.goals.len());
+                assert_eq!(seen.iter().map(|t| t.2).collect::<HashSet<_>>().len(), grammar.places.len());
+            }
+            let all = n_heroes * grammar.goals.len() * grammar.places.len();
+            let share = val.len() as f64 / all as f64;
+            assert!((0.05..0.1).contains(&share), "{lang:?}: {share} of the triples are kept for validation");
+        }
+    }
+
+    #[test]
+    fn a_story_is_about_its_hero_goal_and_place() {
+        for lang in LANGS {
+            for story in told(lang, Split::Train, 2_000) {
+                let (place, goal) = (&lang.grammar().places[story.place], &lang.grammar().goals[story.goal]);
+                let goal = goal.want.split('{').next().unwrap();
+                for word in [story.hero, place.at, goal] {
+                    assert!(story.text.contains(word), "no `{word}` in: {}", story.text);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn stories_are_short_and_well_formed() {
+        for lang in LANGS {
+            for story in told(lang, Split::Train, 5_000).map(|story| story.text) {
+                let (length, range) = match lang {
+                    Lang::En => (story.split_whitespace().count(), 60..=150),
+                    Lang::Zh => (story.chars().filter(|c| c.is_alphabetic()).count(), 85..=210),
+                };
+                assert!(range.contains(&length), "{length}: {story}");
+                assert!(!story.contains(['{', '}', '[', ']', '|']), "an open template in: {story}");
+                assert!(!story.contains("  ") && !story.contains(" \n") && story.trim() == story, "{story}");
+                assert!(story.split("\n\n").count() <= 3, "{story}");
+                assert_eq!(Lang::of(&story), lang);
+                if lang == Lang::En {
+                    let small =
+                        |end: &str| story.split(end).skip(1).any(|next| next.starts_with(char::is_lowercase));
+                    assert!(!small(". ") && !small("\n\n"), "a sentence begins with a small letter: {story}");
+                    assert_eq!(story.matches('"').count() % 2, 0, "{story}");
+                } else {
+                    assert!(!story.contains(' ') && story.is_ascii() == story.is_empty());
+                    assert_eq!(story.matches('“').count(), story.matches('”').count(), "{story}");
+                }
+            }
+        }
+    }
+}

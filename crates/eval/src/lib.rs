@@ -1,6 +1,10 @@
-//! How good a model is. One task a file; so far [`perplexity`], the loss on a text and what follows from it.
+//! How good a model is. One task a file; so far [`perplexity`], the loss on a text and what follows from it, and
+//! [`per_token`], a table of every prediction.
 #![forbid(unsafe_code)]
 
+mod measure;
+pub mod per_token;
 pub mod perplexity;
 
+pub use per_token::PerToken;
 pub use perplexity::{EvalError, Options, Report, TokenScore, evaluate};

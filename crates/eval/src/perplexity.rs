@@ -1,9 +1,17 @@
 //! Loss, perplexity, bits per byte and next-token accuracy on a text.
 //!
-//! The text is cut into windows (see [`data::batches::windows`]); every token but the first is predicted once.
-//! Predictions of one window are not independent, so the standard errors take windows as the unit (a
-//! cluster-robust estimate): with window sums `s_w` of `n_w` losses and the mean `m` of all N,
-//! `stderr² = W / (W - 1) · Σ_w (s_w - n_w m)² / N²`. With a single window they are over tokens, and too small.
+//! The text is cut into windows (see [`data::batches::windows`]); nothing is put before it, and every token but the
+//! first is predicted once. Sums are taken in the order of the text, so that neither the batch nor the number of
+//! threads changes a bit of the result.
+//!
+//! Each measure is a ratio of sums: nats, or right answers, to tokens; bits to bytes. Its standard error comes from
+//! how it varies between windows, or between tokens where that is more; `measure.rs` says why. Windows that overlap
+//! count by the tokens they score. The error of the loss is carried through the exponential to the perplexity.
+//!
+//! Bytes are those of the predicted tokens' text. End-of-text stands for none, though predicting it costs nats like
+//! any other token; `<unk>` of a word vocabulary counts as the five bytes of its name, whatever it replaced.
+
+use std::f64::consts::LN_2;
 
 use data::batches::{Window, windows};
 use data::{DataError, Tokens};
@@ -11,6 +19,8 @@ use models::{Batch, Gpt2, ModelError};
 use serde::Serialize;
 use thiserror::Error;
 use tokenizer::Tokenizer;
+
+use crate::measure::Measure;
 
 /// How to evaluate.
 #[derive(Clone, Copy, Debug)]
@@ -34,13 +44,13 @@ impl Default for Options {
 pub struct Report {
     /// Mean of `-ln p`, in nats a token.
     pub loss: f64,
-    /// Its standard error.
+    /// Its standard error. This and the others are NaN (in JSON: null) where a single token was predicted.
     pub loss_stderr: f64,
     /// e to the loss, a token.
     pub perplexity: f64,
     /// Its standard error.
     pub perplexity_stderr: f64,
-    /// The loss in bits for each byte of the predicted text.
+    /// Bits for each byte of the predicted text; infinite (in JSON: null) for end-of-text alone.
     pub bits_per_byte: f64,
     /// Its standard error.
     pub bits_per_byte_stderr: f64,
@@ -77,8 +87,14 @@ pub enum EvalError {
     /// Fewer than two tokens.
     #[error("the text has {0} tokens, but at least 2 are needed: one to see and one to predict")]
     TooShort(usize),
+    /// No windows at once.
+    #[error("a batch of 0 windows cannot be evaluated; take 1 or more")]
+    EmptyBatch,
     /// A stride or window that cannot be.
-    #[error("windows of {time} tokens every {stride} tokens cannot be; the stride must be 1 to {time}, and the window at most the model's context of {n_ctx}")]
+    #[error(
+        "windows of {time} tokens every {stride} tokens cannot be; the stride must be 1 to the window's length, \
+         and the window 1 to the model's context of {n_ctx}"
+    )]
     Windows {
         /// Length.
         time: usize,
@@ -87,7 +103,21 @@ pub enum EvalError {
         /// The model's context.
         n_ctx: usize,
     },
-    /// The model computed something that is not a number.
+    /// A token that the tokenizer does not have.
+    #[error(
+        "token {id} at position {position} is out of range: the vocabulary has {vocab_size} tokens; encode the text \
+         with the model's own tokenizer"
+    )]
+    TokenOutOfRange {
+        /// The token.
+        id: u32,
+        /// Its index in the text.
+        position: usize,
+        /// Tokens there are.
+        vocab_size: usize,
+    },
+    /// The model computed something that is not a number. The position is the first where it shows; within a window
+    /// that may be before its cause.
     #[error("the loss of the token at position {position} is {loss}: the model's weights are damaged")]
     NotFinite {
         /// Position of the predicted token.
@@ -111,16 +141,7 @@ pub enum EvalError {
     Model(#[from] ModelError),
 }
 
-/// Sums over one window.
-#[derive(Clone, Copy, Default)]
-struct Sums {
-    n: f64,
-    loss: f64,
-    loss_squares: f64,
-    correct: f64,
-}
-
-/// Scores every token of a text but the first. `on_token` sees each prediction in order.
+/// Scores every token of a text but the first. `on_token` sees each prediction in order, and may report progress.
 pub fn evaluate(
     model: &Gpt2,
     tokenizer: &Tokenizer,
@@ -128,50 +149,64 @@ pub fn evaluate(
     options: Options,
     on_token: &mut dyn FnMut(TokenScore),
 ) -> Result<Report, EvalError> {
-    let n_ctx = model.config().n_ctx;
+    let (time, stride) = check(model, tokenizer, tokens, options)?;
+    let all: Vec<Window> = windows(tokens.len(), time, stride).collect();
+    let mut measures = Measures::default();
+    for group in all.chunk_by(|a, b| a.end - a.start == b.end - b.start) {
+        for group in group.chunks(options.batch) {
+            for (window, scores) in group.iter().zip(score(model, tokenizer, tokens, group)?) {
+                let scored = &scores[window.score_from - window.start..];
+                if let Some(bad) = scored.iter().find(|token| !token.loss.is_finite()) {
+                    return Err(EvalError::NotFinite { position: bad.position, loss: bad.loss });
+                }
+                measures.add_window(scored, tokenizer);
+                scored.iter().for_each(|token| on_token(*token));
+            }
+        }
+    }
+    Ok(measures.report(all.len(), time))
+}
+
+/// Length and distance of the windows, once the text is known to be fit for evaluation.
+fn check(
+    model: &Gpt2,
+    tokenizer: &Tokenizer,
+    tokens: &Tokens,
+    options: Options,
+) -> Result<(usize, usize), EvalError> {
+    let (n_ctx, vocab_size) = (model.config().n_ctx, model.config().vocab_size);
     let time = options.time.unwrap_or(n_ctx);
     let stride = options.stride.unwrap_or(time);
     if time == 0 || time > n_ctx || stride == 0 || stride > time {
         return Err(EvalError::Windows { time, stride, n_ctx });
     }
-    if tokenizer.vocab_size() > model.config().vocab_size {
-        return Err(EvalError::Vocabulary { tokenizer: tokenizer.vocab_size(), model: model.config().vocab_size });
+    if options.batch == 0 {
+        return Err(EvalError::EmptyBatch);
+    }
+    if tokenizer.vocab_size() > vocab_size {
+        return Err(EvalError::Vocabulary { tokenizer: tokenizer.vocab_size(), model: vocab_size });
     }
     if tokens.len() < 2 {
         return Err(EvalError::TooShort(tokens.len()));
     }
-    let all: Vec<Window> = windows(tokens.len(), time, stride).collect();
-    let (mut sums, mut bytes) = (Vec::with_capacity(all.len()), 0);
-    for group in all.chunk_by(|a, b| a.end - a.start == b.end - b.start) {
-        for group in group.chunks(options.batch.max(1)) {
-            for (window, scores) in group.iter().zip(score(model, tokens, group)?) {
-                let mut sum = Sums::default();
-                for token in scores.into_iter().skip(window.score_from - window.start) {
-                    if !token.loss.is_finite() {
-                        return Err(EvalError::NotFinite { position: token.position, loss: token.loss });
-                    }
-                    sum.add(&token);
-                    bytes += text_bytes(tokenizer, token.id);
-                    on_token(token);
-                }
-                sums.push(sum);
-            }
-        }
-    }
-    Ok(report(&sums, bytes, time))
-}
-
-/// Bytes of text behind a token: end-of-text stands for none.
-fn text_bytes(tokenizer: &Tokenizer, id: u32) -> usize {
-    if id == tokenizer.eot() { 0 } else { tokenizer.token_bytes(id).map_or(0, <[u8]>::len) }
+    Ok((time, stride))
 }
 
 /// Every prediction of some windows of equal length.
-fn score(model: &Gpt2, tokens: &Tokens, group: &[Window]) -> Result<Vec<Vec<TokenScore>>, EvalError> {
+fn score(
+    model: &Gpt2,
+    tokenizer: &Tokenizer,
+    tokens: &Tokens,
+    group: &[Window],
+) -> Result<Vec<Vec<TokenScore>>, EvalError> {
     let len = group[0].end - group[0].start;
+    let vocab_size = tokenizer.vocab_size();
     let (mut ids, mut targets) = (Vec::new(), Vec::new());
     for window in group {
         let seen = tokens.read(window.start..window.end + 1)?;
+        if let Some(at) = seen.iter().position(|&id| id as usize >= vocab_size) {
+            return Err(EvalError::TokenOutOfRange { id: seen[at], position: window.start + at, vocab_size });
+        }
         ids.extend_from_slice(&seen[..len]);
         targets.extend_from_slice(&seen[1..]);
     }
@@ -186,136 +221,50 @@ fn score(model: &Gpt2, tokens: &Tokens, group: &[Window]) -> Result<Vec<Vec<Toke
     Ok((0..group.len()).map(|row| (0..len).map(|t| token(row, t)).collect()).collect())
 }
 
-impl Sums {
-    fn add(&mut self, token: &TokenScore) {
-        let loss = f64::from(token.loss);
-        self.n += 1.0;
-        self.loss += loss;
-        self.loss_squares += loss * loss;
-        self.correct += f64::from(u8::from(token.correct));
-    }
+/// What is measured, as far as the text has been read.
+#[derive(Default)]
+struct Measures {
+    loss: Measure,
+    accuracy: Measure,
+    bits_per_byte: Measure,
 }
 
-/// Mean and standard error of a quantity with the given sum and, for a single window, sum of squares.
-fn mean_and_error(windows: &[Sums], of: impl Fn(&Sums) -> (f64, f64)) -> (f64, f64) {
-    let n: f64 = windows.iter().map(|w| w.n).sum();
-    let mean = windows.iter().map(|w| of(w).0).sum::<f64>() / n;
-    let count = windows.len() as f64;
-    let variance = match windows {
-        [one] if one.n > 1.0 => (of(one).1 / n - mean * mean).max(0.0) / (n - 1.0),
-        [_] => 0.0,
-        _ => {
-            let spread: f64 = windows.iter().map(|w| (of(w).0 - w.n * mean).powi(2)).sum();
-            count / (count - 1.0) * spread / (n * n)
+impl Measures {
+    fn add_window(&mut self, scored: &[TokenScore], tokenizer: &Tokenizer) {
+        for token in scored {
+            let nats = f64::from(token.loss);
+            self.loss.add(nats, 1.0);
+            self.accuracy.add(f64::from(u8::from(token.correct)), 1.0);
+            self.bits_per_byte.add(nats / LN_2, text_bytes(tokenizer, token.id) as f64);
         }
-    };
-    (mean, variance.sqrt())
+        for measure in [&mut self.loss, &mut self.accuracy, &mut self.bits_per_byte] {
+            measure.end_window();
+        }
+    }
+
+    fn report(&self, windows: usize, context: usize) -> Report {
+        let (loss, loss_stderr) = (self.loss.value(), self.loss.stderr());
+        Report {
+            loss,
+            loss_stderr,
+            perplexity: loss.exp(),
+            perplexity_stderr: loss.exp() * loss_stderr,
+            bits_per_byte: self.bits_per_byte.value(),
+            bits_per_byte_stderr: self.bits_per_byte.stderr(),
+            accuracy: self.accuracy.value(),
+            accuracy_stderr: self.accuracy.stderr(),
+            tokens: self.loss.total() as usize,
+            bytes: self.bits_per_byte.total() as usize,
+            windows,
+            context,
+        }
+    }
 }
 
-fn report(sums: &[Sums], bytes: usize, context: usize) -> Report {
-    let (loss, loss_stderr) = mean_and_error(sums, |w| (w.loss, w.loss_squares));
-    let (accuracy, accuracy_stderr) = mean_and_error(sums, |w| (w.correct, w.correct));
-    let tokens = sums.iter().map(|w| w.n).sum::<f64>();
-    let bits = tokens / std::f64::consts::LN_2 / bytes.max(1) as f64;
-    Report {
-        loss,
-        loss_stderr,
-        perplexity: loss.exp(),
-        perplexity_stderr: loss.exp() * loss_stderr,
-        bits_per_byte: loss * bits,
-        bits_per_byte_stderr: loss_stderr * bits,
-        accuracy,
-        accuracy_stderr,
-        tokens: tokens as usize,
-        bytes,
-        windows: sums.len(),
-        context,
-    }
+/// Bytes of text behind a token.
+fn text_bytes(tokenizer: &Tokenizer, id: u32) -> usize {
+    if id == tokenizer.eot() { 0 } else { tokenizer.token_bytes(id).map_or(0, <[u8]>::len) }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use models::{Gpt2Config, Init, Pass};
-
-    const TEXT: &str = "It was the best of times, it was the worst of times, it was the age of wisdom";
-
-    fn parts() -> (Gpt2, Tokenizer, Tokens) {
-        let tokenizer = Tokenizer::train_bpe([TEXT], 270).unwrap();
-        let config = Gpt2Config::new(1, 2, 8, 10, tokenizer.vocab_size());
-        let tokens = Tokens::new(tokenizer.encode(TEXT).unwrap());
-        (Gpt2::new(config, Init::Xavier, 1).unwrap(), tokenizer, tokens)
-    }
-
-    /// The definition, one window and one token after the other.
-    fn plainly(model: &Gpt2, ids: &[u32], time: usize) -> Vec<f64> {
-        let mut losses = Vec::new();
-        for start in (0..ids.len() - 1).step_by(time) {
-            let end = (start + time).min(ids.len() - 1);
-            let logits = model.logits(&ids[start..end], 1, &mut Pass::eval()).unwrap();
-            for (row, &target) in logits.data().chunks(logits.cols()).zip(&ids[start + 1..]) {
-                let sum: f64 = row.iter().map(|&x| f64::from(x).exp()).sum();
-                losses.push(sum.ln() - f64::from(row[target as usize]));
-            }
-        }
-        losses
-    }
-
-    #[test]
-    fn agrees_with_the_definition() {
-        let (model, tokenizer, tokens) = parts();
-        let mut seen = Vec::new();
-        let report = evaluate(&model, &tokenizer, &tokens, Options::default(), &mut |t| seen.push(t)).unwrap();
-        let want = plainly(&model, &tokens.to_vec().unwrap(), 10);
-        assert_eq!(report.tokens, tokens.len() - 1);
-        assert!(seen.iter().map(|t| t.position).eq(1..tokens.len()));
-        for (got, want) in seen.iter().zip(&want) {
-            assert!((f64::from(got.loss) - want).abs() < 1e-5, "{got:?} {want}");
-        }
-        let mean = want.iter().sum::<f64>() / want.len() as f64;
-        assert!((report.loss - mean).abs() < 1e-6 && (report.perplexity - mean.exp()).abs() < 1e-3);
-        let first = tokenizer.token_bytes(tokens.read(0..1).unwrap()[0]).unwrap().len();
-        assert_eq!(report.bytes, TEXT.len() - first);
-        let bits = mean * want.len() as f64 / 2f64.ln() / report.bytes as f64;
-        assert!((report.bits_per_byte - bits).abs() < 1e-6);
-        assert!(report.loss_stderr > 0.0 && report.accuracy_stderr >= 0.0);
-    }
-
-    #[test]
-    fn the_batch_changes_nothing_and_the_stride_scores_each_token_once() {
-        let (model, tokenizer, tokens) = parts();
-        let run = |options| evaluate(&model, &tokenizer, &tokens, options, &mut |_| {}).unwrap();
-        assert_eq!(run(Options { batch: 1, ..Options::default() }), run(Options { batch: 3, ..Options::default() }));
-        let overlapping = run(Options { stride: Some(3), ..Options::default() });
-        assert_eq!(overlapping.tokens, tokens.len() - 1);
-        assert!(overlapping.windows > run(Options::default()).windows);
-    }
-
-    #[test]
-    fn standard_errors_follow_the_formula() {
-        let sums = [(2.0, 3.0), (2.0, 5.0)].map(|(n, loss)| Sums { n, loss, ..Sums::default() });
-        let (mean, error) = mean_and_error(&sums, |w| (w.loss, 0.0));
-        assert_eq!((mean, error), (2.0, (2.0f64 * (1.0 + 1.0) / 16.0).sqrt()));
-    }
-
-    #[test]
-    fn bad_requests() {
-        let (model, tokenizer, tokens) = parts();
-        let fail = |tokens: &Tokens, time, stride| {
-            let options = Options { batch: 1, time: Some(time), stride: Some(stride) };
-            evaluate(&model, &tokenizer, tokens, options, &mut |_| {}).unwrap_err().to_string()
-        };
-        assert!(fail(&tokens, 11, 11).contains("context of 10"));
-        assert!(fail(&tokens, 5, 6).contains("stride"));
-        assert!(fail(&tokens.slice(0..1), 5, 5).contains("at least 2"));
-        assert!(fail(&Tokens::new(vec![1, 9999]), 5, 5).contains("9999"));
-    }
-
-    #[test]
-    fn damaged_weights_are_noticed() {
-        let (mut model, tokenizer, tokens) = parts();
-        model.parameters_mut()[4].1.data_mut()[0] = f32::NAN;
-        let error = evaluate(&model, &tokenizer, &tokens, Options::default(), &mut |_| {}).unwrap_err();
-        assert!(error.to_string().contains("damaged"), "{error}");
-    }
-}
+mod tests;

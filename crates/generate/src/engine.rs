@@ -1,4 +1,7 @@
 //! The decoding loop: feed the prompt, then draw a token, feed it, and draw the next.
+//!
+//! What is impossible is refused before anything is computed. The same request writes the same bytes, however
+//! the prompt is cut into chunks and whatever else the machine does.
 
 use std::time::Instant;
 
@@ -20,9 +23,10 @@ pub struct Request {
     pub prompt: Vec<u32>,
     /// Tokens to write at most; without a limit, until end-of-text or a full context.
     pub max_tokens: Option<usize>,
-    /// Tokens before which neither end-of-text nor a stop string ends the text.
+    /// Tokens that are written and shown before end-of-text or a stop string may end the text: until then
+    /// end-of-text is never drawn, and stop strings are text like any other.
     pub min_tokens: usize,
-    /// Strings that end the text, and are not part of it.
+    /// Strings that end the text, and are not part of it; the one that is complete first counts.
     pub stop: Vec<String>,
     /// How tokens are drawn.
     pub sampling: Sampling,
@@ -36,7 +40,7 @@ pub enum Finish {
     Eot,
     /// A stop string came.
     Stop,
-    /// The limit of tokens was reached.
+    /// `max_tokens` were written.
     Length,
     /// The context is full.
     Context,
@@ -44,16 +48,29 @@ pub enum Finish {
     Cancelled,
 }
 
+impl Finish {
+    /// The name, as in JSON.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Finish::Eot => "eot",
+            Finish::Stop => "stop",
+            Finish::Length => "length",
+            Finish::Context => "context",
+            Finish::Cancelled => "cancelled",
+        }
+    }
+}
+
 /// How long it took.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
 pub struct Timings {
-    /// Tokens of the prompt.
+    /// Tokens of the prompt, or 1 for the end-of-text that stands in for an empty one.
     pub prompt_tokens: usize,
-    /// Until the first token was drawn.
+    /// Milliseconds to read the prompt, until the first token could be drawn.
     pub prompt_ms: f64,
     /// Tokens written.
     pub tokens: usize,
-    /// Tokens a second after the first.
+    /// Tokens a second after the first one; 0 where none followed.
     pub tokens_per_second: f64,
 }
 
@@ -62,7 +79,8 @@ pub struct Timings {
 pub struct Generation {
     /// The text, without the prompt.
     pub text: String,
-    /// Its tokens, without the one that ended it.
+    /// The tokens drawn, without end-of-text. With [`Finish::Stop`] they include those of the stop string, which
+    /// the text does not.
     pub ids: Vec<u32>,
     /// Why it ended.
     pub finish: Finish,
@@ -73,8 +91,12 @@ pub struct Generation {
 /// Why nothing can be written.
 #[derive(Debug, Error)]
 pub enum GenerateError {
-    /// More tokens than the model has positions.
-    #[error("the prompt has {prompt} tokens and {max_tokens} more are asked for, {} in all, but the model's context is {n_ctx}; shorten the prompt or ask for at most {} tokens", .prompt + .max_tokens, .n_ctx.saturating_sub(*.prompt))]
+    /// Prompt and `max_tokens` are more than the model has positions.
+    #[error(
+        "the prompt has {prompt} tokens and {max_tokens} more are asked for, {} in all, but the model's context \
+         is {n_ctx}; shorten the prompt or ask for at most {} tokens",
+        .prompt.saturating_add(*.max_tokens), .n_ctx.saturating_sub(*.prompt)
+    )]
     Context {
         /// Tokens of the prompt.
         prompt: usize,
@@ -83,14 +105,41 @@ pub enum GenerateError {
         /// Positions of the model.
         n_ctx: usize,
     },
-    /// `min_tokens` beyond `max_tokens`.
-    #[error("at least {min} tokens are asked for, but at most {max}")]
+    /// The prompt alone is more than the model has positions.
+    #[error("the prompt has {prompt} tokens, but the model's context is {n_ctx}; shorten the prompt")]
+    PromptTooLong {
+        /// Tokens of the prompt.
+        prompt: usize,
+        /// Positions of the model.
+        n_ctx: usize,
+    },
+    /// `min_tokens` is more than can be written.
+    #[error(
+        "at least {min} tokens are asked for, but no more than {max} may be written; ask for at least {max} \
+         or fewer"
+    )]
     MinBeyondMax {
-        /// The least.
+        /// `min_tokens`.
         min: usize,
-        /// The most.
+        /// `max_tokens`, or what the context leaves.
         max: usize,
     },
+    /// A token of the prompt that the tokenizer does not have.
+    #[error(
+        "token {id} at position {position} of the prompt is out of range: the vocabulary has {vocab_size} tokens; \
+         encode the prompt with the model's own tokenizer"
+    )]
+    TokenOutOfRange {
+        /// The token.
+        id: u32,
+        /// Where it stands in the prompt.
+        position: usize,
+        /// Tokens there are.
+        vocab_size: usize,
+    },
+    /// A stop string without characters would end every text before it begins.
+    #[error("a stop string is empty; give it characters or leave it out")]
+    EmptyStop,
     /// Vocabularies of different sizes.
     #[error("the tokenizer has {tokenizer} tokens, but the model {model}; take both from the same directory")]
     Vocabulary {
@@ -110,7 +159,8 @@ pub enum GenerateError {
     Tokenizer(#[from] TokenizerError),
 }
 
-/// Writes text. `on_text` is given each piece as it becomes certain, and stops the writing by returning false.
+/// Writes text. `on_text` is given each piece as it becomes certain, and stops the writing by returning false; the
+/// pieces together are the text.
 pub fn generate(
     model: &Gpt2,
     tokenizer: &Tokenizer,
@@ -118,70 +168,55 @@ pub fn generate(
     on_text: &mut dyn FnMut(&str) -> bool,
 ) -> Result<Generation, GenerateError> {
     let limit = check(model, tokenizer, request)?;
-    let eot = tokenizer.eot();
-    let started = [eot];
-    let prompt = if request.prompt.is_empty() { &started } else { &request.prompt[..] };
-    let mut cache = KvCache::new(model.config());
-    let mut stream = TextStream::new(&request.stop);
-    let (mut text, mut ids) = (String::new(), Vec::new());
-    let mut show = |piece: String, text: &mut String| {
-        text.push_str(&piece);
-        piece.is_empty() || on_text(&piece)
-    };
-
+    let end_of_text = [tokenizer.eot()];
+    let prompt = if request.prompt.is_empty() { &end_of_text } else { &request.prompt[..] };
     let start = Instant::now();
-    let mut logits = Vec::new();
-    for chunk in prompt.chunks(PREFILL) {
-        logits = model.last_logits(chunk, &mut Pass::cached(&mut cache))?;
-    }
-    let mut first = None;
+    let mut cache = KvCache::new(model.config());
+    let mut logits = prefill(model, prompt, PREFILL, &mut cache)?;
+    let prompt_time = start.elapsed();
+    let mut writer = Writer::new(tokenizer, request, on_text);
     let finish = loop {
-        if ids.len() == limit {
-            break if request.max_tokens == Some(limit) { Finish::Length } else { Finish::Context };
+        if writer.ids.len() == limit {
+            break if request.max_tokens.is_some() { Finish::Length } else { Finish::Context };
         }
-        let may_end = ids.len() >= request.min_tokens;
-        if !may_end {
-            logits[eot as usize] = f32::NEG_INFINITY;
+        if let Some(finish) = writer.write(&mut logits, (prompt.len() + writer.ids.len()) as u64)? {
+            break finish;
         }
-        let id = request.sampling.sample(&logits, (prompt.len() + ids.len()) as u64)?;
-        first.get_or_insert_with(Instant::now);
-        if id == eot && may_end {
-            break Finish::Eot;
-        }
-        ids.push(id);
-        let bytes = tokenizer.decode_bytes(&[id])?;
-        let may_stop = ids.len() > request.min_tokens;
-        let released = if may_stop { stream.push(&bytes) } else { Released::Text(stream.push_unchecked(&bytes)) };
-        match released {
-            Released::Stop(piece) => {
-                show(piece, &mut text);
-                return Ok(finished(text, ids, Finish::Stop, prompt.len(), start, first));
-            }
-            Released::Text(piece) => {
-                if !show(piece, &mut text) {
-                    return Ok(finished(text, ids, Finish::Cancelled, prompt.len(), start, first));
-                }
-            }
-        }
-        if ids.len() < limit {
-            logits = model.last_logits(&[id], &mut Pass::cached(&mut cache))?;
+        if writer.ids.len() < limit {
+            logits = model.last_logits(&writer.ids[writer.ids.len() - 1..], &mut Pass::cached(&mut cache))?;
         }
     };
-    show(stream.finish(), &mut text);
-    Ok(finished(text, ids, finish, prompt.len(), start, first))
+    let decoded = (cache.len() - prompt.len()) as f64; // tokens fed one by one
+    let decode_time = (start.elapsed() - prompt_time).as_secs_f64();
+    let (text, ids) = writer.finish(finish);
+    let timings = Timings {
+        prompt_tokens: prompt.len(),
+        prompt_ms: prompt_time.as_secs_f64() * 1e3,
+        tokens: ids.len(),
+        tokens_per_second: if decoded > 0.0 { decoded / decode_time.max(1e-9) } else { 0.0 },
+    };
+    Ok(Generation { text, ids, finish, timings })
 }
 
 /// The number of tokens to write at most, once the request is known to be possible.
 fn check(model: &Gpt2, tokenizer: &Tokenizer, request: &Request) -> Result<usize, GenerateError> {
     request.sampling.validate()?;
-    let (n_ctx, vocab_size) = (model.config().n_ctx, model.config().vocab_size);
-    if tokenizer.vocab_size() > vocab_size {
-        return Err(GenerateError::Vocabulary { tokenizer: tokenizer.vocab_size(), model: vocab_size });
+    let (n_ctx, vocab_size) = (model.config().n_ctx, tokenizer.vocab_size());
+    if vocab_size > model.config().vocab_size {
+        return Err(GenerateError::Vocabulary { tokenizer: vocab_size, model: model.config().vocab_size });
+    }
+    if let Some(position) = request.prompt.iter().position(|&id| id as usize >= vocab_size) {
+        return Err(GenerateError::TokenOutOfRange { id: request.prompt[position], position, vocab_size });
+    }
+    if request.stop.iter().any(String::is_empty) {
+        return Err(GenerateError::EmptyStop);
     }
     let prompt = request.prompt.len().max(1);
-    let room = n_ctx.saturating_sub(prompt);
+    let Some(room) = n_ctx.checked_sub(prompt) else {
+        return Err(GenerateError::PromptTooLong { prompt, n_ctx });
+    };
     let limit = request.max_tokens.unwrap_or(room);
-    if limit > room || prompt > n_ctx {
+    if limit > room {
         return Err(GenerateError::Context { prompt, max_tokens: limit, n_ctx });
     }
     if request.min_tokens > limit {
@@ -190,108 +225,77 @@ fn check(model: &Gpt2, tokenizer: &Tokenizer, request: &Request) -> Result<usize
     Ok(limit)
 }
 
-fn finished(
+/// Feeds the prompt, `chunk` tokens at a time, and gives the logits after it.
+fn prefill(
+    model: &Gpt2,
+    prompt: &[u32],
+    chunk: usize,
+    cache: &mut KvCache,
+) -> Result<Vec<f32>, GenerateError> {
+    let mut logits = Vec::new();
+    for chunk in prompt.chunks(chunk) {
+        logits = model.last_logits(chunk, &mut Pass::cached(cache))?;
+    }
+    Ok(logits)
+}
+
+/// What has been written so far.
+struct Writer<'a> {
+    tokenizer: &'a Tokenizer,
+    request: &'a Request,
+    on_text: &'a mut dyn FnMut(&str) -> bool,
+    stream: TextStream,
     text: String,
     ids: Vec<u32>,
-    finish: Finish,
-    prompt_tokens: usize,
-    start: Instant,
-    first: Option<Instant>,
-) -> Generation {
-    let prompt_time = first.map_or_else(|| start.elapsed(), |first| first - start);
-    let rest = (start.elapsed() - prompt_time).as_secs_f64();
-    let tokens = ids.len();
-    let tokens_per_second = if tokens > 1 && rest > 0.0 { (tokens - 1) as f64 / rest } else { 0.0 };
-    let timings = Timings { prompt_tokens, prompt_ms: prompt_time.as_secs_f64() * 1e3, tokens, tokens_per_second };
-    Generation { text, ids, finish, timings }
+}
+
+impl<'a> Writer<'a> {
+    fn new(tokenizer: &'a Tokenizer, request: &'a Request, on_text: &'a mut dyn FnMut(&str) -> bool) -> Self {
+        let stream = TextStream::new(&request.stop);
+        Writer { tokenizer, request, on_text, stream, text: String::new(), ids: Vec::new() }
+    }
+
+    /// Draws a token from its logits and shows what is certain now. Says so if the text ends with it.
+    fn write(&mut self, logits: &mut Vec<f32>, position: u64) -> Result<Option<Finish>, GenerateError> {
+        let eot = self.tokenizer.eot();
+        logits.truncate(self.tokenizer.vocab_size()); // a model's table may be padded beyond its tokens
+        if self.ids.len() < self.request.min_tokens {
+            logits[eot as usize] = f32::NEG_INFINITY;
+        }
+        let id = self.request.sampling.sample(logits, position)?;
+        if id == eot {
+            return Ok(Some(Finish::Eot));
+        }
+        self.ids.push(id);
+        let bytes = self.tokenizer.decode_bytes(&[id])?;
+        if self.ids.len() <= self.request.min_tokens {
+            let piece = self.stream.push_unchecked(&bytes);
+            return Ok(self.show(&piece));
+        }
+        match self.stream.push(&bytes) {
+            Released::Text(piece) => Ok(self.show(&piece)),
+            Released::Stop(piece) => {
+                self.show(&piece);
+                Ok(Some(Finish::Stop))
+            }
+        }
+    }
+
+    fn show(&mut self, piece: &str) -> Option<Finish> {
+        self.text += piece;
+        let go_on = piece.is_empty() || (self.on_text)(piece);
+        (!go_on).then_some(Finish::Cancelled)
+    }
+
+    /// The text and its tokens, after showing what was still held back.
+    fn finish(mut self, finish: Finish) -> (String, Vec<u32>) {
+        if !matches!(finish, Finish::Stop | Finish::Cancelled) {
+            let rest = std::mem::take(&mut self.stream).finish();
+            self.show(&rest);
+        }
+        (self.text, self.ids)
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use models::{Gpt2Config, Init};
-
-    fn parts() -> (Gpt2, Tokenizer) {
-        let tokenizer = Tokenizer::train_bpe(["hello world, 你好世界"], 262).unwrap();
-        let config = Gpt2Config::new(2, 2, 16, 24, tokenizer.vocab_size());
-        (Gpt2::new(config, Init::Xavier, 3).unwrap(), tokenizer)
-    }
-
-    fn request(prompt: &[u32]) -> Request {
-        let sampling = Sampling { temperature: 1.0, top_k: 0, top_p: 1.0, seed: 11 };
-        Request { prompt: prompt.to_vec(), max_tokens: None, min_tokens: 0, stop: vec![], sampling }
-    }
-
-    fn run(request: &Request) -> Generation {
-        let (model, tokenizer) = parts();
-        let mut pieces = String::new();
-        let result = generate(&model, &tokenizer, request, &mut |piece| {
-            pieces += piece;
-            true
-        });
-        let result = result.unwrap();
-        assert_eq!(pieces, result.text);
-        result
-    }
-
-    #[test]
-    fn greedy_with_the_cache_equals_greedy_without() {
-        let (model, _) = parts();
-        let sampling = Sampling::GREEDY;
-        let got = run(&Request { sampling, max_tokens: Some(20), min_tokens: 20, ..request(&[1, 2, 3]) });
-        let mut ids = vec![1, 2, 3];
-        for _ in 0..20 {
-            let mut logits = model.last_logits(&ids, &mut Pass::eval()).unwrap();
-            *logits.last_mut().unwrap() = f32::NEG_INFINITY;
-            ids.push(Sampling::GREEDY.sample(&logits, 0).unwrap());
-        }
-        assert_eq!(got.ids, ids[3..]);
-        assert_eq!(got.finish, Finish::Length);
-    }
-
-    #[test]
-    fn the_same_seed_writes_the_same_text_and_another_one_does_not() {
-        let long = Request { min_tokens: 20, ..request(&[5]) };
-        assert_eq!(run(&long).ids, run(&long).ids);
-        let sampling = Sampling { seed: 12, ..long.sampling };
-        assert_ne!(run(&long).ids, run(&Request { sampling, ..long.clone() }).ids);
-    }
-
-    #[test]
-    fn ends() {
-        let full = run(&Request { min_tokens: 23, ..request(&[]) });
-        assert_eq!((full.finish, full.ids.len()), (Finish::Context, 23));
-        let none = run(&Request { max_tokens: Some(0), ..request(&[7]) });
-        assert_eq!((none.finish, none.text.as_str()), (Finish::Length, ""));
-        let text = full.text;
-        let stop = text.chars().nth(3).unwrap().to_string();
-        let stopped = run(&Request { stop: vec![stop.clone()], ..request(&[]) });
-        if stopped.finish == Finish::Stop {
-            assert!(!stopped.text.contains(&stop));
-        }
-    }
-
-    #[test]
-    fn cancelling() {
-        let (model, tokenizer) = parts();
-        let request = Request { min_tokens: 20, ..request(&[1]) };
-        let result = generate(&model, &tokenizer, &request, &mut |_| false).unwrap();
-        assert!(result.finish == Finish::Cancelled && result.ids.len() < 20);
-    }
-
-    #[test]
-    fn what_cannot_fit_is_refused_before_the_first_token() {
-        let (model, tokenizer) = parts();
-        let refuse = |request: Request| {
-            let result = generate(&model, &tokenizer, &request, &mut |_| panic!("no text may be shown"));
-            result.unwrap_err().to_string()
-        };
-        let error = refuse(Request { max_tokens: Some(22), ..request(&[1, 2, 3]) });
-        assert!(error.contains("3 tokens and 22 more") && error.contains("24") && error.contains("at most 21"), "{error}");
-        assert!(refuse(request(&[1; 25])).contains("25 tokens"));
-        assert!(refuse(Request { min_tokens: 5, max_tokens: Some(4), ..request(&[1]) }).contains("at least 5"));
-        assert!(refuse(request(&[262])).contains("out of range"));
-        let sampling = Sampling { temperature: -1.0, ..Sampling::GREEDY };
-        assert!(refuse(Request { sampling, ..request(&[1]) }).contains("temperature"));
-    }
-}
+mod tests;

@@ -18,7 +18,7 @@ pub struct Sampling {
     pub top_k: usize,
     /// Only the most likely tokens that together have this probability; 1 is all (Holtzman et al., 2020).
     pub top_p: f32,
-    /// Start of the random numbers.
+    /// Start of the random numbers. Sample k of several takes this seed + k: see [`Sampling::nth`].
     pub seed: u64,
 }
 
@@ -32,7 +32,9 @@ pub enum SamplingError {
     #[error("top-p is {0}, but it must be above 0 and at most 1 (1 turns it off)")]
     TopP(f32),
     /// The model computed something that is not a number.
-    #[error("the logits at position {position} hold no usable numbers (NaN or infinite): the model's weights are damaged")]
+    #[error(
+        "the logits at position {position} hold no usable numbers (NaN or infinite): the model's weights are damaged"
+    )]
     Logits {
         /// Position of the token to be drawn.
         position: u64,
@@ -42,6 +44,12 @@ pub enum SamplingError {
 impl Sampling {
     /// Always the most likely token.
     pub const GREEDY: Sampling = Sampling { temperature: 0.0, top_k: 0, top_p: 1.0, seed: 0 };
+
+    /// The settings of sample `k` of several, counted from 0: the seed is `k` further (after the largest comes 0),
+    /// so that each of them can be written again alone.
+    pub fn nth(self, k: u64) -> Sampling {
+        Sampling { seed: self.seed.wrapping_add(k), ..self }
+    }
 
     /// Checks the settings.
     pub fn validate(&self) -> Result<(), SamplingError> {
@@ -77,7 +85,10 @@ impl Sampling {
         Ok(candidates.iter().rev().find(|(_, weight)| *weight > 0.0).map_or(0, |(id, _)| *id))
     }
 
-    /// The tokens that may be drawn, with weights in proportion to their probabilities.
+    /// The tokens that may be drawn, with weights in proportion to their probabilities; the largest is 1. With
+    /// top-p they come in falling order (equals by id), else by id. The temperature must not be 0.
+    ///
+    /// Tokens as likely as the k-th are all kept by top-k, and top-p keeps the fewest that reach its share.
     pub fn candidates(&self, logits: &[f32]) -> Vec<(u32, f64)> {
         let mut kept: Vec<(u32, f32)> = (0..).zip(logits.iter().copied()).collect();
         if self.top_k > 0 && self.top_k < kept.len() {
@@ -89,8 +100,12 @@ impl Sampling {
         let weight = |logit: f32| f64::from((logit - most) / self.temperature).exp();
         let mut weighted: Vec<(u32, f64)> = kept.into_iter().map(|(id, logit)| (id, weight(logit))).collect();
         if self.top_p < 1.0 {
+            let total = weighted.iter().map(|(_, weight)| weight).sum::<f64>();
+            let limit = f64::from(self.top_p) * total;
+            // Tokens below this weight sum to less than the share that is left out: they need not be sorted.
+            let least = ((total - limit) / weighted.len() as f64).min(1.0);
+            weighted.retain(|&(_, weight)| weight >= least);
             weighted.sort_by(|a, b| b.1.total_cmp(&a.1));
-            let limit = f64::from(self.top_p) * weighted.iter().map(|(_, weight)| weight).sum::<f64>();
             let mut before = 0.0;
             weighted.retain(|&(_, weight)| {
                 let keep = before < limit;
@@ -146,6 +161,45 @@ mod tests {
     #[test]
     fn greedy_takes_the_first_of_equals() {
         assert_eq!(Sampling::GREEDY.sample(&LOGITS, 9), Ok(1));
+    }
+
+    #[test]
+    fn the_nearly_certain_token_is_drawn_without_overflow() {
+        for temperature in [f32::MIN_POSITIVE, 1e-45, 1e-3] {
+            for logits in [[-f32::MAX, f32::MAX, 0.0], [-1.0, 1.0, 0.0]] {
+                let sampling = Sampling { temperature, top_k: 0, top_p: 1.0, seed: 1 };
+                assert!((0..50).all(|position| sampling.sample(&logits, position) == Ok(1)), "{temperature}");
+            }
+        }
+    }
+
+    #[test]
+    fn top_p_sorts_no_more_than_it_needs_and_loses_nothing() {
+        // Equal tokens are the hardest case: none is below the mean.
+        for n in [1, 2, 3, 1000, 50_257] {
+            for top_p in [1e-30, 0.5, 0.999_999_9] {
+                let sampling = Sampling { temperature: 1.0, top_k: 0, top_p, seed: 1 };
+                let kept = sampling.candidates(&vec![2.5; n]);
+                let want = (f64::from(top_p) * n as f64).ceil() as usize;
+                assert!(kept.iter().map(|kept| kept.0).eq(0..want as u32), "{n} tokens, top-p {top_p}");
+            }
+        }
+    }
+
+    #[test]
+    fn samples_have_seeds_that_follow_each_other() {
+        let sampling = Sampling { seed: u64::MAX - 1, ..Sampling::GREEDY };
+        assert_eq!([0, 1, 2].map(|k| sampling.nth(k).seed), [u64::MAX - 1, u64::MAX, 0]);
+    }
+
+    #[test]
+    fn a_draw_depends_on_seed_and_position_alone() {
+        let draws = |seed| {
+            let sampling = Sampling { temperature: 1.0, top_k: 0, top_p: 1.0, seed };
+            (0..40).map(|position| sampling.sample(&LOGITS, position).unwrap()).collect::<Vec<_>>()
+        };
+        assert_eq!(draws(1), draws(1));
+        assert_ne!(draws(1), draws(2));
     }
 
     #[test]

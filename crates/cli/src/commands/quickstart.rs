@@ -1,4 +1,341 @@
-//! `gpt2 quickstart`.
+//! `gpt2 quickstart`: from nothing to a model that writes, in about two minutes.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use anyhow::{Context, Result, ensure};
+use data::corpus::{self, Lang, Split, check::Checker};
+use data::prepare::Options;
+use data::read::Source;
+use generate::{Request, Sampling};
+use models::Gpt2;
+use serde_json::json;
+use tokenizer::Tokenizer;
+use train::{Outcome, Run, StepReport};
+
+use crate::input::{self, duration, grouped};
+use crate::plan::{self, Corpus};
+use crate::progress::Progress;
+use crate::settings::Settings;
+use crate::signals::StopFlag;
+
+/// Bytes of stories to train on, in each language, and to validate on.
+const TRAIN_BYTES: usize = 5_500_000;
+const VAL_BYTES: usize = 150_000;
+/// Steps that are timed to turn minutes into a number of steps; the warm-up is longer, so that these steps do not
+/// depend on that number.
+const TIMED_STEPS: u64 = 12;
+const WARMUP_STEPS: u64 = 60;
+/// Share of the time left for validating and writing.
+const TRAIN_SHARE: f64 = 0.93;
+/// Seconds between two lines that the model writes during training.
+const LINE_SECONDS: f64 = 10.0;
+
+/// Train a small model from nothing in about two minutes, and watch it learn to write
+///
+/// Needs no files: it writes small stories, learns a vocabulary, prepares shards, trains a GPT-2 on them, measures
+/// it on stories about heroes, goals and places it has not seen together, and lets it tell one.
 #[derive(clap::Args, Debug)]
-pub struct Args {}
-pub fn run(_: Args) -> anyhow::Result<()> { Ok(()) }
+#[command(after_help = "Examples:\n  gpt2 quickstart\n  gpt2 quickstart --lang zh --minutes 5 --out out/zh")]
+pub struct Args {
+    /// Minutes to train; becomes a number of steps, which is printed and saved
+    #[arg(long, value_name = "M", default_value_t = 2.0)]
+    minutes: f64,
+    /// Train this number of steps instead; the same number gives the same bytes
+    #[arg(long, value_name = "N", conflicts_with = "minutes")]
+    max_steps: Option<u64>,
+    /// Language of the stories: en, zh or both
+    #[arg(long, value_name = "LANG", default_value = "en", value_parser = ["en", "zh", "both"])]
+    lang: String,
+    /// Directory to write
+    #[arg(long, value_name = "DIR", default_value = "out/quickstart")]
+    out: PathBuf,
+    /// Replace what is in the directory
+    #[arg(long)]
+    force: bool,
+    /// Start of all random numbers
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    seed: u64,
+    /// Write N stories at the end and score them: do names and endings hold, is anything copied?
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    check: usize,
+    /// Print the outcome as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+pub fn run(args: Args) -> Result<()> {
+    ensure!(args.minutes > 0.0 && args.minutes <= 10_000.0, "--minutes {}: give a positive number", args.minutes);
+    ensure!(args.max_steps != Some(0), "--max-steps 0: it must be at least 1");
+    let start = Instant::now();
+    let stop = StopFlag::install()?;
+    if args.force {
+        super::train::remove_old_state(&args.out)?;
+    } else {
+        Run::refuse_existing(&args.out)?;
+    }
+    let langs: &[Lang] = match args.lang.as_str() {
+        "en" => &[Lang::En],
+        "zh" => &[Lang::Zh],
+        _ => &[Lang::En, Lang::Zh],
+    };
+    let stories = write_stories(&args, langs)?;
+    let tokenizer = learn_vocabulary(&args, &stories)?;
+    let mut settings = settings(&args);
+    let corpus = prepare(&args, &stories, &tokenizer, &mut settings)?;
+    let (mut run, max_steps) = start_run(&args, corpus, &mut settings, &start)?;
+
+    let mut progress = Progress::new(max_steps, &stop);
+    let mut last_line: Option<Instant> = None;
+    let (lang, seed) = (langs.to_vec(), args.seed);
+    let writer = tokenizer.clone();
+    progress.after_step = Box::new(move |report: &StepReport, model: &Gpt2, print: &dyn Fn(&str)| {
+        let due = last_line.is_none_or(|last| last.elapsed().as_secs_f64() >= LINE_SECONDS);
+        if due && report.step < report.max_steps {
+            last_line = Some(Instant::now());
+            let lang = lang[report.step as usize % lang.len()];
+            if let Ok(line) = write_line(model, &writer, lang, seed) {
+                print(&format!("  step {:>5}  {line}", report.step));
+            }
+        }
+    });
+    let outcome = run.run(&mut progress);
+    progress.finish();
+    drop(progress);
+    let outcome = outcome?;
+    if !outcome.finished {
+        eprintln!("stopped after {} steps; what was learnt is in {}", outcome.step, args.out.display());
+        return Ok(());
+    }
+    let model = Gpt2::load(&args.out)?;
+    report(&args, &outcome, &model, &tokenizer, langs, &stories)
+}
+
+/// Where the stories of one language are.
+struct Stories {
+    lang: Lang,
+    train: PathBuf,
+    val: PathBuf,
+}
+
+fn write_stories(args: &Args, langs: &[Lang]) -> Result<Vec<Stories>> {
+    let dir = args.out.join("stories");
+    std::fs::create_dir_all(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
+    langs
+        .iter()
+        .map(|&lang| {
+            let name = if lang == Lang::En { "english" } else { "chinese" };
+            let [train, val] = ["train", "val"].map(|split| dir.join(format!("{name}-{split}.jsonl")));
+            let count = write_jsonl(&train, corpus::corpus(lang, Split::Train, args.seed, TRAIN_BYTES))?;
+            write_jsonl(&val, corpus::corpus(lang, Split::Val, args.seed, VAL_BYTES))?;
+            eprintln!("wrote {} small stories to {}", grouped(count), train.display());
+            Ok(Stories { lang, train, val })
+        })
+        .collect()
+}
+
+fn write_jsonl(path: &Path, stories: impl Iterator<Item = String>) -> Result<u64> {
+    let write = || -> std::io::Result<u64> {
+        let mut file = std::io::BufWriter::new(std::fs::File::create(path)?);
+        let mut count = 0;
+        for story in stories {
+            writeln!(file, "{}", json!({ "text": story }))?;
+            count += 1;
+        }
+        file.flush()?;
+        Ok(count)
+    };
+    write().with_context(|| format!("cannot write {}", path.display()))
+}
+
+fn learn_vocabulary(args: &Args, stories: &[Stories]) -> Result<Tokenizer> {
+    let size = 1536 * stories.len();
+    let paths: Vec<PathBuf> = stories.iter().map(|stories| stories.train.clone()).collect();
+    let learn = input::Learn::Bpe(size);
+    let tokenizer = learn.from_documents(input::documents(&paths, None)?)?;
+    tokenizer.save(&args.out)?;
+    eprintln!("learnt a vocabulary of {} tokens", grouped(tokenizer.vocab_size() as u64));
+    Ok(tokenizer)
+}
+
+/// The recipe of the small model.
+fn settings(args: &Args) -> Settings {
+    Settings {
+        data: vec![args.out.join("shards").display().to_string()],
+        n_layer: Some(4),
+        n_head: Some(4),
+        n_embd: Some(128),
+        n_ctx: Some(256),
+        batch: Some(8),
+        lr: Some(3e-3),
+        min_lr: Some(1e-4),
+        warmup_steps: Some(WARMUP_STEPS),
+        beta2: Some(0.98),
+        max_steps: Some(args.max_steps.unwrap_or(u64::MAX / 4)),
+        save_interval: Some(0),
+        seed: Some(args.seed),
+        ..Settings::default()
+    }
+}
+
+fn prepare(args: &Args, stories: &[Stories], tokenizer: &Tokenizer, settings: &mut Settings) -> Result<Corpus> {
+    let out = args.out.join("shards");
+    let source = |path: &PathBuf| Source { path: path.clone(), weight: None };
+    let train: Vec<Source> = stories.iter().map(|stories| source(&stories.train)).collect();
+    let encoding = data::read::encoding(None)?;
+    let threads = tensor::pool::threads();
+    let options = Options { encoding, val_fraction: 0.0, threads, out: &out, force: true };
+    let summary = data::prepare::prepare(&train, tokenizer, &options, |_, _| {})?;
+    let val: Vec<Source> = stories.iter().map(|stories| source(&stories.val)).collect();
+    let mut held = data::shards::ShardWriter::new(&out, "val", tokenizer.vocab_size());
+    for part in data::prepare::tokenize(&val, tokenizer, encoding, threads)?.0 {
+        held.push(&part.tokens.to_vec()?)?;
+    }
+    let n_held = held.finish()?;
+    let (train, held) = (grouped(summary.train_tokens as u64), grouped(n_held as u64));
+    eprintln!("prepared {train} tokens to train on, {held} to validate on");
+    plan::corpus(settings, Some(&args.out))
+}
+
+/// Builds the run, times its first steps, and fixes its length.
+fn start_run(args: &Args, corpus: Corpus, settings: &mut Settings, start: &Instant) -> Result<(Run, u64)> {
+    let model = plan::model(settings, &corpus.tokenizer)?;
+    let batcher = plan::batcher(settings, &corpus, model.config().n_ctx)?;
+    let mut config = plan::train_config(settings, model.config().n_embd, &batcher)?;
+    eprintln!("a GPT-2 of {} parameters, {} threads", grouped(model.config().n_params() as u64), tensor::pool::threads());
+    let build = |model: Gpt2, config, settings: &Settings| {
+        let caller = serde_json::to_value(settings)?;
+        let corpus = (corpus.tokenizer.clone(), batcher.clone(), corpus.val.clone());
+        anyhow::Ok(Run::new(model, corpus.0, corpus.1, corpus.2, config, &args.out, caller)?)
+    };
+    let max_steps = match args.max_steps {
+        Some(steps) => steps,
+        None => {
+            // The timed steps are thrown away: the run begins anew, and is the same as with --max-steps.
+            let mut trial = build(model.clone(), config.clone(), settings)?;
+            let mut seconds: Vec<f64> = Vec::new();
+            for _ in 0..TIMED_STEPS {
+                let before = Instant::now();
+                trial.train_step()?;
+                seconds.push(before.elapsed().as_secs_f64());
+            }
+            seconds.sort_by(f64::total_cmp);
+            let left = (60.0 * args.minutes * TRAIN_SHARE - start.elapsed().as_secs_f64()).max(1.0);
+            ((left / seconds[seconds.len() / 2]) as u64).max(TIMED_STEPS)
+        }
+    };
+    settings.max_steps = Some(max_steps);
+    settings.eval_interval = Some((max_steps / 4).max(1));
+    config.max_steps = max_steps;
+    config.eval_interval = (max_steps / 4).max(1);
+    eprintln!("{max_steps} steps (--max-steps {max_steps} --seed {} makes the same model again)", args.seed);
+    super::train::save_settings(&args.out, settings)?;
+    Ok((build(model, config, settings)?, max_steps))
+}
+
+fn request(tokenizer: &Tokenizer, prompt: &str, seed: u64, max_tokens: Option<usize>) -> Result<Request> {
+    let sampling = Sampling { temperature: 0.8, top_k: 0, top_p: 1.0, seed };
+    Ok(Request { prompt: tokenizer.encode(prompt)?, max_tokens, min_tokens: 0, stop: Vec::new(), sampling })
+}
+
+/// The beginning of a story as the model would tell it now, on one line.
+fn write_line(model: &Gpt2, tokenizer: &Tokenizer, lang: Lang, seed: u64) -> Result<String> {
+    let prompt = opening(lang);
+    let request = request(tokenizer, prompt, seed, Some(28))?;
+    let text = generate::generate(model, tokenizer, &request, &mut |_| true)?.text;
+    Ok(format!("{prompt}{}…", text.replace('\n', " ").trim_end_matches('\u{fffd}')))
+}
+
+fn opening(lang: Lang) -> &'static str {
+    match lang {
+        Lang::En => "Once",
+        Lang::Zh => "从前",
+    }
+}
+
+fn report(
+    args: &Args,
+    outcome: &Outcome,
+    model: &Gpt2,
+    tokenizer: &Tokenizer,
+    langs: &[Lang],
+    stories: &[Stories],
+) -> Result<()> {
+    if let Some(val) = &outcome.val {
+        eprintln!(
+            "\nOn stories it has never seen: loss {:.3} ± {:.3}, perplexity {:.2}, {:.1} % of the next tokens right.\n",
+            val.loss,
+            val.loss_stderr,
+            val.perplexity,
+            100.0 * val.accuracy
+        );
+    }
+    if !args.json {
+        for &lang in langs {
+            tell(model, tokenizer, opening(lang), args.seed)?;
+        }
+    }
+    let scores = (args.check > 0).then(|| check(args, model, tokenizer, stories)).transpose()?;
+    let out = args.out.display();
+    eprintln!("\nTrained for {} in {} steps. Everything is in {out}:", duration(outcome.seconds), outcome.step);
+    eprintln!("  config.json, model.safetensors, tokenizer.json   the model, as Hugging Face's transformers reads it");
+    eprintln!("  loss.svg, metrics.jsonl, events/                 how it learnt");
+    eprintln!("  stories/, shards/, train.toml                    what it learnt from, and how");
+    eprintln!("Next:");
+    eprintln!("  gpt2 generate -m {out} --temperature 0.8");
+    eprintln!("  gpt2 eval -m {out} --data {}", stories[0].val.display());
+    eprintln!("  gpt2 train --data YOUR.txt --tokenizer bpe:4000 --out out/yours");
+    if args.json {
+        return super::print_json(&json!({
+            "out": args.out, "steps": outcome.step, "seconds": outcome.seconds, "val": outcome.val, "check": scores,
+        }));
+    }
+    Ok(())
+}
+
+/// Streams a story to standard output.
+fn tell(model: &Gpt2, tokenizer: &Tokenizer, opening: &str, seed: u64) -> Result<()> {
+    let mut out = std::io::stdout().lock();
+    let mut failed = Ok(());
+    let request = request(tokenizer, opening, seed, None)?;
+    write!(out, "{opening}")?;
+    generate::generate(model, tokenizer, &request, &mut |piece| {
+        failed = write!(out, "{piece}").and_then(|()| out.flush());
+        failed.is_ok()
+    })?;
+    failed?;
+    Ok(writeln!(out, "\n")?)
+}
+
+/// Lets the model tell stories and scores them.
+fn check(args: &Args, model: &Gpt2, tokenizer: &Tokenizer, stories: &[Stories]) -> Result<serde_json::Value> {
+    let mut scores = serde_json::Map::new();
+    let mut told: Vec<(String, bool)> = Vec::new();
+    let wanted = args.check * stories.len();
+    for i in 0.. {
+        let enough = stories.iter().all(|s| told.iter().filter(|(text, _)| Lang::of(text) == s.lang).count() >= args.check);
+        if enough || i >= 4 * wanted as u64 {
+            break;
+        }
+        let result = generate::generate(model, tokenizer, &request(tokenizer, "", 1000 + i, None)?, &mut |_| true)?;
+        told.push((result.text, result.finish == generate::Finish::Eot));
+    }
+    for Stories { lang, train, .. } in stories {
+        let corpus = input::documents(std::slice::from_ref(train), None)?.collect::<Result<Vec<_>, _>>()?;
+        let checker = Checker::new(*lang, corpus.into_iter());
+        let mine = told.iter().filter(|(text, _)| Lang::of(text) == *lang).take(args.check);
+        let summary = checker.report(mine.map(|(text, finished)| (text.as_str(), *finished)));
+        let name = if *lang == Lang::En { "en" } else { "zh" };
+        eprintln!(
+            "{name}: of {} stories, {} keep to their names and end properly; {} stand in the corpus; the longest passage shared with it: {:?}",
+            summary.stories, summary.good, summary.in_corpus, summary.longest_shared
+        );
+        let score = json!({
+            "stories": summary.stories, "good": summary.good, "names_kept": summary.names_kept,
+            "ends_properly": summary.ends_properly, "in_corpus": summary.in_corpus, "longest_shared": summary.longest_shared,
+        });
+        scores.insert(name.into(), score);
+    }
+    Ok(scores.into())
+}

@@ -9,51 +9,37 @@ pub fn resize(panels: &mut Vec<f32>, len: usize) {
 
 /// `panel[k * width + r] = matrix[first + r][k0 + k]`; rows past the matrix's end are zeros.
 pub fn rows(panel: &mut [f32], width: usize, matrix: Mat, first: usize, k0: usize, kc: usize) {
-    let Mat { data, rows, row_stride, col_stride, .. } = matrix;
-    let there = width.min(rows - first);
-    if row_stride == 1 {
-        // Lanes lie side by side in memory: copy them.
-        for (k, lanes) in panel.chunks_exact_mut(width).enumerate() {
-            let start = first + (k0 + k) * col_stride;
-            lanes[..there].copy_from_slice(&data[start..start + there]);
-            lanes[there..].fill(0.0);
-        }
-    } else if col_stride == 1 {
-        transpose(panel, width, there, kc, |r| {
-            let start = (first + r) * row_stride + k0;
-            &data[start..start + kc]
-        });
-    } else {
-        for (k, lanes) in panel.chunks_exact_mut(width).enumerate() {
-            for (r, lane) in lanes.iter_mut().enumerate() {
-                *lane = if r < there { data[(first + r) * row_stride + (k0 + k) * col_stride] } else { 0.0 };
-            }
-        }
+    // The widths of the tiles are constants to the loops, so that lanes are moved by whole vectors.
+    match width {
+        4 => fixed::<4>(panel, matrix, first, k0, kc),
+        6 => fixed::<6>(panel, matrix, first, k0, kc),
+        8 => fixed::<8>(panel, matrix, first, k0, kc),
+        14 => fixed::<14>(panel, matrix, first, k0, kc),
+        16 => fixed::<16>(panel, matrix, first, k0, kc),
+        32 => fixed::<32>(panel, matrix, first, k0, kc),
+        _ => unreachable!("a tile {width} wide"),
     }
 }
 
-/// Lanes are rows in memory: goes along K in steps of 8, so that each cache line of a row is read once.
-fn transpose<'a>(panel: &mut [f32], width: usize, there: usize, kc: usize, row: impl Fn(usize) -> &'a [f32]) {
-    const STEP: usize = 8;
-    for r in 0..width {
-        if r >= there {
-            (0..kc).for_each(|k| panel[k * width + r] = 0.0);
+fn fixed<const WIDTH: usize>(panel: &mut [f32], matrix: Mat, first: usize, k0: usize, kc: usize) {
+    let Mat { data, rows, row_stride, col_stride, .. } = matrix;
+    let there = WIDTH.min(rows - first);
+    let panel = panel.as_chunks_mut::<WIDTH>().0;
+    if row_stride == 1 && there == WIDTH {
+        // Lanes lie side by side in memory: copy them.
+        for (k, lanes) in panel.iter_mut().enumerate() {
+            let start = first + (k0 + k) * col_stride;
+            *lanes = *data[start..].first_chunk().expect("the matrix has these lanes");
         }
-    }
-    for r in 0..there {
-        let source = row(r);
-        let (steps, tail) = source.as_chunks::<STEP>();
-        let mut at = r;
-        for values in steps {
-            let part = &mut panel[at..at + (STEP - 1) * width + 1];
-            for (k, &value) in values.iter().enumerate() {
-                part[k * width] = value;
-            }
-            at += STEP * width;
+    } else if col_stride == 1 && there == WIDTH {
+        let lane: [&[f32]; WIDTH] = std::array::from_fn(|r| &data[(first + r) * row_stride + k0..][..kc]);
+        for (k, lanes) in panel.iter_mut().enumerate() {
+            *lanes = std::array::from_fn(|r| lane[r][k]);
         }
-        for &value in tail {
-            panel[at] = value;
-            at += width;
+    } else {
+        for (k, lanes) in panel.iter_mut().enumerate() {
+            let at = |r: usize| data[(first + r) * row_stride + (k0 + k) * col_stride];
+            *lanes = std::array::from_fn(|r| if r < there { at(r) } else { 0.0 });
         }
     }
 }

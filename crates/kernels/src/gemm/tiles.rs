@@ -50,19 +50,22 @@ pub trait Tile: Copy + Sync {
             // SAFETY: `pointer` checks that the whole tile lies in C, and the caller that it is ours.
             return unsafe { self.whole(c.pointer(start, (rows - 1) * ldc + cols), ldc, from_c, a, b) };
         }
-        let mut buffer = [0.0; 1024];
+        let mut buffer = [0.0; 14 * 32];
         assert!(Self::MR * Self::NR <= buffer.len(), "a tile fits the buffer");
-        for i in 0..if from_c { rows } else { 0 } {
-            // SAFETY: row i of the corner, which is ours.
-            let row = unsafe { c.part(start + i * ldc, start + i * ldc + cols) };
-            buffer[i * Self::NR..][..cols].copy_from_slice(row);
+        // SAFETY (both loops): the rows of the corner are ours. Loops instead of copies: rows are short.
+        if from_c {
+            for i in 0..rows {
+                // SAFETY: as above.
+                let row = unsafe { c.part(start + i * ldc, start + i * ldc + cols) };
+                buffer[i * Self::NR..][..cols].iter_mut().zip(row).for_each(|(to, from)| *to = *from);
+            }
         }
         // SAFETY: the buffer holds a whole tile.
         unsafe { self.whole(buffer.as_mut_ptr(), Self::NR, from_c, a, b) };
         for i in 0..rows {
-            // SAFETY: row i of the corner, which is ours.
+            // SAFETY: as above.
             let row = unsafe { c.part(start + i * ldc, start + i * ldc + cols) };
-            row.copy_from_slice(&buffer[i * Self::NR..][..cols]);
+            row.iter_mut().zip(&buffer[i * Self::NR..][..cols]).for_each(|(to, from)| *to = *from);
         }
     }
 }
