@@ -1,4 +1,5 @@
 //! Golden cases as `make.py` beside this file writes them. Included by the tests of several crates.
+#![allow(dead_code)] // not every test that includes this file reads all of it
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -20,16 +21,13 @@ pub struct Golden {
     /// What short rows are filled with.
     pub pad: u32,
     /// Batches whose logits and gradients are known.
-    #[allow(dead_code)] // not every test that includes this file reads all of it
     pub batches: Vec<GoldenBatch>,
     /// Ten steps of training.
-    #[allow(dead_code)]
     pub steps: Option<Steps>,
 }
 
 /// A batch and its mean loss.
 #[derive(Deserialize)]
-#[allow(dead_code)]
 pub struct GoldenBatch {
     pub name: String,
     pub rows: Vec<Vec<u32>>,
@@ -38,7 +36,6 @@ pub struct GoldenBatch {
 
 /// Steps of AdamW, and what the weights are after.
 #[derive(Deserialize)]
-#[allow(dead_code)]
 pub struct Steps {
     pub settings: Settings,
     pub taken: Vec<Step>,
@@ -47,7 +44,6 @@ pub struct Steps {
 
 /// The optimiser and schedule of [`Steps`].
 #[derive(Deserialize)]
-#[allow(dead_code)]
 pub struct Settings {
     pub n: u64,
     pub lr: f64,
@@ -61,7 +57,6 @@ pub struct Settings {
 
 /// One step: its batch, learning rate, loss before it, and gradient norm before clipping.
 #[derive(Deserialize)]
-#[allow(dead_code)]
 pub struct Step {
     pub rows: Vec<Vec<u32>>,
     pub lr: f64,

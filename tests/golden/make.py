@@ -88,10 +88,10 @@ def golden_batch(model, name, rows, tensors):
 
 
 def learning_rate(step):
-    """nanoGPT's schedule: linear warm-up, then a cosine down to `min_lr` at the last step."""
+    """Linear warm-up to `lr`, then half a cosine that would reach `min_lr` after the last step."""
     lr, min_lr, warmup, n = (STEPS[key] for key in ("lr", "min_lr", "warmup_steps", "n"))
     if step < warmup:
-        return lr * (step + 1) / (warmup + 1)
+        return lr * (step + 1) / warmup
     return min_lr + 0.5 * (1 + math.cos(math.pi * (step - warmup) / (n - warmup))) * (lr - min_lr)
 
 

@@ -64,6 +64,9 @@ pub fn corpus(settings: &mut Settings, saved: Option<&Path>) -> Result<Corpus> {
 
 fn find_tokenizer(settings: &mut Settings, sources: &[Source]) -> Result<Tokenizer> {
     let shards = sources.iter().find(|source| source.path.is_dir()).map(|source| source.path.clone());
+    if let Some(dir) = &shards {
+        data::prepare::check_shards(dir)?;
+    }
     let initial = initial_model(settings);
     let spec = match (&settings.tokenizer, &shards, &initial) {
         (Some(spec), ..) => spec.clone(),
@@ -129,6 +132,8 @@ pub fn model(settings: &mut Settings, tokenizer: &Tokenizer) -> Result<Gpt2> {
         _ => Init::Gpt2,
     };
     let config = shape(settings, tokenizer)?;
+    // Weights, gradients and two moments; what the batches need is added once they are known.
+    ensure_fits(16 * config.n_params() as u64)?;
     Ok(Gpt2::new(config, init, settings.seed.unwrap_or(0))?)
 }
 
@@ -262,8 +267,19 @@ fn schedule(settings: &mut Settings, optimizer: OptimizerConfig, n_embd: usize, 
     Ok(Schedule { lr, warmup_steps, decay })
 }
 
-/// Bytes of memory that are free, where the system tells.
-pub fn free_memory() -> Option<u64> {
+/// Refuses what needs more memory than is free, where the system tells.
+pub fn ensure_fits(bytes: u64) -> Result<()> {
+    let free = free_memory().unwrap_or(u64::MAX);
+    ensure!(
+        bytes <= free,
+        "this run needs about {:.2} GB of memory, but {:.2} GB are free; use a smaller --batch, --n-ctx or model",
+        bytes as f64 / 1e9,
+        free as f64 / 1e9
+    );
+    Ok(())
+}
+
+fn free_memory() -> Option<u64> {
     let text = std::fs::read_to_string("/proc/meminfo").ok()?;
     let line = text.lines().find(|line| line.starts_with("MemAvailable:"))?;
     Some(line.split_whitespace().nth(1)?.parse::<u64>().ok()? * 1024)

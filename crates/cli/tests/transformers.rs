@@ -21,7 +21,7 @@ fn transformers_loads_what_we_save_and_agrees() {
         );
         return;
     };
-    for tokenizer in ["bpe:400", "gpt2"] {
+    for tokenizer in ["bpe:400", "gpt2", "char"] {
         let dir = fresh_folder(&tokenizer.replace(':', "-"));
         let (text, model) = (dir.join("text.txt"), dir.join("model"));
         fs::write(&text, story()).unwrap();
@@ -71,16 +71,27 @@ fn same_ids(case: &str, model: &Path, theirs: &Value) {
     assert!(special.as_array().unwrap().contains(&theirs["eos"]), "{case}: {special} holds no end-of-text");
 }
 
-/// The mean loss of `gpt2 eval` over the same windows.
+/// The mean loss of `gpt2 eval`, and that of each token, over the same windows.
 fn same_losses(case: &str, model: &Path, text: &Path, theirs: &Value) {
-    let command = ["eval", "--json", "-m"];
-    let ours = gpt2(Command::new(GPT2).args(command).arg(model).arg("--data").arg(text), "");
-    let ours: Value = serde_json::from_str(&ours).unwrap();
-    let losses: Vec<f64> =
+    let table = text.with_file_name("per-token.tsv");
+    let mut command = Command::new(GPT2);
+    command.args(["eval", "--json", "-m"]).arg(model).arg("--data").arg(text).arg("--per-token").arg(&table);
+    let ours: Value = serde_json::from_str(&gpt2(&mut command, "")).unwrap();
+    let theirs: Vec<f64> =
         theirs["losses"].as_array().unwrap().iter().map(|loss| loss.as_f64().unwrap()).collect();
-    let (got, want) = (ours["loss"].as_f64().unwrap(), losses.iter().sum::<f64>() / losses.len() as f64);
-    eprintln!("{case}: loss {got}, by transformers {want}, over {} tokens", losses.len());
+    let (got, want) = (ours["loss"].as_f64().unwrap(), theirs.iter().sum::<f64>() / theirs.len() as f64);
+    eprintln!("{case}: loss {got}, by transformers {want}, over {} tokens", theirs.len());
     assert!((got - want).abs() <= 1e-4, "{case}: `gpt2 eval` says {got}, transformers {want}");
+    let table = fs::read_to_string(table).unwrap();
+    let logprobs: Vec<f64> =
+        table.lines().skip(1).map(|line| line.split('\t').nth(3).unwrap().parse().unwrap()).collect();
+    assert_eq!(logprobs.len(), theirs.len(), "{case}: the number of predictions");
+    for (i, (logprob, loss)) in logprobs.iter().zip(&theirs).enumerate() {
+        assert!(
+            (logprob + loss).abs() <= 1e-4,
+            "{case}: prediction {i} has ln p {logprob}, by transformers -{loss}"
+        );
+    }
 }
 
 fn same_continuation(case: &str, model: &Path, theirs: &Value) {

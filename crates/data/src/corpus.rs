@@ -49,7 +49,7 @@ impl Lang {
 
 /// Stories without end, the same ones for the same seed. A repeated one is possible, if very unlikely.
 pub fn stories(lang: Lang, split: Split, seed: u64) -> impl Iterator<Item = String> {
-    (0..).map(move |i| lang.grammar().tell(split, story_seed(split, seed, i)).text)
+    (0..).map(move |i| lang.grammar().tell(split, story_seed(lang, split, seed, i)))
 }
 
 /// Different stories, until they have `bytes` bytes together.
@@ -63,18 +63,21 @@ pub fn corpus(lang: Lang, split: Split, seed: u64, bytes: usize) -> impl Iterato
     })
 }
 
-fn story_seed(split: Split, seed: u64, i: u64) -> u64 {
-    mix(seed, split as u64, i)
+fn story_seed(lang: Lang, split: Split, seed: u64, i: u64) -> u64 {
+    mix(seed, (lang as u64) << 1 | split as u64, i)
 }
 
 #[cfg(test)]
 mod tests {
+    use super::grammar::Draw;
     use super::*;
 
     const LANGS: [Lang; 2] = [Lang::En, Lang::Zh];
 
-    fn told(lang: Lang, split: Split, n: u64) -> impl Iterator<Item = grammar::Story> {
-        (0..n).map(move |i| lang.grammar().tell(split, story_seed(split, 7, i)))
+    /// Hero, goal and place of the first n stories.
+    fn triples(lang: Lang, split: Split, n: u64) -> impl Iterator<Item = (usize, usize, usize)> {
+        let draw = move |i| Draw::new(story_seed(lang, split, 7, i));
+        (0..n).map(move |i| lang.grammar().triple(split, &mut draw(i)))
     }
 
     #[test]
@@ -98,38 +101,45 @@ mod tests {
             let stories = stories(lang, Split::Train, 42).take(100);
             stories.flat_map(String::into_bytes).fold(0, |hash, byte| mix(hash, u64::from(byte), 0))
         });
-        assert_eq!(hashes, [0, 0], "the stories changed: recorded losses and model files change with them");
+        assert_eq!(
+            hashes,
+            [13_030_811_339_480_672_213, 11_406_859_074_791_893_605],
+            "the stories changed: recorded losses and model files change with them"
+        );
     }
 
     #[test]
     fn validation_has_combinations_that_training_never_sees() {
         for lang in LANGS {
-            let triples = |split, n| -> HashSet<_> {
-                told(lang, split, n).map(|story| (story.hero, story.goal, story.place)).collect()
-            };
-            let (train, val) = (triples(Split::Train, 20_000), triples(Split::Val, 2_000));
+            let train: HashSet<_> = triples(lang, Split::Train, 20_000).collect();
+            let val: HashSet<_> = triples(lang, Split::Val, 4_000).collect();
             assert!(train.is_disjoint(&val));
             let grammar = lang.grammar();
-            let n_heroes: usize = grammar.casts.iter().map(|cast| cast.names.len()).sum();
+            let counts = [grammar.n_heroes(), grammar.goals.len(), grammar.places.len()];
             for seen in [&train, &val] {
-                assert_eq!(seen.iter().map(|t| t.0).collect::<HashSet<_>>().len(), n_heroes);
-                assert_eq!(seen.iter().map(|t| t.1).collect::<HashSet<_>>().len(), grammar.goals.len());
-                assert_eq!(seen.iter().map(|t| t.2).collect::<HashSet<_>>().len(), grammar.places.len());
+                let mut each = [HashSet::new(), HashSet::new(), HashSet::new()];
+                for &(hero, goal, place) in seen {
+                    each[0].insert(hero);
+                    each[1].insert(goal);
+                    each[2].insert(place);
+                }
+                assert_eq!(each.map(|numbers| numbers.len()), counts, "{lang:?}");
             }
-            let all = n_heroes * grammar.goals.len() * grammar.places.len();
-            let share = val.len() as f64 / all as f64;
-            assert!((0.05..0.1).contains(&share), "{lang:?}: {share} of the triples are kept for validation");
+            let share = val.len() as f64 / counts.iter().product::<usize>() as f64;
+            assert!((0.06..0.1).contains(&share), "{lang:?}: {share} of the triples are kept for validation");
         }
     }
 
     #[test]
     fn a_story_is_about_its_hero_goal_and_place() {
         for lang in LANGS {
-            for story in told(lang, Split::Train, 2_000) {
-                let (place, goal) = (&lang.grammar().places[story.place], &lang.grammar().goals[story.goal]);
-                let goal = goal.want.split('{').next().unwrap();
-                for word in [story.hero, place.at, goal] {
-                    assert!(story.text.contains(word), "no `{word}` in: {}", story.text);
+            let grammar = lang.grammar();
+            for split in [Split::Train, Split::Val] {
+                for (story, (hero, goal, place)) in stories(lang, split, 7).zip(triples(lang, split, 1_000)) {
+                    let goal = grammar.goals[goal].want.split('{').next().unwrap();
+                    for words in [grammar.hero(hero).0, grammar.places[place].at, goal] {
+                        assert!(story.contains(words), "no `{words}` in: {story}");
+                    }
                 }
             }
         }
@@ -138,10 +148,10 @@ mod tests {
     #[test]
     fn stories_are_short_and_well_formed() {
         for lang in LANGS {
-            for story in told(lang, Split::Train, 5_000).map(|story| story.text) {
+            for story in stories(lang, Split::Train, 7).take(5_000) {
                 let (length, range) = match lang {
-                    Lang::En => (story.split_whitespace().count(), 60..=150),
-                    Lang::Zh => (story.chars().filter(|c| c.is_alphabetic()).count(), 85..=210),
+                    Lang::En => (story.split_whitespace().count(), 75..=160),
+                    Lang::Zh => (story.chars().filter(|c| c.is_alphabetic()).count(), 120..=230),
                 };
                 assert!(range.contains(&length), "{length}: {story}");
                 assert!(!story.contains(['{', '}', '[', ']', '|']), "an open template in: {story}");
@@ -154,7 +164,7 @@ mod tests {
                     assert!(!small(". ") && !small("\n\n"), "a sentence begins with a small letter: {story}");
                     assert_eq!(story.matches('"').count() % 2, 0, "{story}");
                 } else {
-                    assert!(!story.contains(' ') && story.is_ascii() == story.is_empty());
+                    assert!(!story.contains(' '), "{story}");
                     assert_eq!(story.matches('“').count(), story.matches('”').count(), "{story}");
                 }
             }

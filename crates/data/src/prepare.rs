@@ -134,11 +134,17 @@ pub fn tokenize(
     Ok((all, total))
 }
 
-fn open_shards(source: &Source, vocab_size: usize) -> Result<Tokenized> {
-    let train = Shard::open_all(&source.path, "train")?;
-    if train.is_empty() {
-        return Err(DataError::NoShards { path: source.path.clone() });
+/// Refuses a directory without shards.
+pub fn check_shards(dir: &Path) -> Result<()> {
+    match Shard::open_all(dir, "train")?.is_empty() {
+        true => Err(DataError::NoShards { path: dir.to_owned() }),
+        false => Ok(()),
     }
+}
+
+fn open_shards(source: &Source, vocab_size: usize) -> Result<Tokenized> {
+    check_shards(&source.path)?;
+    let train = Shard::open_all(&source.path, "train")?;
     let val = Shard::open_all(&source.path, "val")?;
     let val = (!val.is_empty()).then(|| Tokens::from_shards(val, vocab_size));
     Ok(Tokenized { source: source.clone(), tokens: Tokens::from_shards(train, vocab_size), val })

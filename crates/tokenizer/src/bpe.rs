@@ -10,35 +10,38 @@ use std::sync::atomic::{AtomicU8, Ordering};
 
 use rustc_hash::FxHashMap;
 
+use crate::tokens::Tokens;
+
 /// Longer pieces are merged with a heap, shorter ones by scanning.
 const SCAN: usize = 40;
 /// Longest piece whose result is remembered within one text.
 const CACHED_LEN: usize = 40;
 /// Pieces remembered within one text.
 const CACHED: usize = 1 << 16;
-const NO_RANK: u32 = u32::MAX;
+/// A longer piece is cut, so that places fit in 32 bits.
+const LONGEST: usize = u32::MAX as usize;
 
 /// A byte-level vocabulary and its merges.
 #[derive(Debug)]
 pub struct Bpe {
-    tokens: Vec<Box<[u8]>>,
-    by_bytes: FxHashMap<Box<[u8]>, u32>,
+    tokens: Tokens,
     byte_ids: [u32; 256],
-    merges: Merges,
-    /// Whether merging a token's bytes gives that token: not yet known, yes, or no.
+    /// Two neighbours, as [`key`] packs them, to what becomes of them.
+    merges: FxHashMap<u64, Merge>,
+    /// For each token, whether merging its bytes gives that token: [`UNTRIED`], [`WHOLE`] or [`SPLIT`].
     whole: Vec<AtomicU8>,
 }
 
-/// How two neighbours merge.
-#[derive(Debug)]
-enum Merges {
-    /// Into the token of their joined bytes, whose id is the rank: the released GPT-2 vocabulary.
-    ByBytes { first_merged: u32, end: u32 },
-    /// By an explicit list: pair to (rank, merged token).
-    ByPair(FxHashMap<(u32, u32), (u32, u32)>),
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Merge {
+    /// Lower merges first.
+    rank: u32,
+    token: u32,
 }
 
-const UNKNOWN: u8 = 0;
+const NONE: Merge = Merge { rank: u32::MAX, token: 0 };
+
+const UNTRIED: u8 = 0;
 const WHOLE: u8 = 1;
 const SPLIT: u8 = 2;
 
@@ -49,71 +52,37 @@ pub(crate) struct Cache {
     ids: Vec<u32>,
 }
 
+fn key(left: u32, right: u32) -> u64 {
+    u64::from(left) << 32 | u64::from(right)
+}
+
 impl Bpe {
-    /// A vocabulary whose merges are given by the ids: tokens `0..256` are the bytes, `256..n` merges in order, and
-    /// `extra` special tokens follow.
-    pub fn from_ranks(tokens: Vec<Box<[u8]>>, extra: usize) -> Bpe {
-        let end = (tokens.len() - extra) as u32;
-        Bpe::new(tokens, Merges::ByBytes { first_merged: 256, end }, |id| id < end)
-    }
-
-    /// A vocabulary with merges in order of rank: left and right token, and what they become. `is_text` says which
-    /// tokens may be the result of encoding text, as special tokens may not.
-    pub fn from_merges(
-        tokens: Vec<Box<[u8]>>,
-        merges: &[(u32, u32, u32)],
-        is_text: impl Fn(u32) -> bool,
-    ) -> Bpe {
-        let mut by_pair = FxHashMap::default();
-        for (rank, &(left, right, merged)) in merges.iter().enumerate() {
-            by_pair.entry((left, right)).or_insert((rank as u32, merged));
-        }
-        Bpe::new(tokens, Merges::ByPair(by_pair), is_text)
-    }
-
-    fn new(tokens: Vec<Box<[u8]>>, merges: Merges, is_text: impl Fn(u32) -> bool) -> Bpe {
-        let mut by_bytes = FxHashMap::with_capacity_and_hasher(tokens.len(), Default::default());
+    /// A vocabulary with merges in order of rank: left and right token, and what they become. Where a pair is
+    /// named twice the later rank counts. Each byte must be a token that [`Tokens::find`] finds; else, the first
+    /// that is not.
+    pub fn new(tokens: Tokens, merges: impl ExactSizeIterator<Item = (u32, u32, u32)>) -> Result<Bpe, u8> {
         let mut byte_ids = [0; 256];
-        for (id, token) in tokens.iter().enumerate().filter(|&(id, _)| is_text(id as u32)) {
-            by_bytes.insert(token.clone(), id as u32);
-            if let [byte] = **token {
-                byte_ids[byte as usize] = id as u32;
-            }
+        for byte in 0..=255 {
+            byte_ids[byte as usize] = tokens.find(&[byte]).ok_or(byte)?;
         }
-        let whole = tokens.iter().map(|_| AtomicU8::new(UNKNOWN)).collect();
-        Bpe { tokens, by_bytes, byte_ids, merges, whole }
+        let mut by_pair = FxHashMap::with_capacity_and_hasher(merges.len(), Default::default());
+        by_pair.extend(
+            merges.zip(0..).map(|((left, right, token), rank)| (key(left, right), Merge { rank, token })),
+        );
+        let whole = (0..tokens.len()).map(|_| AtomicU8::new(UNTRIED)).collect();
+        Ok(Bpe { tokens, byte_ids, merges: by_pair, whole })
     }
 
-    /// The bytes of each token.
-    pub fn tokens(&self) -> &[Box<[u8]>] {
+    /// All tokens.
+    pub fn tokens(&self) -> &Tokens {
         &self.tokens
     }
 
     /// The merges in order of rank: left, right, merged.
     pub fn merges(&self) -> Vec<(u32, u32, u32)> {
-        match &self.merges {
-            Merges::ByPair(pairs) => {
-                let mut list: Vec<_> = pairs.iter().map(|(&(l, r), &(rank, merged))| (rank, l, r, merged)).collect();
-                list.sort_unstable();
-                list.into_iter().map(|(_, l, r, merged)| (l, r, merged)).collect()
-            }
-            &Merges::ByBytes { first_merged, end } => (first_merged..end).map(|id| self.parts_of(id)).collect(),
-        }
-    }
-
-    /// The two tokens that become `id`: what its bytes merge to with lower ranks only.
-    fn parts_of(&self, id: u32) -> (u32, u32, u32) {
-        let mut parts = Vec::with_capacity(2);
-        self.merge_below(&self.tokens[id as usize], id, &mut parts);
-        match parts[..] {
-            [left, right] => (left, right, id),
-            _ => unreachable!("a token of a ranked vocabulary is made of two of lower rank"),
-        }
-    }
-
-    /// The token that is exactly these bytes.
-    pub fn token(&self, bytes: &[u8]) -> Option<u32> {
-        self.by_bytes.get(bytes).copied()
+        let mut list: Vec<(Merge, u64)> = self.merges.iter().map(|(&key, &merge)| (merge, key)).collect();
+        list.sort_unstable();
+        list.into_iter().map(|(merge, key)| ((key >> 32) as u32, key as u32, merge.token)).collect()
     }
 
     /// The token of one byte.
@@ -124,19 +93,19 @@ impl Bpe {
     /// Appends the tokens of one piece of text.
     #[inline]
     pub(crate) fn encode_piece(&self, piece: &[u8], ids: &mut Vec<u32>, cache: &mut Cache) {
-        if let Some(&id) = self.by_bytes.get(piece)
+        if let Some(id) = self.tokens.find(piece)
             && self.is_whole(id, piece)
         {
             return ids.push(id);
         }
         if piece.len() > CACHED_LEN {
-            return self.merge_below(piece, NO_RANK, ids);
+            return piece.chunks(LONGEST).for_each(|piece| self.merge_bytes(piece, ids));
         }
         if let Some(&(start, end)) = cache.found.get(piece) {
             return ids.extend_from_slice(&cache.ids[start as usize..end as usize]);
         }
         let first = ids.len();
-        self.merge_below(piece, NO_RANK, ids);
+        self.merge_bytes(piece, ids);
         if cache.found.len() < CACHED {
             let start = cache.ids.len() as u32;
             cache.ids.extend_from_slice(&ids[first..]);
@@ -152,7 +121,7 @@ impl Bpe {
             SPLIT => false,
             _ => {
                 let mut ids = Vec::new();
-                self.merge_below(piece, NO_RANK, &mut ids);
+                self.merge_bytes(piece, &mut ids);
                 let whole = ids == [id];
                 state.store(if whole { WHOLE } else { SPLIT }, Ordering::Relaxed);
                 whole
@@ -160,101 +129,112 @@ impl Bpe {
         }
     }
 
-    /// Merges neighbours, lowest rank first, leftmost among equals, using ranks below `limit`.
-    fn merge_below(&self, piece: &[u8], limit: u32, ids: &mut Vec<u32>) {
-        if piece.len() <= SCAN { self.merge_scanning(piece, limit, ids) } else { self.merge_with_heap(piece, limit, ids) }
+    /// Merges neighbours, lowest rank first, leftmost among equals.
+    fn merge_bytes(&self, piece: &[u8], ids: &mut Vec<u32>) {
+        if piece.len() <= SCAN { self.merge_scanning(piece, ids) } else { self.merge_with_heap(piece, ids) }
     }
 
-    /// Rank and result of merging two neighbours whose joined bytes are `joined`.
     #[inline]
-    fn rank(&self, left: u32, right: u32, joined: &[u8], limit: u32) -> (u32, u32) {
-        let found = match &self.merges {
-            Merges::ByBytes { first_merged, end } => self
-                .by_bytes
-                .get(joined)
-                .filter(|id| (*first_merged..*end).contains(id))
-                .map(|&id| (id, id)),
-            Merges::ByPair(pairs) => pairs.get(&(left, right)).copied(),
-        };
-        found.filter(|&(rank, _)| rank < limit).unwrap_or((NO_RANK, 0))
+    fn merge_of(&self, left: u32, right: u32) -> Merge {
+        self.merges.get(&key(left, right)).copied().unwrap_or(NONE)
     }
 
-    fn merge_scanning(&self, piece: &[u8], limit: u32, ids: &mut Vec<u32>) {
-        // Parallel to the parts: where each starts, its token, and rank and result of merging it with the next.
-        let mut parts = [(0usize, 0u32, (NO_RANK, 0u32)); SCAN + 1];
+    fn merge_scanning(&self, piece: &[u8], ids: &mut Vec<u32>) {
+        // Side by side: the parts, and for each what becomes of it and the next.
+        let (mut parts, mut merges) = ([0; SCAN], [NONE; SCAN]);
         let mut n = piece.len();
-        for (i, &byte) in piece.iter().enumerate() {
-            parts[i] = (i, self.byte(byte), (NO_RANK, 0));
+        for (part, &byte) in parts.iter_mut().zip(piece) {
+            *part = self.byte(byte);
         }
-        parts[n].0 = n;
-        let rank_at = |parts: &[(usize, u32, (u32, u32))], i: usize, n: usize| {
-            if i + 1 >= n {
-                return (NO_RANK, 0);
-            }
-            self.rank(parts[i].1, parts[i + 1].1, &piece[parts[i].0..parts[i + 2].0], limit)
-        };
-        for i in 0..n {
-            parts[i].2 = rank_at(&parts, i, n);
+        for i in 1..n {
+            merges[i - 1] = self.merge_of(parts[i - 1], parts[i]);
         }
-        loop {
-            let mut best = (NO_RANK, 0);
-            for (i, part) in parts[..n].iter().enumerate() {
-                if part.2.0 < best.0 {
-                    best = (part.2.0, i);
+        while n > 1 {
+            let (mut i, mut best) = (0, NONE);
+            for (j, &merge) in merges[..n - 1].iter().enumerate() {
+                if merge.rank < best.rank {
+                    (i, best) = (j, merge);
                 }
             }
-            let (rank, i) = best;
-            if rank == NO_RANK {
+            if best == NONE {
                 break;
             }
-            parts[i].1 = parts[i].2.1;
-            parts.copy_within(i + 2..=n, i + 1);
+            parts[i] = best.token;
+            parts.copy_within(i + 2..n, i + 1);
+            merges.copy_within(i + 1..n, i);
             n -= 1;
-            parts[i].2 = rank_at(&parts, i, n);
+            merges[n - 1] = NONE;
+            if i + 1 < n {
+                merges[i] = self.merge_of(parts[i], parts[i + 1]);
+            }
             if i > 0 {
-                parts[i - 1].2 = rank_at(&parts, i - 1, n);
+                merges[i - 1] = self.merge_of(parts[i - 1], parts[i]);
             }
         }
-        ids.extend(parts[..n].iter().map(|part| part.1));
+        ids.extend_from_slice(&parts[..n]);
     }
 
     /// For long pieces: a linked list of parts, and a heap of the merges that may still be possible.
-    fn merge_with_heap(&self, piece: &[u8], limit: u32, ids: &mut Vec<u32>) {
-        let n = piece.len();
-        let mut token: Vec<u32> = piece.iter().map(|&byte| self.byte(byte)).collect();
-        let mut end: Vec<usize> = (1..=n).collect(); // where part i ends, which is where the next starts
-        let mut before: Vec<usize> = (0..n).map(|i| i.wrapping_sub(1)).collect();
-        let mut alive = vec![true; n];
-        let mut heap = BinaryHeap::new();
-        let offer = |heap: &mut BinaryHeap<_>, token: &[u32], end: &[usize], i: usize| {
-            let next = end[i];
-            if next < n {
-                let (rank, merged) = self.rank(token[i], token[next], &piece[i..end[next]], limit);
-                if rank != NO_RANK {
-                    heap.push(Reverse((rank, i, merged, token[i], token[next], end[next])));
-                }
-            }
+    fn merge_with_heap(&self, piece: &[u8], ids: &mut Vec<u32>) {
+        let n = piece.len() as u32;
+        let mut parts = Parts {
+            token: piece.iter().map(|&byte| self.byte(byte)).collect(),
+            end: (1..=n).collect(),
+            before: (0..n).map(|i| i.wrapping_sub(1)).collect(),
         };
-        (0..n).for_each(|i| offer(&mut heap, &token, &end, i));
-        while let Some(Reverse((_, i, merged, left, right, joined_end))) = heap.pop() {
-            let next = end[i];
-            let current = alive[i] && next < n && token[i] == left && token[next] == right && end[next] == joined_end;
-            if !current {
+        let first = (0..n).filter_map(|i| self.offer(&parts, i));
+        let mut heap: BinaryHeap<Reverse<Offer>> = first.collect();
+        while let Some(Reverse((merge, i, end))) = heap.pop() {
+            if !parts.holds(i, end) {
                 continue;
             }
-            (token[i], end[i], alive[next]) = (merged, joined_end, false);
-            if joined_end < n {
-                before[joined_end] = i;
-            }
-            offer(&mut heap, &token, &end, i);
-            if before[i] != usize::MAX {
-                offer(&mut heap, &token, &end, before[i]);
+            parts.join(i, end, merge.token);
+            heap.extend(self.offer(&parts, i));
+            if parts.before[i as usize] < n {
+                heap.extend(self.offer(&parts, parts.before[i as usize]));
             }
         }
         let mut i = 0;
         while i < n {
-            ids.push(token[i]);
-            i = end[i];
+            ids.push(parts.token[i as usize]);
+            i = parts.end[i as usize];
+        }
+    }
+
+    /// The merge of part `i` and the next.
+    fn offer(&self, parts: &Parts, i: u32) -> Option<Reverse<Offer>> {
+        let next = parts.end[i as usize];
+        let right = *parts.token.get(next as usize)?;
+        let merge = self.merge_of(parts.token[i as usize], right);
+        (merge != NONE).then(|| Reverse((merge, i, parts.end[next as usize])))
+    }
+}
+
+/// A merge, the part where it starts, and where the two parts end.
+type Offer = (Merge, u32, u32);
+
+/// A linked list of parts, each known by the place of its first byte.
+struct Parts {
+    token: Vec<u32>,
+    /// Where the part ends, which is where the next one starts; 0 when it was joined to the one before.
+    end: Vec<u32>,
+    before: Vec<u32>,
+}
+
+impl Parts {
+    /// Whether a part starts at `i` still, and the next one ends at `end`. As parts only grow, they are then the
+    /// same two as when this was noted.
+    fn holds(&self, i: u32, end: u32) -> bool {
+        let next = self.end[i as usize];
+        next != 0 && self.end.get(next as usize) == Some(&end)
+    }
+
+    fn join(&mut self, i: u32, end: u32, token: u32) {
+        let next = std::mem::replace(&mut self.end[i as usize], end);
+        self.end[next as usize] = 0;
+        self.token[i as usize] = token;
+        if let Some(before) = self.before.get_mut(end as usize) {
+            *before = i;
         }
     }
 }
@@ -263,34 +243,42 @@ impl Bpe {
 mod tests {
     use super::*;
 
-    fn bytes() -> Vec<Box<[u8]>> {
-        (0..=255u8).map(|byte| vec![byte].into()).collect()
+    /// The bytes as tokens 0 to 255, and merges of them.
+    fn bpe(merges: &[(u32, u32)]) -> Bpe {
+        let mut tokens = Tokens::default();
+        (0..=255).for_each(|byte| _ = tokens.push(&[byte]));
+        let merges: Vec<_> = merges.iter().map(|&(l, r)| (l, r, tokens.join(l, r))).collect();
+        Bpe::new(tokens, merges.into_iter()).unwrap()
     }
 
+    const A: u32 = b'a' as u32;
+    const B: u32 = b'b' as u32;
+    const C: u32 = b'c' as u32;
+
+    /// "ab", "abab", "bc", "abc".
     fn toy() -> Bpe {
-        let mut tokens = bytes();
-        tokens.extend(["ab", "abab", "bc", "abc"].map(|token| token.as_bytes().into()));
-        let (a, b, c) = (97, 98, 99);
-        Bpe::from_merges(tokens, &[(a, b, 256), (256, 256, 257), (b, c, 258), (256, c, 259)], |_| true)
+        bpe(&[(A, B), (256, 256), (B, C), (256, C)])
+    }
+
+    fn encode(bpe: &Bpe, text: &str) -> Vec<u32> {
+        let mut ids = Vec::new();
+        bpe.encode_piece(text.as_bytes(), &mut ids, &mut Cache::default());
+        ids
     }
 
     #[test]
     fn lowest_rank_first_and_leftmost_among_equals() {
-        let encode = |text: &str| {
-            let mut ids = Vec::new();
-            toy().encode_piece(text.as_bytes(), &mut ids, &mut Cache::default());
-            ids
-        };
-        assert_eq!(encode("abc"), [259]);
-        assert_eq!(encode("ababab"), [257, 256]);
-        assert_eq!(encode("bcab"), [258, 256]);
-        assert_eq!(encode("xbc"), [120, 258]);
+        assert_eq!(encode(&toy(), "abc"), [259]);
+        assert_eq!(encode(&toy(), "ababab"), [257, 256]);
+        assert_eq!(encode(&toy(), "bcab"), [258, 256]);
+        assert_eq!(encode(&toy(), "xbc"), [120, 258]);
+        assert!(encode(&toy(), "").is_empty());
     }
 
     #[test]
     fn heap_and_scan_agree() {
         let bpe = toy();
-        for n in 1..SCAN {
+        for n in 0..SCAN {
             for seed in 0..20u64 {
                 let mut state = seed * 1000 + n as u64 + 1;
                 let piece: Vec<u8> = (0..n)
@@ -300,8 +288,8 @@ mod tests {
                     })
                     .collect();
                 let (mut scanned, mut heaped) = (Vec::new(), Vec::new());
-                bpe.merge_scanning(&piece, NO_RANK, &mut scanned);
-                bpe.merge_with_heap(&piece, NO_RANK, &mut heaped);
+                bpe.merge_scanning(&piece, &mut scanned);
+                bpe.merge_with_heap(&piece, &mut heaped);
                 assert_eq!(scanned, heaped, "{}", String::from_utf8_lossy(&piece));
             }
         }
@@ -309,12 +297,16 @@ mod tests {
 
     #[test]
     fn a_token_that_merging_does_not_reach_is_not_used() {
-        let mut tokens = bytes();
-        tokens.extend(["ab", "bc", "abc"].map(|token| token.as_bytes().into()));
         // "abc" = a + bc, but a + b merges first.
-        let bpe = Bpe::from_merges(tokens, &[(97, 98, 256), (98, 99, 257), (97, 257, 258)], |_| true);
-        let mut ids = Vec::new();
-        bpe.encode_piece(b"abc", &mut ids, &mut Cache::default());
-        assert_eq!(ids, [256, 99]);
+        let bpe = bpe(&[(A, B), (B, C), (A, 257)]);
+        assert_eq!(encode(&bpe, "abc"), [256, C]);
+        assert_eq!(encode(&bpe, "abc"), [256, C]);
+    }
+
+    #[test]
+    fn every_byte_must_be_a_token() {
+        let mut tokens = Tokens::default();
+        (0..=255).filter(|&byte| byte != 7).for_each(|byte| _ = tokens.push(&[byte]));
+        assert_eq!(Bpe::new(tokens, [].into_iter()).unwrap_err(), 7);
     }
 }

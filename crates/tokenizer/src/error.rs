@@ -58,6 +58,16 @@ pub enum TokenizerError {
         /// Where it stands in the text.
         offset: usize,
     },
+    /// Bytes that are no text, for a vocabulary that has no bytes.
+    #[error(
+        "byte {byte:#04x} at offset {offset} is not UTF-8; use a byte-level vocabulary (bpe:N or gpt2), or convert the text"
+    )]
+    NotUtf8 {
+        /// The byte.
+        byte: u8,
+        /// Where it stands.
+        offset: usize,
+    },
     /// An id beyond the vocabulary.
     #[error("token id {id} at position {position} is out of range: the vocabulary has {size} tokens (ids 0 to {})", .size.saturating_sub(1))]
     IdOutOfRange {
@@ -71,6 +81,16 @@ pub enum TokenizerError {
 }
 
 impl TokenizerError {
+    /// The same error in a text of which the `done` bytes before were left out.
+    pub(crate) fn after(self, done: usize) -> TokenizerError {
+        match self {
+            TokenizerError::UnknownChar { char, offset } => {
+                TokenizerError::UnknownChar { char, offset: offset + done }
+            }
+            other => other,
+        }
+    }
+
     /// For `map_err` at a file operation.
     pub(crate) fn io(path: &std::path::Path) -> impl FnOnce(std::io::Error) -> TokenizerError + '_ {
         move |source| TokenizerError::Io { path: path.to_owned(), source }

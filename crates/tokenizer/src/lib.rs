@@ -2,21 +2,33 @@
 //!
 //! Start at [`Tokenizer`], which is what a model directory asks for. [`bpe`] is the byte-level byte-pair encoder of
 //! GPT-2 (Radford et al., 2019), [`split`] cuts text into the pieces it works on, and [`train`] makes new
-//! vocabularies from text. [`words`] holds simpler ones: a token for each character or word.
+//! vocabularies from text. [`words`] holds simpler ones: a token for each character or word. [`tokens`] leads from
+//! ids to bytes and back for all of them.
+//!
+//! ```
+//! let gpt2 = tokenizer::Tokenizer::gpt2();
+//! let ids = gpt2.encode("Hello world")?;
+//! assert_eq!(ids, [15496, 995]);
+//! assert_eq!(gpt2.decode(&ids)?, "Hello world");
+//! # Ok::<(), tokenizer::TokenizerError>(())
+//! ```
 #![forbid(unsafe_code)]
 
 pub mod bpe;
 mod error;
 mod files;
 pub mod split;
+mod stats;
 mod stream;
 mod tokenizer;
+pub mod tokens;
 pub mod train;
 pub mod words;
 
 pub use error::TokenizerError;
+pub use stats::Stats;
 pub use stream::Utf8Stream;
-pub use tokenizer::{Stats, Tokenizer};
+pub use tokenizer::Tokenizer;
 
 /// The token that starts and ends a text.
 pub const END_OF_TEXT: &str = "<|endoftext|>";

@@ -26,6 +26,10 @@ pub enum Pattern {
     Gpt2,
     /// GPT-2's, but each Chinese character is a piece of its own, without a space before it.
     Words,
+    /// Each character is a piece.
+    Characters,
+    /// The whole text is one piece.
+    Whole,
 }
 
 /// The pieces of `text`, in order.
@@ -60,6 +64,11 @@ impl Pieces<'_> {
     #[inline]
     fn end_of_piece(&self, start: usize) -> usize {
         let bytes = self.text.as_bytes();
+        match self.pattern {
+            Pattern::Gpt2 | Pattern::Words => {}
+            Pattern::Characters => return start + self.char_at(start).len_utf8(),
+            Pattern::Whole => return bytes.len(),
+        }
         if bytes[start] == b'\''
             && let Some(len) = contraction(&bytes[start + 1..])
         {
@@ -145,8 +154,12 @@ pub fn is_han(char: char) -> bool {
 }
 
 /// The blocks of Chinese characters.
-pub(crate) const HAN: [(char, char); 4] =
-    [('\u{3400}', '\u{4DBF}'), ('\u{4E00}', '\u{9FFF}'), ('\u{F900}', '\u{FAFF}'), ('\u{20000}', '\u{323AF}')];
+pub(crate) const HAN: [(char, char); 4] = [
+    ('\u{3400}', '\u{4DBF}'),
+    ('\u{4E00}', '\u{9FFF}'),
+    ('\u{F900}', '\u{FAFF}'),
+    ('\u{20000}', '\u{323AF}'),
+];
 
 const ASCII: [Class; 128] = {
     let mut classes = [Class::Other; 128];
@@ -164,7 +177,7 @@ const ASCII: [Class; 128] = {
 };
 
 /// Classes of 256 characters at a time, looked up once.
-static PAGES: [OnceLock<[Class; 256]>; 0x1100] = [const { OnceLock::new() }; 0x1100];
+static PAGES: [OnceLock<Box<[Class; 256]>>; 0x1100] = [const { OnceLock::new() }; 0x1100];
 
 fn class_of(char: char) -> Class {
     let code = char as usize;
@@ -172,7 +185,8 @@ fn class_of(char: char) -> Class {
         return Class::Letter;
     }
     let page = PAGES[code >> 8].get_or_init(|| {
-        std::array::from_fn(|low| char::from_u32((code & !0xFF | low) as u32).map_or(Class::Other, look_up))
+        let class = |low| char::from_u32((code & !0xFF | low) as u32).map_or(Class::Other, look_up);
+        Box::new(std::array::from_fn(class))
     });
     page[code & 0xFF]
 }
@@ -218,9 +232,16 @@ mod tests {
     }
 
     #[test]
+    fn other_patterns() {
+        assert_eq!(pieces("a 世", Pattern::Characters).collect::<Vec<_>>(), ["a", " ", "世"]);
+        assert_eq!(pieces("a b", Pattern::Whole).collect::<Vec<_>>(), ["a b"]);
+        assert_eq!(pieces("", Pattern::Whole).count(), 0);
+    }
+
+    #[test]
     fn nothing_is_lost() {
         let text = "'s '' ' \u{200d}👩‍👩‍👧 \r\n\t e\u{301} ٣٤ \u{85} x";
-        for pattern in [Pattern::Gpt2, Pattern::Words] {
+        for pattern in [Pattern::Gpt2, Pattern::Words, Pattern::Characters, Pattern::Whole] {
             assert_eq!(pieces(text, pattern).collect::<String>(), text);
         }
     }

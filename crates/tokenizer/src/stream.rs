@@ -64,6 +64,28 @@ mod tests {
     }
 
     #[test]
+    fn any_bytes_in_any_portions_equal_the_whole() {
+        let mut state = 1u64;
+        let mut random = |n: usize| {
+            state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            (state >> 33) as usize % n
+        };
+        for _ in 0..2000 {
+            let bytes: Vec<u8> = (0..random(12))
+                .map(|_| b"a\xc3\xa9\xe4\xb8\x96\xf0\x9f\x98\xed\xa0\xff"[random(12)])
+                .collect();
+            let (mut stream, mut text, mut rest) = (Utf8Stream::default(), String::new(), &bytes[..]);
+            while !rest.is_empty() {
+                let (now, later) = rest.split_at(1 + random(rest.len()));
+                text += &stream.push(now);
+                rest = later;
+            }
+            text += &stream.finish();
+            assert_eq!(text, String::from_utf8_lossy(&bytes), "{bytes:x?}");
+        }
+    }
+
+    #[test]
     fn a_character_waits_until_it_is_whole() {
         let mut stream = Utf8Stream::default();
         assert_eq!(stream.push(&"世".as_bytes()[..2]), "");

@@ -1,10 +1,13 @@
 //! The tokenizer of a model, of whatever kind.
 
+use std::cmp::Reverse;
 use std::path::Path;
 use std::sync::{Arc, LazyLock};
 
 use crate::bpe::{Bpe, Cache};
-use crate::split::{Pattern, is_han, pieces};
+use crate::split::{Pattern, pieces};
+use crate::stats::Stats;
+use crate::tokens::Tokens;
 use crate::words::{Unit, Vocabulary};
 use crate::{END_OF_TEXT, Result, TokenizerError, files, train, words};
 
@@ -12,8 +15,7 @@ use crate::{END_OF_TEXT, Result, TokenizerError, files, train, words};
 #[derive(Clone, Debug)]
 pub struct Tokenizer {
     kind: Kind,
-    /// Tokens that stand for something other than text, by name.
-    specials: Arc<Vec<(String, u32)>>,
+    added: Arc<[Added]>,
     eot: u32,
 }
 
@@ -26,50 +28,62 @@ pub(crate) enum Kind {
 /// What tokenizer.json may say about byte-level BPE.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Options {
+    /// GPT-2's pattern, or none.
+    pub pattern: Pattern,
     /// A space is put before a text that does not start with one.
     pub add_prefix_space: bool,
 }
 
-/// How a text and a vocabulary meet.
-#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
-pub struct Stats {
-    /// Bytes of text.
-    pub bytes: usize,
-    /// Characters.
-    pub chars: usize,
-    /// Chinese characters.
-    pub chinese_chars: usize,
-    /// Tokens.
-    pub tokens: usize,
-    /// Different tokens.
-    pub distinct_tokens: usize,
-    /// Bytes a token stands for, on average.
-    pub bytes_per_token: f64,
-    /// Tokens a character costs, on average.
-    pub tokens_per_char: f64,
+impl Options {
+    /// As GPT-2 does it.
+    pub(crate) const GPT2: Options = Options { pattern: Pattern::Gpt2, add_prefix_space: false };
+}
+
+/// A token that is found in text by its name, before anything else is cut.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Added {
+    pub name: String,
+    pub id: u32,
+    /// It stands for something other than its name, and is looked for only when that is asked for.
+    pub special: bool,
+}
+
+impl Added {
+    pub(crate) fn end_of_text(id: u32) -> Added {
+        Added { name: END_OF_TEXT.into(), id, special: true }
+    }
 }
 
 impl Tokenizer {
     /// GPT-2's own vocabulary of 50,257 tokens, which is inside the program.
     pub fn gpt2() -> Tokenizer {
         static GPT2: LazyLock<Tokenizer> = LazyLock::new(|| {
-            const EOT: u32 = 50256;
-            let carrier = tiktoken::encoding::r50k_base();
-            let mut tokens: Vec<Box<[u8]>> = (0..EOT).map(|id| carrier.decode(&[id]).into()).collect();
-            tokens.push(END_OF_TEXT.as_bytes().into());
-            let bpe = Bpe::from_ranks(tokens, 1);
-            Tokenizer::from_bpe(bpe, Options { add_prefix_space: false }, vec![(END_OF_TEXT.into(), EOT)], EOT)
+            let merges =
+                include_bytes!("../data/gpt2-merges.bin").as_chunks().0.iter().map(|&[a, b, c, d]| {
+                    (u32::from(u16::from_le_bytes([a, b])), u32::from(u16::from_le_bytes([c, d])))
+                });
+            let mut tokens = Tokens::with_capacity(50257);
+            train::bytes_in_gpt2_order().for_each(|byte| _ = tokens.push(&[byte]));
+            let merges: Vec<_> =
+                merges.map(|(left, right)| (left, right, tokens.join(left, right))).collect();
+            Tokenizer::from_merges(tokens, &merges)
         });
         GPT2.clone()
     }
 
-    pub(crate) fn from_bpe(bpe: Bpe, options: Options, specials: Vec<(String, u32)>, eot: u32) -> Tokenizer {
-        Tokenizer { kind: Kind::Bpe(Arc::new(bpe), options), specials: Arc::new(specials), eot }
+    /// Byte-level BPE as GPT-2 does it, with end-of-text after all other tokens.
+    fn from_merges(mut tokens: Tokens, merges: &[(u32, u32, u32)]) -> Tokenizer {
+        let eot = tokens.push_hidden(END_OF_TEXT.as_bytes());
+        let bpe = Bpe::new(tokens, merges.iter().copied()).expect("all bytes are tokens");
+        Tokenizer::from_bpe(bpe, Options::GPT2, vec![Added::end_of_text(eot)], eot)
+    }
+
+    pub(crate) fn from_bpe(bpe: Bpe, options: Options, added: Vec<Added>, eot: u32) -> Tokenizer {
+        Tokenizer { kind: Kind::Bpe(Arc::new(bpe), options), added: added.into(), eot }
     }
 
     pub(crate) fn from_words(vocabulary: Vocabulary, eot: u32) -> Tokenizer {
-        let specials = Arc::new(vec![(END_OF_TEXT.to_owned(), eot)]);
-        Tokenizer { kind: Kind::Words(Arc::new(vocabulary)), specials, eot }
+        Tokenizer { kind: Kind::Words(Arc::new(vocabulary)), added: [Added::end_of_text(eot)].into(), eot }
     }
 
     /// Reads tokenizer.json, or vocab.json with merges.txt, from a file or a model directory.
@@ -83,7 +97,8 @@ impl Tokenizer {
         files::save(self, dir)
     }
 
-    /// Learns a byte-level BPE of `size` tokens, end-of-text included.
+    /// Learns a byte-level BPE of `size` tokens, end-of-text included; it has fewer when the text has too few
+    /// different pairs.
     pub fn train_bpe(docs: impl IntoIterator<Item = impl AsRef<str>>, size: usize) -> Result<Tokenizer> {
         let mut counts = train::PieceCounts::default();
         docs.into_iter().for_each(|doc| counts.add(doc.as_ref()));
@@ -92,53 +107,50 @@ impl Tokenizer {
 
     /// The same from pieces that were counted before.
     pub fn from_counts(counts: train::PieceCounts, size: usize) -> Result<Tokenizer> {
-        let train::Learnt { mut tokens, merges } = counts.learn(size)?;
-        let eot = tokens.len() as u32;
-        tokens.push(END_OF_TEXT.as_bytes().into());
-        let bpe = Bpe::from_merges(tokens, &merges, |id| id != eot);
-        Ok(Tokenizer::from_bpe(bpe, Options { add_prefix_space: false }, vec![(END_OF_TEXT.into(), eot)], eot))
+        let train::Learnt { tokens, merges } = counts.learn(size)?;
+        Ok(Tokenizer::from_merges(tokens, &merges))
     }
 
     /// A token for each character of the text, and end-of-text.
     pub fn train_chars(docs: impl IntoIterator<Item = impl AsRef<str>>) -> Result<Tokenizer> {
         let vocabulary = words::train_chars(docs)?;
-        let eot = vocabulary.entries().len() as u32 - 1;
+        let eot = vocabulary.tokens().len() as u32 - 1;
         Ok(Tokenizer::from_words(vocabulary, eot))
     }
 
     /// A token for each of the most frequent words; `size` includes `<unk>` and end-of-text.
     pub fn train_words(docs: impl IntoIterator<Item = impl AsRef<str>>, size: usize) -> Result<Tokenizer> {
         let vocabulary = words::train_words(docs, size)?;
-        let eot = vocabulary.entries().len() as u32 - 1;
+        let eot = vocabulary.tokens().len() as u32 - 1;
         Ok(Tokenizer::from_words(vocabulary, eot))
     }
 
-    pub(crate) fn kind_ref(&self) -> &Kind {
+    pub(crate) fn inside(&self) -> &Kind {
         &self.kind
     }
 
-    pub(crate) fn specials(&self) -> &[(String, u32)] {
-        &self.specials
+    pub(crate) fn added(&self) -> &[Added] {
+        &self.added
     }
 
     /// What it is, in words.
     pub fn kind(&self) -> &'static str {
         match &self.kind {
             Kind::Bpe(..) => "byte-level BPE",
-            Kind::Words(v) if v.unit() == Unit::Chars => "characters",
+            Kind::Words(vocabulary) if vocabulary.unit() == Unit::Chars => "characters",
             Kind::Words(_) => "words",
         }
     }
 
     /// Whether every text, whatever its bytes, can be encoded and comes back the same.
     pub fn is_lossless(&self) -> bool {
-        matches!(&self.kind, Kind::Bpe(..))
+        matches!(&self.kind, Kind::Bpe(_, options) if !options.add_prefix_space)
     }
 
-    fn tokens(&self) -> &[Box<[u8]>] {
+    fn tokens(&self) -> &Tokens {
         match &self.kind {
             Kind::Bpe(bpe, _) => bpe.tokens(),
-            Kind::Words(vocabulary) => vocabulary.entries(),
+            Kind::Words(vocabulary) => vocabulary.tokens(),
         }
     }
 
@@ -152,7 +164,18 @@ impl Tokenizer {
         self.eot
     }
 
+    /// The first character, and the byte where it stands, that has no token: for a vocabulary of words, the first
+    /// of a word that becomes `<unk>`. Byte-level BPE has none.
+    pub fn unknown(&self, text: &str) -> Option<(usize, char)> {
+        match &self.kind {
+            Kind::Bpe(..) => None,
+            Kind::Words(vocabulary) => vocabulary.unknown(text),
+        }
+    }
+
     /// The tokens of a text. Names of special tokens are text like any other.
+    ///
+    /// Only a vocabulary of characters can fail here, at a character that it does not have.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
         let mut ids = Vec::with_capacity(text.len() / 3);
         self.encode_into(text, &mut ids)?;
@@ -161,67 +184,87 @@ impl Tokenizer {
 
     /// Appends the tokens of a text.
     pub fn encode_into(&self, text: &str, ids: &mut Vec<u32>) -> Result<()> {
-        match &self.kind {
-            Kind::Words(vocabulary) => return vocabulary.encode(text, ids),
-            Kind::Bpe(bpe, options) => {
-                let mut cache = Cache::default();
-                let prefixed;
-                let text = if options.add_prefix_space && !text.is_empty() && !text.starts_with(' ') {
-                    prefixed = format!(" {text}");
-                    &prefixed
-                } else {
-                    text
-                };
-                for piece in pieces(text, Pattern::Gpt2) {
-                    bpe.encode_piece(piece.as_bytes(), ids, &mut cache);
-                }
-            }
-        }
-        Ok(())
+        self.encode_around(text, true, ids, |added| !added.special)
     }
 
     /// The tokens of a text in which the names of special tokens stand for those tokens.
     pub fn encode_with_special(&self, text: &str) -> Result<Vec<u32>> {
         let mut ids = Vec::new();
-        let mut rest = text;
-        while let Some((at, name, id)) = self.first_special(rest) {
-            self.encode_into(&rest[..at], &mut ids)?;
-            ids.push(id);
-            rest = &rest[at + name.len()..];
-        }
-        self.encode_into(rest, &mut ids)?;
+        self.encode_around(text, true, &mut ids, |_| true)?;
         Ok(ids)
     }
 
-    /// The first special token named in a text, the longest among those at the same place.
-    fn first_special<'a>(&'a self, text: &str) -> Option<(usize, &'a str, u32)> {
-        let found = self.specials.iter().filter_map(|(name, id)| Some((text.find(name.as_str())?, name.as_str(), *id)));
-        found.min_by_key(|&(at, name, _)| (at, std::cmp::Reverse(name.len())))
+    /// Finds the added tokens that are wanted, the first in the text first, the longest of those that start at the
+    /// same place, and encodes what lies between them.
+    fn encode_around(
+        &self,
+        text: &str,
+        is_start: bool,
+        ids: &mut Vec<u32>,
+        wanted: impl Fn(&Added) -> bool,
+    ) -> Result<()> {
+        let wanted = self.added.iter().filter(|added| wanted(added));
+        let mut next: Vec<(usize, &Added)> =
+            wanted.filter_map(|added| Some((text.find(&added.name)?, added))).collect();
+        let mut done = 0;
+        while let Some(&(at, added)) = next.iter().min_by_key(|(at, added)| (*at, Reverse(added.name.len())))
+        {
+            self.encode_text(&text[done..at], is_start || done > 0, ids)
+                .map_err(|error| error.after(done))?;
+            ids.push(added.id);
+            done = at + added.name.len();
+            next.retain_mut(|(at, added)| {
+                let found =
+                    if *at < done { text[done..].find(&added.name).map(|i| done + i) } else { Some(*at) };
+                found.inspect(|&place| *at = place).is_some()
+            });
+        }
+        self.encode_text(&text[done..], is_start || done > 0, ids).map_err(|error| error.after(done))
+    }
+
+    /// Appends the tokens of a text in which no added token is looked for.
+    fn encode_text(&self, text: &str, is_start: bool, ids: &mut Vec<u32>) -> Result<()> {
+        let (bpe, options) = match &self.kind {
+            Kind::Words(vocabulary) => return vocabulary.encode(text, ids),
+            Kind::Bpe(bpe, options) => (bpe, options),
+        };
+        let prefixed;
+        let text = if options.add_prefix_space && is_start && !text.is_empty() && !text.starts_with(' ') {
+            prefixed = format!(" {text}");
+            &prefixed
+        } else {
+            text
+        };
+        let mut cache = Cache::default();
+        for piece in pieces(text, options.pattern) {
+            bpe.encode_piece(piece.as_bytes(), ids, &mut cache);
+        }
+        Ok(())
     }
 
     /// The tokens of any bytes. Stretches of UTF-8 are encoded as text; with byte-level BPE each byte between them
-    /// is a token, else it is refused.
+    /// is a token of its own, and other vocabularies refuse it.
     pub fn encode_bytes(&self, bytes: &[u8]) -> Result<Vec<u32>> {
         let mut ids = Vec::with_capacity(bytes.len() / 3);
-        let mut offset = 0;
+        let mut done = 0;
         for chunk in bytes.utf8_chunks() {
-            self.encode_into(chunk.valid(), &mut ids)?;
-            offset += chunk.valid().len();
-            match &self.kind {
-                Kind::Bpe(bpe, _) => ids.extend(chunk.invalid().iter().map(|&byte| bpe.byte(byte))),
-                Kind::Words(_) if chunk.invalid().is_empty() => {}
-                Kind::Words(_) => {
-                    return Err(TokenizerError::UnknownChar { char: char::REPLACEMENT_CHARACTER, offset });
+            self.encode_around(chunk.valid(), done == 0, &mut ids, |added| !added.special)
+                .map_err(|error| error.after(done))?;
+            done += chunk.valid().len();
+            for &byte in chunk.invalid() {
+                match &self.kind {
+                    Kind::Bpe(bpe, _) => ids.push(bpe.byte(byte)),
+                    Kind::Words(_) => return Err(TokenizerError::NotUtf8 { byte, offset: done }),
                 }
+                done += 1;
             }
-            offset += chunk.invalid().len();
         }
         Ok(ids)
     }
 
     /// The bytes of one token.
     pub fn token_bytes(&self, id: u32) -> Option<&[u8]> {
-        self.tokens().get(id as usize).map(|token| &**token)
+        self.tokens().get(id)
     }
 
     /// The bytes that these tokens stand for; special tokens give their names.
@@ -230,7 +273,7 @@ impl Tokenizer {
         let mut bytes = Vec::with_capacity(4 * ids.len());
         for (position, &id) in ids.iter().enumerate() {
             let size = tokens.len();
-            let token = tokens.get(id as usize).ok_or(TokenizerError::IdOutOfRange { id, position, size })?;
+            let token = tokens.get(id).ok_or(TokenizerError::IdOutOfRange { id, position, size })?;
             bytes.extend_from_slice(token);
         }
         Ok(bytes)
@@ -243,17 +286,6 @@ impl Tokenizer {
 
     /// Counts what a text costs.
     pub fn stats(&self, text: &str) -> Result<Stats> {
-        let ids = self.encode(text)?;
-        let chars = text.chars().count();
-        let ratio = |a: usize, b: usize| if b == 0 { 0.0 } else { a as f64 / b as f64 };
-        Ok(Stats {
-            bytes: text.len(),
-            chars,
-            chinese_chars: text.chars().filter(|&char| is_han(char)).count(),
-            tokens: ids.len(),
-            distinct_tokens: ids.iter().collect::<std::collections::HashSet<_>>().len(),
-            bytes_per_token: ratio(text.len(), ids.len()),
-            tokens_per_char: ratio(ids.len(), chars),
-        })
+        Stats::new(self, text)
     }
 }

@@ -10,32 +10,51 @@ use std::collections::BinaryHeap;
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::split::{Pattern, pieces};
+use crate::tokens::Tokens;
 use crate::{Result, TokenizerError};
 
 /// The bytes, and end-of-text.
 const LEAST: usize = 257;
 
-/// Counts pieces of text, document by document.
-#[derive(Default, Debug)]
+/// Counts pieces of text, document by document: memory grows with the different pieces, not with the text.
+#[derive(Debug)]
 pub struct PieceCounts {
+    pattern: Pattern,
     counts: FxHashMap<Box<str>, u64>,
 }
 
 type Pair = (u32, u32);
 
-/// A vocabulary that was learnt: the bytes of each token, and the merges in order.
+/// A vocabulary that was learnt: its tokens, and the merges in order.
 #[derive(Debug)]
 pub struct Learnt {
-    /// Bytes of each token but end-of-text.
-    pub tokens: Vec<Box<[u8]>>,
+    /// Every token but end-of-text.
+    pub tokens: Tokens,
     /// Left, right, merged.
     pub merges: Vec<(u32, u32, u32)>,
 }
 
+impl Default for PieceCounts {
+    /// For GPT-2's pattern.
+    fn default() -> PieceCounts {
+        PieceCounts::new(Pattern::Gpt2)
+    }
+}
+
 impl PieceCounts {
+    /// No pieces yet, which will be cut by `pattern`.
+    pub fn new(pattern: Pattern) -> PieceCounts {
+        PieceCounts { pattern, counts: FxHashMap::default() }
+    }
+
+    /// The different pieces and how often each occurs, in no order.
+    pub fn into_vec(self) -> Vec<(Box<str>, u64)> {
+        self.counts.into_iter().collect()
+    }
+
     /// Counts one document's pieces.
     pub fn add(&mut self, doc: &str) {
-        for piece in pieces(doc, Pattern::Gpt2) {
+        for piece in pieces(doc, self.pattern) {
             match self.counts.get_mut(piece) {
                 Some(count) => *count += 1,
                 None => _ = self.counts.insert(piece.into(), 1),
@@ -52,18 +71,17 @@ impl PieceCounts {
         if self.counts.is_empty() {
             return Err(TokenizerError::NoText);
         }
-        let bytes = bytes_in_gpt2_order();
-        let mut id_of = [0u32; 256];
-        bytes.iter().zip(0..).for_each(|(&byte, id)| id_of[byte as usize] = id);
-        let mut tokens: Vec<Box<[u8]>> = bytes.iter().map(|&byte| vec![byte].into()).collect();
-        let mut pieces: Vec<(Box<str>, u64)> = self.counts.into_iter().filter(|(piece, _)| piece.len() > 1).collect();
+        let mut tokens = Tokens::with_capacity(size.min(1 << 20));
+        let mut id_of = [0; 256];
+        bytes_in_gpt2_order().for_each(|byte| id_of[byte as usize] = tokens.push(&[byte]));
+        let mut pieces: Vec<(Box<str>, u64)> =
+            self.counts.into_iter().filter(|(piece, _)| piece.len() > 1).collect();
         pieces.sort_unstable_by(|a, b| a.0.cmp(&b.0)); // so that nothing depends on the hash map's order
         let mut learner = Learner::new(&pieces, &id_of);
-        let mut merges = Vec::with_capacity(size - LEAST);
+        let mut merges = Vec::new();
         while tokens.len() + 1 < size {
             let Some((left, right)) = learner.best() else { break };
-            let merged = tokens.len() as u32;
-            tokens.push([&*tokens[left as usize], &*tokens[right as usize]].concat().into());
+            let merged = tokens.join(left, right);
             merges.push((left, right, merged));
             learner.merge((left, right), merged);
         }
@@ -71,10 +89,14 @@ impl PieceCounts {
     }
 }
 
-/// The order in which GPT-2 numbers the bytes: printable characters first.
-pub fn bytes_in_gpt2_order() -> Vec<u8> {
-    let printable = |byte: &u8| matches!(byte, 33..=126 | 161..=172 | 174..=255);
-    (0..=255).filter(printable).chain((0..=255).filter(|byte| !printable(byte))).collect()
+/// The order in which GPT-2 numbers the bytes: those that are printable characters of Latin-1 first.
+pub fn bytes_in_gpt2_order() -> impl Iterator<Item = u8> {
+    (0..=255).filter(is_printable).chain((0..=255).filter(|byte| !is_printable(byte)))
+}
+
+/// Whether GPT-2's files write this byte as the character of Latin-1 that it is.
+pub(crate) fn is_printable(byte: &u8) -> bool {
+    matches!(byte, 33..=126 | 161..=172 | 174..=255)
 }
 
 /// All distinct pieces as tokens, and where each pair occurs.
@@ -196,15 +218,20 @@ mod tests {
 
     /// The rule of the file's head, by brute force.
     fn slow(text: &str, size: usize) -> Vec<(u32, u32, u32)> {
-        let order = bytes_in_gpt2_order();
+        let order: Vec<u8> = bytes_in_gpt2_order().collect();
         let id = |byte: u8| order.iter().position(|&b| b == byte).unwrap() as u32;
         let mut words: Vec<Vec<u32>> =
             pieces(text, Pattern::Gpt2).map(|piece| piece.bytes().map(id).collect()).collect();
         let mut merges = Vec::new();
         while 256 + merges.len() + 1 < size {
             let mut counts: std::collections::BTreeMap<Pair, i64> = Default::default();
-            words.iter().flat_map(|w| w.windows(2)).for_each(|p| *counts.entry((p[0], p[1])).or_default() += 1);
-            let Some((&pair, _)) = counts.iter().max_by_key(|&(&pair, &count)| (count, Reverse(pair))) else { break };
+            words
+                .iter()
+                .flat_map(|w| w.windows(2))
+                .for_each(|p| *counts.entry((p[0], p[1])).or_default() += 1);
+            let Some((&pair, _)) = counts.iter().max_by_key(|&(&pair, &count)| (count, Reverse(pair))) else {
+                break;
+            };
             let merged = 256 + merges.len() as u32;
             for word in &mut words {
                 let mut i = 0;
@@ -222,10 +249,20 @@ mod tests {
 
     #[test]
     fn agrees_with_brute_force() {
-        let text = "the cat sat on the mat, the cat ate; a cot, a tot, 世界世界和平世界 aaaa aaaaa baaa the then";
+        let text =
+            "the cat sat on the mat, the cat ate; a cot, a tot, 世界世界和平世界 aaaa aaaaa baaa the then";
         for size in [257, 260, 275, 300, 1000] {
             assert_eq!(learn(text, size).merges, slow(text, size), "size {size}");
         }
+    }
+
+    #[test]
+    fn bytes_are_numbered_as_gpt2_numbers_them() {
+        let order: Vec<u8> = bytes_in_gpt2_order().collect();
+        assert_eq!(
+            (order.len(), order[0], order[93], order[94], order[188], order[255]),
+            (256, b'!', b'~', 161, 0, 173)
+        );
     }
 
     #[test]

@@ -3,9 +3,9 @@
 //! They are what a first lesson uses. Unlike bytes they do not cover every text: a character vocabulary refuses
 //! what it has never seen, a word vocabulary writes `<unk>`.
 
-use rustc_hash::FxHashMap;
-
 use crate::split::{Pattern, pieces};
+use crate::tokens::Tokens;
+use crate::train::PieceCounts;
 use crate::{END_OF_TEXT, Result, TokenizerError};
 
 /// What stands for a word outside the vocabulary.
@@ -24,19 +24,17 @@ pub enum Unit {
 #[derive(Clone, Debug)]
 pub struct Vocabulary {
     unit: Unit,
-    entries: Vec<Box<[u8]>>,
-    ids: FxHashMap<Box<str>, u32>,
+    tokens: Tokens,
     unknown: Option<u32>,
 }
 
 impl Vocabulary {
     /// From entries in order of id, end-of-text among them.
-    pub(crate) fn new(unit: Unit, entries: Vec<String>) -> Vocabulary {
-        let ids: FxHashMap<Box<str>, u32> =
-            entries.iter().zip(0..).map(|(entry, id)| (entry.as_str().into(), id)).collect();
-        let unknown = ids.get(UNKNOWN).copied().filter(|_| unit == Unit::Words);
-        let entries = entries.into_iter().map(|entry| entry.into_bytes().into()).collect();
-        Vocabulary { unit, entries, ids, unknown }
+    pub(crate) fn new<T: AsRef<str>>(unit: Unit, entries: impl IntoIterator<Item = T>) -> Vocabulary {
+        let mut tokens = Tokens::default();
+        entries.into_iter().for_each(|entry| _ = tokens.push(entry.as_ref().as_bytes()));
+        let unknown = tokens.find(UNKNOWN.as_bytes());
+        Vocabulary { unit, tokens, unknown }
     }
 
     /// Characters or words.
@@ -45,28 +43,34 @@ impl Vocabulary {
     }
 
     /// The text of each token.
-    pub fn entries(&self) -> &[Box<[u8]>] {
-        &self.entries
+    pub fn tokens(&self) -> &Tokens {
+        &self.tokens
     }
 
-    /// Appends the tokens of a text.
+    /// Each entry that the text is cut into, where it starts, and its token if it has one.
+    fn entries<'a>(&'a self, text: &'a str) -> impl Iterator<Item = (usize, &'a str, Option<u32>)> {
+        let pattern = match self.unit {
+            Unit::Chars => Pattern::Characters,
+            Unit::Words => Pattern::Words,
+        };
+        pieces(text, pattern).scan(0, |at, entry| {
+            let start = *at;
+            *at += entry.len();
+            Some((start, entry, self.tokens.find(entry.as_bytes())))
+        })
+    }
+
+    /// The first character of the first entry that has no token, and where it stands.
+    pub(crate) fn unknown(&self, text: &str) -> Option<(usize, char)> {
+        let (offset, entry, _) = self.entries(text).find(|(_, _, id)| id.is_none())?;
+        Some((offset, entry.chars().next()?))
+    }
+
+    /// Appends the tokens of a text; what has none becomes `<unk>`, or an error where there is no `<unk>`.
     pub(crate) fn encode(&self, text: &str, ids: &mut Vec<u32>) -> Result<()> {
-        match self.unit {
-            Unit::Chars => {
-                let mut buffer = [0; 4];
-                for (offset, char) in text.char_indices() {
-                    let id = self.ids.get(&*char.encode_utf8(&mut buffer));
-                    ids.push(*id.ok_or(TokenizerError::UnknownChar { char, offset })?);
-                }
-            }
-            Unit::Words => {
-                // Only a vocabulary that someone changed by hand has no <unk>; then its first token stands in.
-                let unknown = self.unknown.unwrap_or(0);
-                ids.extend(pieces(text, Pattern::Words).map(|piece| match piece {
-                    END_OF_TEXT | UNKNOWN => unknown,
-                    piece => self.ids.get(piece).copied().unwrap_or(unknown),
-                }));
-            }
+        for (offset, entry, id) in self.entries(text) {
+            let char = entry.chars().next().unwrap_or_default();
+            ids.push(id.or(self.unknown).ok_or(TokenizerError::UnknownChar { char, offset })?);
         }
         Ok(())
     }
@@ -80,7 +84,7 @@ pub fn train_chars(docs: impl IntoIterator<Item = impl AsRef<str>>) -> Result<Vo
         return Err(TokenizerError::NoText);
     }
     let entries = chars.into_iter().map(String::from).chain([END_OF_TEXT.to_owned()]);
-    Ok(Vocabulary::new(Unit::Chars, entries.collect()))
+    Ok(Vocabulary::new(Unit::Chars, entries))
 }
 
 /// `<unk>`, the most frequent words (ties in alphabetical order), and end-of-text: `size` tokens in all, or fewer
@@ -91,21 +95,51 @@ pub fn train_words(docs: impl IntoIterator<Item = impl AsRef<str>>, size: usize)
         let reason = "it holds <unk>, end-of-text and a word";
         return Err(TokenizerError::TooSmall { asked: size, least: LEAST, reason });
     }
-    let mut counts: FxHashMap<Box<str>, u64> = FxHashMap::default();
-    for doc in docs {
-        for piece in pieces(doc.as_ref(), Pattern::Words) {
-            match counts.get_mut(piece) {
-                Some(count) => *count += 1,
-                None => _ = counts.insert(piece.into(), 1),
-            }
-        }
-    }
-    if counts.is_empty() {
+    let mut counts = PieceCounts::new(Pattern::Words);
+    docs.into_iter().for_each(|doc| counts.add(doc.as_ref()));
+    let mut words = counts.into_vec();
+    if words.is_empty() {
         return Err(TokenizerError::NoText);
     }
-    let mut words: Vec<(Box<str>, u64)> = counts.into_iter().collect();
     words.sort_unstable_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
-    let words = words.into_iter().map(|(word, _)| word.into_string()).take(size - 2);
-    let entries = [UNKNOWN.to_owned()].into_iter().chain(words).chain([END_OF_TEXT.to_owned()]);
-    Ok(Vocabulary::new(Unit::Words, entries.collect()))
+    let words = words.iter().map(|(word, _)| &**word).take(size - 2);
+    Ok(Vocabulary::new(Unit::Words, [UNKNOWN].into_iter().chain(words).chain([END_OF_TEXT])))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn encode(vocabulary: &Vocabulary, text: &str) -> Result<Vec<u32>> {
+        let mut ids = Vec::new();
+        vocabulary.encode(text, &mut ids).map(|()| ids)
+    }
+
+    #[test]
+    fn characters_in_order_of_code_points() {
+        let vocabulary = train_chars(["ba\n", "世b"]).unwrap();
+        let tokens: Vec<_> = vocabulary.tokens().iter().map(String::from_utf8_lossy).collect();
+        assert_eq!(tokens, ["\n", "a", "b", "世", END_OF_TEXT]);
+        assert_eq!(encode(&vocabulary, "a世b").unwrap(), [1, 3, 2]);
+        assert_eq!(vocabulary.unknown("a世c"), Some((4, 'c')));
+        assert_eq!(vocabulary.unknown("a世b"), None);
+        let error = encode(&vocabulary, "a世c").unwrap_err();
+        assert!(matches!(error, TokenizerError::UnknownChar { char: 'c', offset: 4 }), "{error}");
+        assert!(matches!(train_chars([""; 2]), Err(TokenizerError::NoText)));
+    }
+
+    #[test]
+    fn most_frequent_words_first() {
+        let docs = ["the cat and the dog and the bird", "世界 and 世"];
+        let vocabulary = train_words(docs, 7).unwrap();
+        let tokens: Vec<_> = vocabulary.tokens().iter().map(String::from_utf8_lossy).collect();
+        // " and" occurs 3 times, " the" and "世" twice; of those that occur once, the first by bytes.
+        assert_eq!(tokens, [UNKNOWN, " and", " the", "世", " ", " bird", END_OF_TEXT]);
+        assert_eq!(encode(&vocabulary, " the bird 世x").unwrap(), [2, 5, 4, 3, 0]);
+        assert_eq!(vocabulary.unknown(" the 世x"), Some((8, 'x')));
+        assert_eq!(encode(&vocabulary, "<|endoftext|>").unwrap(), [0, 0, 0]);
+        assert_eq!(train_words(docs, 100).unwrap().tokens().len(), 2 + 9);
+        assert!(matches!(train_words(docs, 2), Err(TokenizerError::TooSmall { asked: 2, least: 3, .. })));
+        assert!(matches!(train_words(["", ""], 9), Err(TokenizerError::NoText)));
+    }
 }

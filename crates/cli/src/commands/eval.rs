@@ -1,12 +1,11 @@
 //! `gpt2 eval`: measures a model on a text.
 
-use std::io::{BufWriter, Write};
+use std::io::BufWriter;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
 use data::Tokens;
-use eval::{Options, TokenScore};
-use serde_json::json;
+use eval::{Options, PerToken, TokenScore};
 
 use crate::input;
 
@@ -35,7 +34,7 @@ pub struct Args {
     /// Windows computed at once; does not change the result
     #[arg(long, value_name = "N", default_value_t = 8)]
     batch: usize,
-    /// Write position, id, text, log-probability and whether it was the first choice, for each token, as JSON lines
+    /// Write position, id, text, log-probability and whether it was the first choice of each token, tab-separated
     #[arg(long, value_name = "FILE")]
     per_token: Option<PathBuf>,
     /// Print JSON
@@ -54,25 +53,22 @@ pub fn run(args: Args) -> Result<()> {
     })?;
     ids.pop(); // the end of the last document
     let options = Options { batch: args.batch, time: args.n_ctx, stride: args.stride };
-    let mut file = match &args.per_token {
+    let mut table = match &args.per_token {
         None => None,
         Some(path) => {
             let file = std::fs::File::create(path).with_context(|| format!("cannot write {}", path.display()))?;
-            Some(BufWriter::new(file))
+            Some(PerToken::new(&tokenizer, BufWriter::new(file)))
         }
     };
-    let mut failed = Ok(());
     let mut on_token = |token: TokenScore| {
-        if let (Some(file), Ok(())) = (&mut file, &failed) {
-            let text = tokenizer.decode(&[token.id]).unwrap_or_default();
-            let line = json!({
-                "position": token.position, "id": token.id, "text": text, "logprob": -token.loss, "correct": token.correct,
-            });
-            failed = writeln!(file, "{line}");
+        if let Some(table) = &mut table {
+            table.add(token);
         }
     };
     let report = eval::evaluate(&model, &tokenizer, &Tokens::new(ids), options, &mut on_token)?;
-    failed.and_then(|()| file.map_or(Ok(()), |mut file| file.flush())).context("cannot write --per-token")?;
+    if let Some(table) = table {
+        table.finish().context("cannot write --per-token")?;
+    }
     if args.json {
         return super::print_json(&report);
     }

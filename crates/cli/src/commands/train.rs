@@ -122,14 +122,7 @@ fn announce(settings: &Settings, corpus: &Corpus, model: &Gpt2Config, config: &T
         grouped(config.max_steps),
         grouped(per_step as u64)
     );
-    if let Some(free) = plan::free_memory() {
-        ensure!(
-            cost.bytes as u64 <= free,
-            "this run needs about {:.2} GB of memory, but {:.2} GB are free; use a smaller --batch, --n-ctx or model",
-            cost.bytes as f64 / 1e9,
-            free as f64 / 1e9
-        );
-    }
+    plan::ensure_fits(cost.bytes as u64)?;
     Ok(())
 }
 

@@ -95,14 +95,6 @@ pub(super) struct Grammar {
     pub quotes: (&'static str, &'static str),
 }
 
-/// A story, and the choices that decide to which split it belongs.
-pub(super) struct Story {
-    pub hero: &'static str,
-    pub goal: usize,
-    pub place: usize,
-    pub text: String,
-}
-
 /// Splits a template at its slots and choices. Unbalanced brackets are a mistake in our tables.
 pub(super) fn parse(template: &str) -> Vec<Part<'_>> {
     let mut parts = Vec::new();
@@ -151,12 +143,16 @@ fn alternatives(inside: &str) -> (Vec<&str>, usize) {
 }
 
 /// Random choices: the n-th one is a hash of the seed and n.
-struct Draw {
+pub(super) struct Draw {
     seed: u64,
     n: u64,
 }
 
 impl Draw {
+    pub fn new(seed: u64) -> Draw {
+        Draw { seed, n: 0 }
+    }
+
     fn below(&mut self, n: usize) -> usize {
         self.n += 1;
         (mix(self.seed, self.n, 0) % n as u64) as usize
@@ -205,36 +201,45 @@ impl Writer<'_> {
 }
 
 /// Which split tells stories of this hero, goal and place: one triple in twelve is kept for validation.
-pub(super) fn split_of(hero: usize, goal: usize, place: usize) -> Split {
+fn split_of(hero: usize, goal: usize, place: usize) -> Split {
     let triple = (hero << 16 | goal << 8 | place) as u64;
     if mix(0x5EED, triple, 0).is_multiple_of(12) { Split::Val } else { Split::Train }
 }
 
 impl Grammar {
     /// Tells the story of this seed.
-    pub fn tell(&self, split: Split, seed: u64) -> Story {
-        let mut draw = Draw { seed, n: 0 };
-        let n_heroes = self.casts.iter().map(|cast| cast.names.len()).sum();
-        let (hero, goal, place) = loop {
-            let triple = (draw.below(n_heroes), draw.below(self.goals.len()), draw.below(self.places.len()));
-            if split_of(triple.0, triple.1, triple.2) == split {
-                break triple;
-            }
-        };
-        let friend = (hero + 1 + draw.below(n_heroes - 1)) % n_heroes;
+    pub fn tell(&self, split: Split, seed: u64) -> String {
+        let mut draw = Draw::new(seed);
+        let (hero, goal, place) = self.triple(split, &mut draw);
+        let friend = (hero + 1 + draw.below(self.n_heroes() - 1)) % self.n_heroes();
         let mut values = self.scene(goal, place, &mut draw);
         values.extend(self.people(hero, friend, &mut draw));
         let plan = draw.pick(self.plans);
         let mut writer = Writer { grammar: self, draw, values, text: String::new() };
         writer.write(plan);
-        let text = writer.text.replace('“', self.quotes.0).replace('”', self.quotes.1);
-        Story { hero: self.hero(hero).0, goal, place, text }
+        writer.text.replace('“', self.quotes.0).replace('”', self.quotes.1)
+    }
+
+    /// The first choices of a story, which decide its split: hero, goal and place by number.
+    pub fn triple(&self, split: Split, draw: &mut Draw) -> (usize, usize, usize) {
+        loop {
+            let hero = draw.below(self.n_heroes());
+            let (goal, place) = (draw.below(self.goals.len()), draw.below(self.places.len()));
+            if split_of(hero, goal, place) == split {
+                return (hero, goal, place);
+            }
+        }
+    }
+
+    /// How many characters can be heroes, or their friends.
+    pub fn n_heroes(&self) -> usize {
+        self.casts.iter().map(|cast| cast.names.len()).sum()
     }
 
     /// The name and cast of a hero by number.
     pub fn hero(&self, number: usize) -> (&'static str, &'static Cast) {
-        let heroes = self.casts.iter().flat_map(|cast| cast.names.iter().map(move |&name| (name, cast)));
-        heroes.into_iter().nth(number).expect("a hero's number is below the number of heroes")
+        let mut heroes = self.casts.iter().flat_map(|cast| cast.names.iter().map(move |&name| (name, cast)));
+        heroes.nth(number).expect("a hero's number is below the number of heroes")
     }
 
     /// All names that occur in stories.

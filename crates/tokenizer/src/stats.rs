@@ -1,0 +1,78 @@
+//! What a text costs in a vocabulary.
+
+use std::collections::HashSet;
+
+use crate::split::is_han;
+use crate::{Result, Tokenizer};
+
+/// How a text and a vocabulary meet.
+#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
+pub struct Stats {
+    /// Bytes of text.
+    pub bytes: usize,
+    /// Characters.
+    pub chars: usize,
+    /// Tokens.
+    pub tokens: usize,
+    /// Different tokens.
+    pub distinct_tokens: usize,
+    /// Bytes a token stands for, on average.
+    pub bytes_per_token: f64,
+    /// Tokens a character costs, on average.
+    pub tokens_per_char: f64,
+    /// Chinese characters.
+    pub chinese_chars: usize,
+    /// Tokens a Chinese character costs, on average: its stretches of text are encoded by themselves.
+    pub tokens_per_chinese_char: f64,
+}
+
+impl Stats {
+    pub(crate) fn new(tokenizer: &Tokenizer, text: &str) -> Result<Stats> {
+        let ids = tokenizer.encode(text)?;
+        let chars = text.chars().count();
+        let mut chinese_chars = 0;
+        let mut chinese_ids = Vec::new();
+        for stretch in text.split(|char| !is_han(char)).filter(|stretch| !stretch.is_empty()) {
+            chinese_chars += stretch.chars().count();
+            tokenizer.encode_into(stretch, &mut chinese_ids)?;
+        }
+        Ok(Stats {
+            bytes: text.len(),
+            chars,
+            tokens: ids.len(),
+            distinct_tokens: ids.iter().collect::<HashSet<_>>().len(),
+            bytes_per_token: ratio(text.len(), ids.len()),
+            tokens_per_char: ratio(ids.len(), chars),
+            chinese_chars,
+            tokens_per_chinese_char: ratio(chinese_ids.len(), chinese_chars),
+        })
+    }
+}
+
+/// `a / b`, and 0 where there is nothing to share among.
+fn ratio(a: usize, b: usize) -> f64 {
+    if b == 0 { 0.0 } else { a as f64 / b as f64 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn chinese_costs_more_than_english() {
+        let gpt2 = Tokenizer::gpt2();
+        let stats = gpt2.stats("Hello world, 你好世界").unwrap();
+        assert_eq!((stats.bytes, stats.chars, stats.chinese_chars), (25, 17, 4));
+        // "Hello", " world", "," and " " with the first byte of what follows; then bytes of characters.
+        assert_eq!((stats.tokens, stats.distinct_tokens), (0, 0));
+        assert_eq!(stats.tokens_per_chinese_char, 0.0);
+        assert!((stats.bytes_per_token - 25.0 / stats.tokens as f64).abs() < 1e-12);
+        assert_eq!(gpt2.stats("a a a").unwrap().distinct_tokens, 2);
+    }
+
+    #[test]
+    fn an_empty_text_has_no_averages() {
+        let stats = Tokenizer::gpt2().stats("").unwrap();
+        assert_eq!((stats.tokens, stats.bytes_per_token, stats.tokens_per_char), (0, 0.0, 0.0));
+    }
+}
