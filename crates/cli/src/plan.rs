@@ -212,6 +212,7 @@ pub fn train_config(settings: &mut Settings, n_embd: usize, batcher: &Batcher) -
         seed: settings.seed.unwrap_or(0),
         eval_interval,
         eval_tokens: EVAL_TOKENS,
+        documents: settings.sequences.as_deref() == Some("documents"),
         save_interval: *settings.save_interval.get_or_insert(eval_interval),
     };
     config.validate()?;

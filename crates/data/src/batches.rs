@@ -13,9 +13,9 @@ use crate::{DataError, Result, Tokens, mix};
 pub enum Mode {
     /// A full window of the stream of all documents.
     Stream,
-    /// One document, which ends with this token; longer ones are cut, shorter ones padded.
+    /// One document between two of this token; longer ones are cut, shorter ones padded.
     Documents {
-        /// The token after each document.
+        /// The token before and after each document.
         eot: u32,
     },
 }
@@ -60,8 +60,8 @@ struct Sequences {
     tokens: Tokens,
     /// Sequences in an epoch.
     n: u64,
-    /// Start and length of each document's sequences; empty for windows of a stream.
-    documents: Vec<(usize, usize)>,
+    /// The documents' windows; empty for windows of a stream.
+    documents: Vec<Window>,
 }
 
 impl Batcher {
@@ -143,18 +143,19 @@ impl Batcher {
         let (epoch, index) = (used / sequences.n, used % sequences.n);
         let key = mix(self.seed, source as u64, epoch);
         let index = permute(index, sequences.n, key);
-        let range = match self.mode {
+        match self.mode {
             Mode::Stream => {
                 let slack = sequences.tokens.len() - 1 - sequences.n as usize * self.time;
                 let start = (mix(key, 1, 2) % (slack as u64 + 1)) as usize + index as usize * self.time;
-                start..start + self.time + 1
+                sequences.tokens.read(start..start + self.time + 1)
             }
-            Mode::Documents { .. } => {
-                let (start, len) = sequences.documents[index as usize];
-                start..start + len
+            Mode::Documents { eot } => {
+                let Window { start, end, .. } = sequences.documents[index as usize];
+                // The first document has no end of another before it.
+                let (lead, from) = if start == FIRST { (Some(eot), 0) } else { (None, start) };
+                Ok(lead.into_iter().chain(sequences.tokens.read(from..end + 1)?).collect())
             }
-        };
-        sequences.tokens.read(range)
+        }
     }
 
     /// The source that has had least of its share.
@@ -179,7 +180,7 @@ impl Sequences {
                 Ok(Sequences { tokens, n, documents: Vec::new() })
             }
             Mode::Documents { eot } => {
-                let documents = documents(&tokens, time, eot)?;
+                let documents = documents(&tokens.to_vec()?, time, eot);
                 if documents.is_empty() {
                     return Err(too_short(2));
                 }
@@ -189,24 +190,26 @@ impl Sequences {
     }
 }
 
-/// Start and length of each sequence, its last target included: documents, cut to at most `time` + 1 tokens.
-fn documents(tokens: &Tokens, time: usize, eot: u32) -> Result<Vec<(usize, usize)>> {
-    let ids = tokens.to_vec()?;
+/// The start of the window of a stream's first document: the end-of-text before it is not in the stream.
+pub const FIRST: usize = usize::MAX;
+
+/// The windows of a stream's documents, each of at most `time` tokens. A document's first window starts at the
+/// end-of-text before it ([`FIRST`] for the stream's first document), its last one has its own end as last target.
+pub fn documents(ids: &[u32], time: usize, eot: u32) -> Vec<Window> {
     let mut found = Vec::new();
-    let mut start = 0;
+    let mut first = 0; // of the document
     for document in ids.split_inclusive(|&id| id == eot) {
-        let end = start + document.len();
-        while end - start > 1 {
-            let len = (end - start).min(time + 1);
-            found.push((start, len));
-            start += len - 1; // the last target is seen next
-            if len < time + 1 || start + 1 == end {
-                break;
-            }
+        let last = first + document.len() - 1; // its end, or the stream's
+        let mut start = first.wrapping_sub(1);
+        // One more than a position, since the first window may start before position 0.
+        while document.len() > 1 && start.wrapping_add(1) < last + 1 {
+            let end = start.wrapping_add(time).min(last);
+            found.push(Window { start, end, score_from: start });
+            start = end;
         }
-        start = end;
+        first = last + 1;
     }
-    Ok(found)
+    found
 }
 
 /// Rows of tokens side by side; each row's last token is only a target.
@@ -351,10 +354,10 @@ mod tests {
             .collect();
         rows.sort();
         let want: [(&[u32], &[u32]); 4] = [
-            (&[1, 2, 3], &[2, 3, eot]),
-            (&[4], &[eot]),
-            (&[5, 6, 7, 8], &[6, 7, 8, 9]),
-            (&[9, 10], &[10, eot]),
+            (&[8, 9, 10], &[9, 10, eot]),
+            (&[eot, 1, 2, 3], &[1, 2, 3, eot]),
+            (&[eot, 4], &[4, eot]),
+            (&[eot, 5, 6, 7], &[5, 6, 7, 8]),
         ];
         assert_eq!(rows, want.map(|(ids, targets)| (ids.to_vec(), targets.to_vec())));
     }

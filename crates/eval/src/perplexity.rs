@@ -13,7 +13,7 @@
 
 use std::f64::consts::LN_2;
 
-use data::batches::{Window, windows};
+use data::batches::{Window, documents, windows};
 use data::{DataError, Tokens};
 use models::{Batch, Gpt2, ModelError};
 use serde::Serialize;
@@ -31,11 +31,13 @@ pub struct Options {
     pub time: Option<usize>,
     /// Distance of windows; their length where `None`.
     pub stride: Option<usize>,
+    /// Each document by itself, after an end-of-text, instead of windows of the whole stream.
+    pub documents: bool,
 }
 
 impl Default for Options {
     fn default() -> Options {
-        Options { batch: 8, time: None, stride: None }
+        Options { batch: 8, time: None, stride: None, documents: false }
     }
 }
 
@@ -150,11 +152,20 @@ pub fn evaluate(
     on_token: &mut dyn FnMut(TokenScore),
 ) -> Result<Report, EvalError> {
     let (time, stride) = check(model, tokenizer, tokens, options)?;
-    let all: Vec<Window> = windows(tokens.len(), time, stride).collect();
+    let eot = tokenizer.eot();
+    let led; // what is scored, with an end-of-text before it where documents count by themselves
+    let (tokens, lead, all): (_, _, Vec<Window>) = if options.documents {
+        let ids: Vec<u32> = [eot].into_iter().chain(tokens.to_vec()?).collect();
+        let all = documents(&ids, time, eot);
+        led = Tokens::new(ids);
+        (&led, 1, all)
+    } else {
+        (tokens, 0, windows(tokens.len(), time, stride).collect())
+    };
     let mut measures = Measures::default();
     for group in all.chunk_by(|a, b| a.end - a.start == b.end - b.start) {
         for group in group.chunks(options.batch) {
-            for (window, scores) in group.iter().zip(score(model, tokenizer, tokens, group)?) {
+            for (window, scores) in group.iter().zip(score(model, tokenizer, tokens, group, lead)?) {
                 let scored = &scores[window.score_from - window.start..];
                 if let Some(bad) = scored.iter().find(|token| !token.loss.is_finite()) {
                     return Err(EvalError::NotFinite { position: bad.position, loss: bad.loss });
@@ -192,12 +203,13 @@ fn check(
     Ok((time, stride))
 }
 
-/// Every prediction of some windows of equal length.
+/// Every prediction of some windows of equal length; positions are counted from token `lead` on.
 fn score(
     model: &Gpt2,
     tokenizer: &Tokenizer,
     tokens: &Tokens,
     group: &[Window],
+    lead: usize,
 ) -> Result<Vec<Vec<TokenScore>>, EvalError> {
     let len = group[0].end - group[0].start;
     let vocab_size = tokenizer.vocab_size();
@@ -205,7 +217,7 @@ fn score(
     for window in group {
         let seen = tokens.read(window.start..window.end + 1)?;
         if let Some(at) = seen.iter().position(|&id| id as usize >= vocab_size) {
-            return Err(EvalError::TokenOutOfRange { id: seen[at], position: window.start + at, vocab_size });
+            return Err(EvalError::TokenOutOfRange { id: seen[at], position: (window.start + at).saturating_sub(lead), vocab_size });
         }
         ids.extend_from_slice(&seen[..len]);
         targets.extend_from_slice(&seen[1..]);
@@ -215,7 +227,7 @@ fn score(
     let scores = model.scores(&batch)?;
     let token = |row: usize, t: usize| {
         let i = row * len + t;
-        let position = group[row].start + t + 1;
+        let position = group[row].start + t + 1 - lead;
         TokenScore { position, id: targets[i], loss: scores.loss[i], correct: scores.correct[i] }
     };
     Ok((0..group.len()).map(|row| (0..len).map(|t| token(row, t)).collect()).collect())

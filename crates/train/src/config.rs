@@ -32,6 +32,8 @@ pub struct TrainConfig {
     pub eval_interval: u64,
     /// Tokens of the validation data used between steps; the end uses all.
     pub eval_tokens: usize,
+    /// Whether sequences are documents: then validation scores each by itself, too.
+    pub documents: bool,
     /// Steps between saves of the state; 0 saves at the end only.
     pub save_interval: u64,
 }

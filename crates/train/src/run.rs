@@ -291,7 +291,7 @@ impl Run {
     fn validate(&mut self, metrics: &mut Metrics, observer: &mut dyn Observer) -> Result<()> {
         let Some(val) = &self.val else { return Ok(()) };
         let part = val.slice(0..val.len().min(self.config.eval_tokens.max(2)));
-        let report = eval::evaluate(&self.model, &self.tokenizer, &part, Default::default(), &mut |_| {})?;
+        let report = eval::evaluate(&self.model, &self.tokenizer, &part, self.eval_options(), &mut |_| {})?;
         let step = self.progress.step;
         let best = self.progress.best.is_none_or(|(best, _)| report.loss < best);
         if best {
@@ -301,6 +301,10 @@ impl Run {
         metrics.write(step, &[("val/loss", report.loss), ("val/accuracy", report.accuracy)])?;
         observer.on_eval(&EvalReport { step, report, best });
         Ok(())
+    }
+
+    fn eval_options(&self) -> eval::Options {
+        eval::Options { documents: self.config.documents, ..Default::default() }
     }
 
     fn save(&self, observer: &mut dyn Observer) -> Result<()> {
@@ -323,7 +327,7 @@ impl Run {
         let val = match &self.val {
             Some(val) if finished => {
                 let best = Gpt2::load(&self.dir)?;
-                Some(eval::evaluate(&best, &self.tokenizer, val, Default::default(), &mut |_| {})?)
+                Some(eval::evaluate(&best, &self.tokenizer, val, self.eval_options(), &mut |_| {})?)
             }
             _ => None,
         };

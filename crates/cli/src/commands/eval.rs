@@ -31,6 +31,9 @@ pub struct Args {
     /// Distance of windows; less than their length lets them overlap, so that predictions see more
     #[arg(long, value_name = "N")]
     stride: Option<usize>,
+    /// Score each document by itself, after an end-of-text, as models trained with --sequences documents saw them
+    #[arg(long, conflicts_with = "stride")]
+    by_document: bool,
     /// Windows computed at once; does not change the result
     #[arg(long, value_name = "N", default_value_t = 8)]
     batch: usize,
@@ -52,7 +55,7 @@ pub fn run(args: Args) -> Result<()> {
         Ok(())
     })?;
     ids.pop(); // the end of the last document
-    let options = Options { batch: args.batch, time: args.n_ctx, stride: args.stride };
+    let options = Options { batch: args.batch, time: args.n_ctx, stride: args.stride, documents: args.by_document };
     let mut table = match &args.per_token {
         None => None,
         Some(path) => {

@@ -83,6 +83,7 @@ pub fn run(args: Args) -> Result<()> {
     let stories = write_stories(&args, langs)?;
     let tokenizer = learn_vocabulary(&args, &stories)?;
     let mut settings = settings(&args);
+    if let Ok(t) = std::env::var("QSX") { settings = toml::from_str::<Settings>(&t)?.over(settings)?; }
     let corpus = prepare(&args, &stories, &tokenizer, &mut settings)?;
     let (mut run, max_steps) = start_run(&args, corpus, &mut settings, &start)?;
 

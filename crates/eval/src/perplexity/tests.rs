@@ -116,7 +116,7 @@ fn end_of_text_has_no_bytes() {
 fn bad_requests() {
     let (model, tokenizer, tokens) = parts();
     let fail = |tokens: &Tokens, batch, time, stride| {
-        let options = Options { batch, time: Some(time), stride: Some(stride) };
+        let options = Options { batch, time: Some(time), stride: Some(stride), documents: false };
         let none = &mut |_| panic!("nothing can be scored");
         evaluate(&model, &tokenizer, tokens, options, none).unwrap_err().to_string()
     };

@@ -22,6 +22,7 @@ fn config(max_steps: u64) -> TrainConfig {
         seed: 3,
         eval_interval: 1000,
         eval_tokens: 1000,
+        documents: false,
         save_interval: 0,
     }
 }
