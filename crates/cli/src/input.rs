@@ -17,7 +17,8 @@ pub fn seed(given: Option<u64>) -> u64 {
 /// Opens a model directory: the model and its tokenizer.
 pub fn open_model(dir: &Path) -> Result<(Gpt2, Tokenizer)> {
     let model = Gpt2::load(dir).with_context(|| format!("cannot load a model from {}", dir.display()))?;
-    let tokenizer = Tokenizer::load(dir).with_context(|| format!("cannot load a tokenizer from {}", dir.display()))?;
+    let tokenizer =
+        Tokenizer::load(dir).with_context(|| format!("cannot load a tokenizer from {}", dir.display()))?;
     if tokenizer.vocab_size() > model.config().vocab_size {
         bail!(
             "the tokenizer in {} has {} tokens, but the model {}; take both from the same model",
@@ -77,12 +78,17 @@ impl Learn {
             return Ok(None);
         }
         let size = size.parse().ok().filter(|&size| size <= 1 << 24);
-        let size = size.with_context(|| format!("--tokenizer {spec}: {kind}:N takes a number of tokens, as in {kind}:8000"))?;
+        let size = size.with_context(|| {
+            format!("--tokenizer {spec}: {kind}:N takes a number of tokens, as in {kind}:8000")
+        })?;
         Ok(Some(if kind == "word" { Learn::Words(size) } else { Learn::Bpe(size) }))
     }
 
     /// Learns it from documents.
-    pub fn from_documents(self, docs: impl Iterator<Item = Result<String, data::DataError>>) -> Result<Tokenizer> {
+    pub fn learn_from(
+        self,
+        docs: impl Iterator<Item = Result<String, data::DataError>>,
+    ) -> Result<Tokenizer> {
         let mut failed = None;
         let docs = docs.map_while(|doc| doc.map_err(|error| failed = Some(error)).ok());
         let learnt = match self {
@@ -103,7 +109,8 @@ pub fn documents(
     encoding: Option<&str>,
 ) -> Result<impl Iterator<Item = Result<String, data::DataError>> + use<>> {
     let encoding = data::read::encoding(encoding)?;
-    let files: Vec<_> = paths.iter().map(|path| data::read::read(path, encoding)).collect::<Result<_, _>>()?;
+    let files: Vec<_> =
+        paths.iter().map(|path| data::read::read(path, encoding)).collect::<Result<_, _>>()?;
     Ok(files.into_iter().flatten().map(|piece| piece.map(|piece| piece.text)))
 }
 

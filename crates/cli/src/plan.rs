@@ -30,7 +30,8 @@ pub struct Corpus {
 /// Finds or learns the tokenizer, and turns the data into tokens. `saved` is where a resumed run keeps its own.
 pub fn corpus(settings: &mut Settings, saved: Option<&Path>) -> Result<Corpus> {
     ensure!(!settings.data.is_empty(), "no data: give --data FILE…, or `data = [\"FILE\"]` in the recipe");
-    let sources: Vec<Source> = settings.data.iter().map(|spec| Source::parse(spec)).collect::<Result<_, _>>()?;
+    let sources: Vec<Source> =
+        settings.data.iter().map(|spec| Source::parse(spec)).collect::<Result<_, _>>()?;
     let tokenizer = match saved {
         Some(dir) => Tokenizer::load(dir)?,
         None => find_tokenizer(settings, &sources)?,
@@ -77,19 +78,25 @@ fn find_tokenizer(settings: &mut Settings, sources: &[Source]) -> Result<Tokeniz
     match Learn::parse(&spec)? {
         None => input::open_tokenizer(&spec),
         Some(_) if shards.is_some() => {
-            bail!("--tokenizer {spec} would be learnt anew, but shards are tokens already; leave it out, or give text")
+            bail!(
+                "--tokenizer {spec} would be learnt anew, but shards are tokens already; leave it out, or give text"
+            )
         }
         Some(learn) => {
             eprintln!("learning the vocabulary {spec} …");
             let paths: Vec<PathBuf> = sources.iter().map(|source| source.path.clone()).collect();
-            learn.from_documents(input::documents(&paths, settings.encoding.as_deref())?)
+            learn.learn_from(input::documents(&paths, settings.encoding.as_deref())?)
         }
     }
 }
 
 /// The model directory to start from, if the initialisation names one.
 fn initial_model(settings: &Settings) -> Option<PathBuf> {
-    settings.init.as_ref().filter(|init| !["gpt2", "xavier"].contains(&init.as_str()) || Path::new(init).is_dir()).map(PathBuf::from)
+    settings
+        .init
+        .as_ref()
+        .filter(|init| !["gpt2", "xavier", "mimetic"].contains(&init.as_str()) || Path::new(init).is_dir())
+        .map(PathBuf::from)
 }
 
 /// Says what GPT-2's English vocabulary costs on Chinese text.
@@ -123,12 +130,17 @@ pub fn model(settings: &mut Settings, tokenizer: &Tokenizer) -> Result<Gpt2> {
         );
         let mut model = Gpt2::load(&dir).with_context(|| format!("--init {}", dir.display()))?;
         let (ours, its) = (tokenizer.vocab_size(), model.config().vocab_size);
-        ensure!(ours <= its, "--init {}: the model knows {its} tokens, the tokenizer has {ours}", dir.display());
+        ensure!(
+            ours <= its,
+            "--init {}: the model knows {its} tokens, the tokenizer has {ours}",
+            dir.display()
+        );
         model.set_dropout(dropouts(settings, model.config().dropout));
         return Ok(model);
     }
     let init = match settings.init.get_or_insert_with(|| "gpt2".into()).as_str() {
         "xavier" => Init::Xavier,
+        "mimetic" => Init::Mimetic,
         _ => Init::Gpt2,
     };
     let config = shape(settings, tokenizer)?;
@@ -239,7 +251,12 @@ fn optimizer(settings: &mut Settings) -> Result<OptimizerConfig> {
     }
 }
 
-fn schedule(settings: &mut Settings, optimizer: OptimizerConfig, n_embd: usize, max_steps: u64) -> Result<Schedule> {
+fn schedule(
+    settings: &mut Settings,
+    optimizer: OptimizerConfig,
+    n_embd: usize,
+    max_steps: u64,
+) -> Result<Schedule> {
     let default_lr = match optimizer {
         OptimizerConfig::Sgd { .. } => 0.1,
         _ if n_embd <= 256 => 1e-3,

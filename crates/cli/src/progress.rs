@@ -18,8 +18,11 @@ pub struct Progress<'a> {
     stop: &'a StopFlag,
     loss: Option<f64>,
     /// Called after each step, with the means to print a line.
-    pub after_step: Box<dyn FnMut(&StepReport, &Gpt2, &dyn Fn(&str)) + 'a>,
+    pub after_step: AfterStep<'a>,
 }
+
+/// Sees each step, and may print a line.
+pub type AfterStep<'a> = Box<dyn FnMut(&StepReport, &Gpt2, &dyn Fn(&str)) + 'a>;
 
 impl<'a> Progress<'a> {
     /// For a run of `max_steps`.

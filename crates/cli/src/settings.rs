@@ -175,7 +175,8 @@ pub struct Settings {
 impl Settings {
     /// These settings over those of a recipe file.
     pub fn over_recipe(self, path: &Path) -> anyhow::Result<Settings> {
-        let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+        let text =
+            std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
         let recipe: Settings = toml::from_str(&text).with_context(|| format!("in {}", path.display()))?;
         self.over(recipe)
     }

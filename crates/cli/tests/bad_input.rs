@@ -72,7 +72,11 @@ fn prompts() {
     folder.fails("generate -m m -p Once --samples 0", &["--samples"]);
     folder.fails("generate -m nowhere -p Once", &["nowhere", "config.json"]);
     let decoded = folder.run_with_input("tokenizer decode", b"[50257]");
-    assert!(!decoded.ok && decoded.stderr.contains("50257") && decoded.stderr.contains("50256"), "{}", decoded.stderr);
+    assert!(
+        !decoded.ok && decoded.stderr.contains("50257") && decoded.stderr.contains("50256"),
+        "{}",
+        decoded.stderr
+    );
     assert!(!folder.run_with_input("tokenizer decode", b"[1, -1]").ok);
 }
 

@@ -8,7 +8,8 @@ use std::process::{Child, Command};
 
 use common::{Folder, TINY, losses, text};
 
-const LONG: &str = "--data a.txt --tokenizer char --max-steps 4000 --eval-interval 1000000 --save-interval 20";
+const LONG: &str =
+    "--data a.txt --tokenizer char --max-steps 4000 --eval-interval 1000000 --save-interval 20";
 
 fn folder() -> Folder {
     let folder = Folder::new();
@@ -31,7 +32,8 @@ fn wait_for_steps(child: &mut Child, folder: &Folder, dir: &str, steps: usize) {
 }
 
 fn losses_so_far(folder: &Folder, dir: &str) -> usize {
-    std::fs::read_to_string(folder.path(&format!("{dir}/metrics.jsonl"))).map_or(0, |text| text.lines().count())
+    std::fs::read_to_string(folder.path(&format!("{dir}/metrics.jsonl")))
+        .map_or(0, |text| text.lines().count())
 }
 
 /// After an interruption: resume for some steps, and compare with a run that was never interrupted.
@@ -43,7 +45,10 @@ fn resumed_equals_straight(folder: &Folder, dir: &str) {
     folder.succeeds(&format!("train --resume --out {dir}"));
     folder.succeeds(&format!("train {LONG} {TINY} --out straight"));
     let [got, want] = [dir, "straight"].map(|dir| losses(&folder.path(dir)));
-    assert!(got.len() >= reached && got[..reached] == want[..reached], "losses differ after the interruption");
+    assert!(
+        got.len() >= reached && got[..reached] == want[..reached],
+        "losses differ after the interruption"
+    );
     assert!(got == want);
 }
 
@@ -79,7 +84,10 @@ fn a_full_disk_keeps_the_old_state() {
     let script = format!("trap '' XFSZ; ulimit -f 8; exec {gpt2} train --resume --max-steps 6 --out out");
     let run = Command::new("sh").args(["-c", &script]).current_dir(folder.path("")).output().unwrap();
     let message = String::from_utf8_lossy(&run.stderr).into_owned();
-    assert!(!run.status.success() && message.contains("error: ") && message.contains("File too large"), "{message}");
+    assert!(
+        !run.status.success() && message.contains("error: ") && message.contains("File too large"),
+        "{message}"
+    );
     assert!(std::fs::read(&state).unwrap() == before, "the old state was harmed");
     let files = std::fs::read_dir(folder.path("out/last")).unwrap().count();
     assert_eq!(files, 1, "a half-written file was left behind");

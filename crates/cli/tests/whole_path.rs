@@ -15,12 +15,20 @@ fn quickstart_writes_learns_and_tells_in_both_languages() {
     folder.succeeds("quickstart --max-steps 6 --lang both --out one --seed 5");
     let story = folder.succeeds("quickstart --max-steps 6 --lang both --out two --seed 5");
     assert!(story.starts_with("Once") && story.contains("从前"), "{story}");
-    for name in ["config.json", "model.safetensors", "tokenizer.json", "loss.svg", "train.toml", "last/state.safetensors"] {
+    for name in [
+        "config.json",
+        "model.safetensors",
+        "tokenizer.json",
+        "loss.svg",
+        "train.toml",
+        "last/state.safetensors",
+    ] {
         assert!(folder.exists(&format!("one/{name}")), "{name}");
     }
     let same = ["model.safetensors", "tokenizer.json", "shards/train_000000.bin"];
     for name in same {
-        let [one, two] = ["one", "two"].map(|dir| std::fs::read(folder.path(&format!("{dir}/{name}"))).unwrap());
+        let [one, two] =
+            ["one", "two"].map(|dir| std::fs::read(folder.path(&format!("{dir}/{name}"))).unwrap());
         assert!(one == two, "{name} is not the same for the same seed and number of steps");
     }
     folder.fails("quickstart --max-steps 6 --out one", &["already holds a model", "--force"]);
@@ -36,7 +44,10 @@ fn train_resume_generate_eval() {
     folder.succeeds(&format!("{train} --max-steps 20 --out straight"));
     // The first half of the same run, taken up again.
     folder.succeeds(&format!("{train} --max-steps 20 --out parts --schedule constant"));
-    folder.fails(&format!("{train} --max-steps 20 --out parts"), &["already holds a model", "--resume", "--force"]);
+    folder.fails(
+        &format!("{train} --max-steps 20 --out parts"),
+        &["already holds a model", "--resume", "--force"],
+    );
     let outcome = json(&folder.succeeds(&format!("{train} --max-steps 20 --out again --json")));
     assert_eq!((&outcome["finished"], &outcome["steps"]), (&Value::from(true), &Value::from(20)));
     assert!(losses(&folder.path("straight")) == losses(&folder.path("again")));
@@ -51,7 +62,8 @@ fn train_resume_generate_eval() {
     }
     let greedy = folder.succeeds("generate -m straight -p Once -n 5 --temperature 0 --min-tokens 5");
     assert!(greedy.starts_with("Once"), "{greedy}");
-    let from_stdin = folder.run_with_input("generate -m straight -f - -n 5 --temperature 0 --min-tokens 5", b"Once");
+    let from_stdin =
+        folder.run_with_input("generate -m straight -f - -n 5 --temperature 0 --min-tokens 5", b"Once");
     assert_eq!(from_stdin.stdout, greedy);
     assert_eq!(folder.succeeds("generate -m straight --samples 3 -n 4 --json").lines().count(), 3);
 
@@ -70,13 +82,21 @@ fn recipes_shards_weights_and_initial_models() {
     folder.write("recipe.toml", "data = [\"a.txt\"]\nn-layer = 1\nn-head = 1\nn-embd = 8\nn-ctx = 8\nbatch = 2\nmax-steps = 3\ntokenizer = \"char\"\nlr = 0.5\n");
     folder.succeeds("train --config recipe.toml --out recipe --lr 0.25");
     let saved = folder.read("recipe/train.toml");
-    assert!(saved.contains("lr = 0.25") && saved.contains("n-embd = 8") && saved.contains("seed = "), "{saved}");
+    assert!(
+        saved.contains("lr = 0.25") && saved.contains("n-embd = 8") && saved.contains("seed = "),
+        "{saved}"
+    );
     folder.succeeds("train --config recipe/train.toml --out again");
-    assert!(losses(&folder.path("recipe")) == losses(&folder.path("again")), "a saved recipe runs the same again");
+    assert!(
+        losses(&folder.path("recipe")) == losses(&folder.path("again")),
+        "a saved recipe runs the same again"
+    );
 
     folder.succeeds("prepare --data a.txt b.jsonl --tokenizer bpe:300 --out shards");
     folder.succeeds(&format!("train --data shards {TINY} --max-steps 3 --out from-shards"));
-    folder.succeeds(&format!("train --data a.txt=3 b.jsonl=1 --tokenizer word:50 {TINY} --max-steps 3 --out weighted"));
+    folder.succeeds(&format!(
+        "train --data a.txt=3 b.jsonl=1 --tokenizer word:50 {TINY} --max-steps 3 --out weighted"
+    ));
     folder.succeeds(&format!(
         "train --data b.jsonl --tokenizer bpe:300 --sequences documents {TINY} --max-steps 3 --optimizer sgd --out documents"
     ));
@@ -88,7 +108,10 @@ fn recipes_shards_weights_and_initial_models() {
 fn tokenizer_commands() {
     let folder = Folder::new();
     folder.write("a.txt", text());
-    let ids = folder.run_with_input("tokenizer encode --tokenizer gpt2 --json", "Hello world, 你好<|endoftext|>".as_bytes());
+    let ids = folder.run_with_input(
+        "tokenizer encode --tokenizer gpt2 --json",
+        "Hello world, 你好<|endoftext|>".as_bytes(),
+    );
     let plain = json(&ids.stdout);
     assert_eq!(plain.as_array().unwrap()[..3], [15496, 995, 11].map(Value::from));
     let back = folder.run_with_input("tokenizer decode --tokenizer gpt2", ids.stdout.as_bytes());
@@ -96,21 +119,36 @@ fn tokenizer_commands() {
     let special = folder.run_with_input("tokenizer encode --parse-special --json", b"a<|endoftext|>");
     assert_eq!(json(&special.stdout), serde_json::json!([64, 50256]));
     let bytes = folder.run_with_input("tokenizer encode --json", b"\xff\xfe");
-    let back = folder.command("tokenizer decode").stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped()).spawn();
+    let back = folder
+        .command("tokenizer decode")
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .spawn();
     let mut back = back.unwrap();
     std::io::Write::write_all(&mut back.stdin.take().unwrap(), bytes.stdout.as_bytes()).unwrap();
     assert_eq!(back.wait_with_output().unwrap().stdout, b"\xff\xfe");
     folder.succeeds("tokenizer train --data a.txt --size 300 --out own");
     folder.fails("tokenizer train --data a.txt --size 300 --out own", &["--force"]);
-    let stats = json(&folder.run_with_input("tokenizer stats --tokenizer own --json", text().as_bytes()).stdout);
+    let stats =
+        json(&folder.run_with_input("tokenizer stats --tokenizer own --json", text().as_bytes()).stdout);
     assert!(stats["tokens"].as_u64().unwrap() < stats["bytes"].as_u64().unwrap());
 }
 
 #[test]
 fn help_has_an_example_everywhere() {
     let folder = Folder::new();
-    let commands =
-        ["quickstart", "prepare", "train", "generate", "eval", "tokenizer", "tokenizer train", "tokenizer encode", "tokenizer decode", "tokenizer stats"];
+    let commands = [
+        "quickstart",
+        "prepare",
+        "train",
+        "generate",
+        "eval",
+        "tokenizer",
+        "tokenizer train",
+        "tokenizer encode",
+        "tokenizer decode",
+        "tokenizer stats",
+    ];
     for command in commands {
         let help = folder.succeeds(&format!("{command} --help"));
         assert!(help.contains("Example"), "gpt2 {command} --help has no example");

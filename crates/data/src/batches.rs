@@ -75,8 +75,10 @@ impl Batcher {
         mode: Mode,
     ) -> Result<Batcher> {
         let weights: Vec<Option<f64>> = sources.iter().map(|source| source.1).collect();
-        let sources: Vec<Sequences> =
-            sources.into_iter().map(|(tokens, _)| Sequences::new(tokens, time, mode)).collect::<Result<_>>()?;
+        let sources: Vec<Sequences> = sources
+            .into_iter()
+            .map(|(tokens, _)| Sequences::new(tokens, time, mode))
+            .collect::<Result<_>>()?;
         let total: f64 = sources.iter().map(|source| source.n as f64).sum();
         let weight = |(source, weight): (&Sequences, &Option<f64>)| weight.unwrap_or(source.n as f64 / total);
         let shares: Vec<f64> = sources.iter().zip(&weights).map(weight).collect();
@@ -168,7 +170,8 @@ impl Batcher {
 
 impl Sequences {
     fn new(tokens: Tokens, time: usize, mode: Mode) -> Result<Sequences> {
-        let too_short = |needed| DataError::TooShort { what: "training".into(), tokens: tokens.len(), needed };
+        let too_short =
+            |needed| DataError::TooShort { what: "training".into(), tokens: tokens.len(), needed };
         match mode {
             Mode::Stream => {
                 let windows = tokens.len().saturating_sub(1) / time.max(1);
@@ -220,7 +223,8 @@ fn assemble(rows: &[Vec<u32>], mode: Mode) -> OwnedBatch {
         Mode::Stream => 0,
         Mode::Documents { eot } => eot,
     };
-    let padded = |row: &[u32]| row.iter().copied().chain(std::iter::repeat(pad)).take(time).collect::<Vec<_>>();
+    let padded =
+        |row: &[u32]| row.iter().copied().chain(std::iter::repeat(pad)).take(time).collect::<Vec<_>>();
     OwnedBatch {
         ids: rows.iter().flat_map(|row| padded(&row[..row.len() - 1])).collect(),
         targets: rows.iter().flat_map(|row| padded(&row[1..])).collect(),
@@ -328,7 +332,8 @@ mod tests {
         let mut straight = batcher(sources(), 4, 8);
         for stop in 0..30 {
             let mut resumed = batcher(sources(), 4, 8);
-            resumed.seek(&serde_json::from_str(&serde_json::to_string(straight.position()).unwrap()).unwrap());
+            resumed
+                .seek(&serde_json::from_str(&serde_json::to_string(straight.position()).unwrap()).unwrap());
             let want = straight.next_batch().unwrap();
             assert_eq!(resumed.next_batch().unwrap(), want, "after {stop} batches");
         }
@@ -371,12 +376,17 @@ mod tests {
 
     #[test]
     fn windows_score_every_token_once() {
-        for (len, time, stride) in [(0, 4, 4), (1, 4, 4), (2, 4, 4), (21, 4, 4), (22, 5, 2), (3, 8, 1), (100, 10, 7)] {
+        for (len, time, stride) in
+            [(0, 4, 4), (1, 4, 4), (2, 4, 4), (21, 4, 4), (22, 5, 2), (3, 8, 1), (100, 10, 7)]
+        {
             let mut scored = 0;
             for window in windows(len, time, stride) {
                 assert_eq!(window.score_from, scored);
                 assert!(window.start <= scored && window.end > scored && window.end - window.start <= time);
-                assert!(window.end < len && (window.start == 0 || window.end - window.start == time || stride == time));
+                assert!(
+                    window.end < len
+                        && (window.start == 0 || window.end - window.start == time || stride == time)
+                );
                 scored = window.end;
             }
             assert_eq!(scored, usize::saturating_sub(len, 1));

@@ -83,7 +83,9 @@ pub enum DataError {
         reason: String,
     },
     /// A token that the model does not have.
-    #[error("token id {id} at position {position} is out of range: the vocabulary has {vocab_size} tokens; was the data prepared with another tokenizer?")]
+    #[error(
+        "token id {id} at position {position} is out of range: the vocabulary has {vocab_size} tokens; was the data prepared with another tokenizer?"
+    )]
     IdOutOfRange {
         /// The id.
         id: u32,
@@ -93,7 +95,9 @@ pub enum DataError {
         vocab_size: usize,
     },
     /// Less text than one window.
-    #[error("the {what} data has {tokens} tokens, but one window needs {needed} (context + 1); give more text or a smaller --n-ctx")]
+    #[error(
+        "the {what} data has {tokens} tokens, but one window needs {needed} (context + 1); give more text or a smaller --n-ctx"
+    )]
     TooShort {
         /// Which data.
         what: String,

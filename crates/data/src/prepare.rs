@@ -78,7 +78,12 @@ pub fn encode_file(
 }
 
 /// Encodes pieces on several threads.
-fn encode_round(path: &Path, tokenizer: &Tokenizer, round: &[Piece], threads: usize) -> Result<Vec<Vec<u32>>> {
+fn encode_round(
+    path: &Path,
+    tokenizer: &Tokenizer,
+    round: &[Piece],
+    threads: usize,
+) -> Result<Vec<Vec<u32>>> {
     let encode = |piece: &Piece| -> Result<Vec<u32>> {
         let mut ids = Vec::with_capacity(piece.text.len() / 3 + 1);
         tokenizer.encode_into(&piece.text, &mut ids).map_err(|source| DataError::Encode {
@@ -350,6 +355,9 @@ mod tests {
         let sources = sources(dir.path());
         let tokenizer = Tokenizer::train_chars(["story 0123456789"]).unwrap();
         let error = tokenize(&sources, &tokenizer, UTF_8, 2).unwrap_err().to_string();
-        assert!(error.contains("a.txt: document 1") && error.contains("'O'") || error.contains("\"O\""), "{error}");
+        assert!(
+            error.contains("a.txt: document 1") && error.contains("'O'") || error.contains("\"O\""),
+            "{error}"
+        );
     }
 }

@@ -63,7 +63,10 @@ pub fn encoding(name: Option<&str>) -> Result<&'static Encoding> {
 }
 
 /// The documents of a file, in order.
-pub fn read(path: &Path, encoding: &'static Encoding) -> Result<Box<dyn Iterator<Item = Result<Piece>> + Send>> {
+pub fn read(
+    path: &Path,
+    encoding: &'static Encoding,
+) -> Result<Box<dyn Iterator<Item = Result<Piece>> + Send>> {
     let name = path.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
     let (name, packed) = match name.strip_suffix(".gz") {
         Some(name) => (name, true),
@@ -77,11 +80,14 @@ pub fn read(path: &Path, encoding: &'static Encoding) -> Result<Box<dyn Iterator
     if path.is_dir() {
         return Err(DataError::NoShards { path: path.to_owned() });
     }
-    let bytes: Box<dyn Read + Send> = if packed { Box::new(MultiGzDecoder::new(file)) } else { Box::new(file) };
+    let bytes: Box<dyn Read + Send> =
+        if packed { Box::new(MultiGzDecoder::new(file)) } else { Box::new(file) };
     let text = Text::new(path, bytes, encoding);
     Ok(match kind.as_str() {
         "txt" => Box::new(Plain { text, buffer: String::new(), offset: 0, done: false }),
-        "jsonl" => Box::new(Lines { text: BufReader::with_capacity(BLOCK, text), line: 0, offset: 0, document: 0 }),
+        "jsonl" => {
+            Box::new(Lines { text: BufReader::with_capacity(BLOCK, text), line: 0, offset: 0, document: 0 })
+        }
         _ => Box::new(whole_json(text)?),
     })
 }
@@ -104,7 +110,17 @@ impl Text {
     fn new(path: &Path, bytes: Box<dyn Read + Send>, encoding: &'static Encoding) -> Text {
         let decoder = encoding.new_decoder_with_bom_removal();
         let (raw, ready) = (Vec::new(), String::new());
-        Text { path: path.to_owned(), bytes, decoder, raw, used: 0, before: 0, ended: false, ready, handed_out: 0 }
+        Text {
+            path: path.to_owned(),
+            bytes,
+            decoder,
+            raw,
+            used: 0,
+            before: 0,
+            ended: false,
+            ready,
+            handed_out: 0,
+        }
     }
 
     /// Appends about a block of text; false at the end of the file.
@@ -312,7 +328,8 @@ fn whole_json(mut text: Text) -> Result<impl Iterator<Item = Result<Piece>> + Se
     while text.append(&mut all)? {}
     let syntax = |error: serde_json::Error| {
         let line = error.line();
-        let offset = all.split_inclusive('\n').take(line.saturating_sub(1)).map(str::len).sum::<usize>() as u64;
+        let offset =
+            all.split_inclusive('\n').take(line.saturating_sub(1)).map(str::len).sum::<usize>() as u64;
         DataError::Json { path: path.clone(), line, offset, reason: error.to_string() }
     };
     let documents = match serde_json::from_str(&all).map_err(syntax)? {

@@ -128,7 +128,8 @@ impl ShardWriter {
             let (limit, width) = (self.limit, self.width);
             let open = self.current()?;
             let n = ids.len().min(limit - open.len);
-            let bytes: Vec<u8> = ids[..n].iter().flat_map(|id| id.to_le_bytes().into_iter().take(width)).collect();
+            let bytes: Vec<u8> =
+                ids[..n].iter().flat_map(|id| id.to_le_bytes().into_iter().take(width)).collect();
             open.file.write_all(&bytes).map_err(DataError::io(&open.path))?;
             open.len += n;
             (self.total, ids) = (self.total + n, &ids[n..]);
@@ -195,7 +196,9 @@ mod tests {
             let tokens = Tokens::from_shards(Shard::open_all(dir.path(), "train").unwrap(), vocab_size);
             assert_eq!(tokens.to_vec().unwrap(), ids);
             assert_eq!(tokens.slice(25..65).read(3..37).unwrap(), ids[28..62]);
-            let error = Tokens::from_shards(Shard::open_all(dir.path(), "train").unwrap(), 1000).to_vec().unwrap_err();
+            let error = Tokens::from_shards(Shard::open_all(dir.path(), "train").unwrap(), 1000)
+                .to_vec()
+                .unwrap_err();
             assert!(error.to_string().contains("out of range"), "{error}");
         }
     }

@@ -18,7 +18,10 @@ enum Store {
     /// A vocabulary of at most 65,536 tokens needs two bytes for each.
     Narrow(Vec<u16>),
     Wide(Vec<u32>),
-    Shards { shards: Vec<Shard>, vocab_size: usize },
+    Shards {
+        shards: Vec<Shard>,
+        vocab_size: usize,
+    },
 }
 
 impl Tokens {

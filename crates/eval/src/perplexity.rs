@@ -217,7 +217,11 @@ fn score(
     for window in group {
         let seen = tokens.read(window.start..window.end + 1)?;
         if let Some(at) = seen.iter().position(|&id| id as usize >= vocab_size) {
-            return Err(EvalError::TokenOutOfRange { id: seen[at], position: (window.start + at).saturating_sub(lead), vocab_size });
+            return Err(EvalError::TokenOutOfRange {
+                id: seen[at],
+                position: (window.start + at).saturating_sub(lead),
+                vocab_size,
+            });
         }
         ids.extend_from_slice(&seen[..len]);
         targets.extend_from_slice(&seen[1..]);

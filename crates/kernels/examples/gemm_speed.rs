@@ -8,7 +8,14 @@ fn main() {
         kernels::pool::set_threads(threads);
         let peaks = kernels::peak::measure();
         println!("{threads} threads: peak {:.0} GFLOP/s, {:.1} GB/s", peaks.f32_gflops, peaks.mem_read_gb_s);
-        for (m, k, n) in [(768, 128, 384), (768, 128, 512), (768, 512, 128), (1024, 768, 3072), (1024, 3072, 768), (1, 768, 3072)] {
+        for (m, k, n) in [
+            (768, 128, 384),
+            (768, 128, 512),
+            (768, 512, 128),
+            (1024, 768, 3072),
+            (1024, 3072, 768),
+            (1, 768, 3072),
+        ] {
             let (a, b) = (vec![0.5f32; m * k], vec![0.25f32; k * n]);
             let (at, bt) = (Mat::new(&a, k, m).t(), Mat::new(&b, n, k).t());
             let (a, b) = (Mat::new(&a, m, k), Mat::new(&b, k, n));
@@ -22,7 +29,10 @@ fn main() {
                     best = best.min(start.elapsed().as_secs_f64());
                 }
                 let rate = flops / best / 1e9;
-                println!("{m:>5} × {k:>4} × {n:>5} {layout}: {rate:6.1} GFLOP/s, {:3.0} %", 100.0 * rate / peaks.f32_gflops);
+                println!(
+                    "{m:>5} × {k:>4} × {n:>5} {layout}: {rate:6.1} GFLOP/s, {:3.0} %",
+                    100.0 * rate / peaks.f32_gflops
+                );
             }
         }
     }

@@ -171,7 +171,14 @@ impl Head<'_> {
         for key in (0..self.past + i0 + n).step_by(KEYS) {
             let n_keys = KEYS.min(self.k.rows - key);
             s.scores.resize(n * n_keys, 0.0);
-            gemm_serial(self.isa, &mut s.scores, n_keys, queries, rows_of(&self.k, key, n_keys).t(), Out::Set);
+            gemm_serial(
+                self.isa,
+                &mut s.scores,
+                n_keys,
+                queries,
+                rows_of(&self.k, key, n_keys).t(),
+                Out::Set,
+            );
             for (i, row) in s.scores.chunks_exact_mut(n_keys).enumerate() {
                 let visible = self.visible(i0 + i, key, n_keys);
                 if visible == 0 {
@@ -199,7 +206,8 @@ impl Head<'_> {
             let (queries, dout) = (rows_of(&self.q, i0, n), rows_of(&dout, i0, n));
             s.delta.clear();
             s.delta.extend((0..n).map(|i| {
-                let (dout, out) = (&dout.data[i * dout.row_stride..][..d], &out.data[(i0 + i) * out.row_stride..][..d]);
+                let (dout, out) =
+                    (&dout.data[i * dout.row_stride..][..d], &out.data[(i0 + i) * out.row_stride..][..d]);
                 dot(self.isa, dout, out)
             }));
             for key in (0..i0 + n).step_by(KEYS) {
@@ -371,7 +379,9 @@ pub fn attention_cached(
     let (isa, d, c) = (isa::current(), head_dim, n_head * head_dim);
     let n = out.len() / c;
     let held = past + n;
-    assert!(out.len() == n * c && qkv.len() == 3 * n * c && keys.len() == held * c && values.len() == held * c);
+    assert!(
+        out.len() == n * c && qkv.len() == 3 * n * c && keys.len() == held * c && values.len() == held * c
+    );
     let blocks = n.div_ceil(QUERIES);
     let out = Shared::new(out);
     pool::for_each(n_head * blocks, |task| {

@@ -48,7 +48,10 @@ impl<'a> Mat<'a> {
 
     /// Rows of `cols` values that start `row_stride` apart.
     pub fn strided(data: &'a [f32], rows: usize, cols: usize, row_stride: usize) -> Mat<'a> {
-        assert!(rows == 0 || (rows - 1) * row_stride + cols <= data.len(), "{rows} rows of {cols}, {row_stride} apart");
+        assert!(
+            rows == 0 || (rows - 1) * row_stride + cols <= data.len(),
+            "{rows} rows of {cols}, {row_stride} apart"
+        );
         Mat { data, rows, cols, row_stride, col_stride: 1 }
     }
 
@@ -164,7 +167,8 @@ fn blocked<T: Tile>(tile: T, c: &mut [f32], a: Mat, b: Mat, out: Out) {
         for k0 in (0..k).step_by(KC) {
             let kc = KC.min(k - k0);
             for m0 in (0..m).step_by(MC) {
-                let block = Block { m0, mc: MC.min(m - m0), n0, nc, k0, kc, from_c: out == Out::Add || k0 > 0 };
+                let block =
+                    Block { m0, mc: MC.min(m - m0), n0, nc, k0, kc, from_c: out == Out::Add || k0 > 0 };
                 block.pack::<T>(a, b, &mut a_panels, &mut b_panels);
                 block.multiply(tile, &c, n, &a_panels, &b_panels);
             }

@@ -1,7 +1,7 @@
 //! Which instruction set to compute with: detected, or forced by `GPT2_ISA`.
 //!
 //! A proof type such as [`Avx2`] can only be made by asking the CPU, so code that holds one may use it. The loops
-//! of [`crate::rows`] and [`crate::optim`] are plain Rust, compiled once for each level by [`vectorised`]: they
+//! of [`crate::rows`] and [`crate::optim`] are plain Rust, compiled once for each level by the macro `vectorised!`: they
 //! contain no intrinsics, and the compiler vectorises them as wide as the level allows.
 
 use std::sync::OnceLock;
@@ -27,7 +27,9 @@ pub enum Isa {
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum IsaError {
     /// Not the name of an instruction set.
-    #[error("GPT2_ISA={0}: no such instruction set; use portable, avx2, avx512, avx512vnni or avx512bf16, or unset it")]
+    #[error(
+        "GPT2_ISA={0}: no such instruction set; use portable, avx2, avx512, avx512vnni or avx512bf16, or unset it"
+    )]
     Unknown(String),
     /// Known, but the CPU lacks it.
     #[error("GPT2_ISA={asked}: this CPU does not have it; the best here is {best}")]

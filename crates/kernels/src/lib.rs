@@ -1,6 +1,6 @@
 //! Inner loops over `f32` slices, with all of the workspace's SIMD, all its `unsafe`, and its thread pool.
 //!
-//! Each kernel has a plain version in [`reference`], which defines the right answer; tests hold the fast ones to
+//! Each kernel has a plain version in [`mod@reference`], which defines the right answer; tests hold the fast ones to
 //! it on every instruction set. Results never depend on the number of threads: a matrix product's element is one
 //! chain of multiply-adds over ascending K, and other sums combine blocks of fixed size in index order.
 //! Shapes are the caller's promise and are asserted. Start at [`gemm`], then [`attention`] and [`rows`].

@@ -150,8 +150,16 @@ mod tests {
                 let start = [random(n, 1), random(n, 2), random(n, 3).iter().map(|x| x * x).collect()];
                 let g = random(n, 4);
                 let (lr, beta1, beta2, eps) = (0.1, 0.9, 0.95, 1e-8);
-                let s =
-                    AdamStep { lr, beta1, beta2, eps, weight_decay: 0.1, step: 3, decoupled, grad_scale: 0.5 };
+                let s = AdamStep {
+                    lr,
+                    beta1,
+                    beta2,
+                    eps,
+                    weight_decay: 0.1,
+                    step: 3,
+                    decoupled,
+                    grad_scale: 0.5,
+                };
                 let [mut p, mut m, mut v] = start.clone();
                 reference::adam(&mut p, &mut m, &mut v, &g, &s);
                 for isa in isa::available() {
@@ -159,7 +167,12 @@ mod tests {
                     adam_on(isa, &mut got, &mut gm, &mut gv, &g, &s);
                     for i in 0..n {
                         let case = format!("{isa:?} n {n} decoupled {decoupled} [{i}]");
-                        assert!((got[i] - p[i]).abs() <= 1e-5 * (1.0 + p[i].abs()), "{case}: {} {}", got[i], p[i]);
+                        assert!(
+                            (got[i] - p[i]).abs() <= 1e-5 * (1.0 + p[i].abs()),
+                            "{case}: {} {}",
+                            got[i],
+                            p[i]
+                        );
                         assert!((gm[i] - m[i]).abs() <= 1e-5 && (gv[i] - v[i]).abs() <= 1e-4, "{case}");
                     }
                 }

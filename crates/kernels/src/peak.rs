@@ -20,10 +20,8 @@ vectorised! {
     fn chains(rounds: usize, x: f32) -> f32 {
         let mut acc = [[x; 16]; 7];
         for _ in 0..rounds {
-            for row in 0..7 {
-                for lane in 0..16 {
-                    acc[row][lane] = fma::<FMA>(acc[row][lane], x, 0.25);
-                }
+            for row in acc.iter_mut() {
+                row.iter_mut().for_each(|acc| *acc = fma::<FMA>(*acc, x, 0.25));
             }
         }
         acc.iter().flatten().sum()

@@ -123,8 +123,7 @@ fn philox(mut counter: [u32; 4], mut key: [u32; 2]) -> [u32; 4] {
 
 #[inline(always)]
 fn round([c0, c1, c2, c3]: [u32; 4], key: [u32; 2]) -> [u32; 4] {
-    let [p0, p1] =
-        [u64::from(c0) * u64::from(MULTIPLIERS[0]), u64::from(c2) * u64::from(MULTIPLIERS[1])];
+    let [p0, p1] = [u64::from(c0) * u64::from(MULTIPLIERS[0]), u64::from(c2) * u64::from(MULTIPLIERS[1])];
     [(p1 >> 32) as u32 ^ c1 ^ key[0], p1 as u32, (p0 >> 32) as u32 ^ c3 ^ key[1], p0 as u32]
 }
 
@@ -132,11 +131,9 @@ impl Stream {
     /// Eight consecutive blocks side by side, word by word, in a form that the compiler vectorises.
     #[inline(always)]
     fn eight_blocks(&self, first: u64) -> [[u32; 8]; 4] {
-        let mut words = [[0u32; 8], [0; 8], [self.step; 8], [self.purpose; 8]];
-        for lane in 0..8 {
-            let block = first + lane as u64;
-            (words[0][lane], words[1][lane]) = (block as u32, (block >> 32) as u32);
-        }
+        let block = |lane: usize| first + lane as u64;
+        let [low, high] = [std::array::from_fn(|i| block(i) as u32), std::array::from_fn(|i| (block(i) >> 32) as u32)];
+        let mut words = [low, high, [self.step; 8], [self.purpose; 8]];
         let mut key = self.key;
         for _ in 0..10 {
             let [mut n0, mut n1, mut n2, mut n3] = [[0u32; 8]; 4];

@@ -12,7 +12,15 @@ pub fn gemm(c: &mut [f32], a: &[f32], b: &[f32], [m, k, n]: [usize; 3]) {
 }
 
 /// `out = (x - mean) · rstd · w + b` for each row.
-pub fn layer_norm(out: &mut [f32], mean: &mut [f32], rstd: &mut [f32], x: &[f32], w: &[f32], b: &[f32], eps: f32) {
+pub fn layer_norm(
+    out: &mut [f32],
+    mean: &mut [f32],
+    rstd: &mut [f32],
+    x: &[f32],
+    w: &[f32],
+    b: &[f32],
+    eps: f32,
+) {
     let c = w.len();
     for (row, x) in x.chunks(c).enumerate() {
         let m = x.iter().sum::<f32>() / c as f32;

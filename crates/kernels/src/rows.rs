@@ -35,7 +35,15 @@ vectorised! {
 }
 
 /// `out = (x - mean) · rstd · w + b` for rows of `w.len()` values; keeps each row's `mean` and `rstd`.
-pub fn layer_norm(out: &mut [f32], mean: &mut [f32], rstd: &mut [f32], x: &[f32], w: &[f32], b: &[f32], eps: f32) {
+pub fn layer_norm(
+    out: &mut [f32],
+    mean: &mut [f32],
+    rstd: &mut [f32],
+    x: &[f32],
+    w: &[f32],
+    b: &[f32],
+    eps: f32,
+) {
     layer_norm_on(isa::current(), out, mean, rstd, x, w, b, eps);
 }
 
@@ -121,7 +129,17 @@ pub(crate) fn layer_norm_backward_on(
         // SAFETY: `dx` is borrowed by this function, and blocks of rows do not overlap.
         let dx = unsafe { dx.part(at.start, at.end) };
         let (dw, db) = partial.split_at_mut(c);
-        layer_norm_backward_rows(isa, dx, dw, db, &dout[at.clone()], &x[at], w, &mean[start..end], &rstd[start..end]);
+        layer_norm_backward_rows(
+            isa,
+            dx,
+            dw,
+            db,
+            &dout[at.clone()],
+            &x[at],
+            w,
+            &mean[start..end],
+            &rstd[start..end],
+        );
     });
     for partial in partial.chunks_exact(2 * c) {
         add_into(isa, dw, &partial[..c]);
@@ -223,7 +241,13 @@ pub fn cross_entropy(logits: &mut [f32], loss: &mut [f32], targets: &[u32], weig
     cross_entropy_on(isa::current(), logits, loss, targets, weights);
 }
 
-pub(crate) fn cross_entropy_on(isa: Isa, logits: &mut [f32], loss: &mut [f32], targets: &[u32], weights: &[f32]) {
+pub(crate) fn cross_entropy_on(
+    isa: Isa,
+    logits: &mut [f32],
+    loss: &mut [f32],
+    targets: &[u32],
+    weights: &[f32],
+) {
     let rows = targets.len();
     assert!(rows > 0 && logits.len().is_multiple_of(rows) && loss.len() == rows && weights.len() == rows);
     let cols = logits.len() / rows;

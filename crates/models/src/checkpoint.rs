@@ -46,7 +46,8 @@ pub(crate) fn save(model: &Gpt2, dir: &Path) -> Result<()> {
     let generation = json!({ "bos_token_id": eot, "eos_token_id": eot, "do_sample": true });
     write_json(&dir.join(CONFIG), &model.config().to_json())?;
     let tensors = model.parameters();
-    let named = tensors.iter().map(|(name, tensor)| (format!("transformer.{name}"), tensor.shape(), tensor.data()));
+    let named =
+        tensors.iter().map(|(name, tensor)| (format!("transformer.{name}"), tensor.shape(), tensor.data()));
     write_tensors(&dir.join(WEIGHTS), named, [("format".to_owned(), "pt".to_owned())].into())?;
     write_json(&dir.join("generation_config.json"), &generation)
 }

@@ -152,7 +152,8 @@ impl Gpt2Config {
             }
         }
         if !self.n_embd.is_multiple_of(self.n_head) {
-            let (down, up) = (self.n_embd / self.n_head * self.n_head, self.n_embd.next_multiple_of(self.n_head));
+            let (down, up) =
+                (self.n_embd / self.n_head * self.n_head, self.n_embd.next_multiple_of(self.n_head));
             let near = if down == 0 { format!("{up}") } else { format!("{down} or {up}") };
             let want = format!("it must be a multiple of n_head = {}; take {near}", self.n_head);
             return refuse("n_embd", &self.n_embd, want);
@@ -219,7 +220,11 @@ impl Gpt2Config {
         for (field, only) in fixed {
             let got = json.get(field).unwrap_or(&only);
             if *got != only {
-                return Err(ModelError::Config { field, got: got.to_string(), want: format!("{want}{only}") });
+                return Err(ModelError::Config {
+                    field,
+                    got: got.to_string(),
+                    want: format!("{want}{only}"),
+                });
             }
         }
         let size = |field: &'static str| read_size(json, field);
@@ -304,7 +309,10 @@ mod tests {
         let mut json = Gpt2Config::new(2, 2, 16, 8, 50).to_json();
         json["activation_function"] = json!("relu");
         let error = Gpt2Config::from_json(&json).unwrap_err().to_string();
-        assert!(error.contains("`activation_function` is \"relu\", but GPT-2 needs it to be \"gelu_new\""), "{error}");
+        assert!(
+            error.contains("`activation_function` is \"relu\", but GPT-2 needs it to be \"gelu_new\""),
+            "{error}"
+        );
         json["activation_function"] = json!("gelu_new");
         json["n_embd"] = json!(u64::MAX);
         assert!(Gpt2Config::from_json(&json).is_err());

@@ -67,7 +67,9 @@ pub enum ModelError {
         path: PathBuf,
     },
     /// A weight of another shape than the config asks for.
-    #[error("tensor `{name}` has shape {got:?}, but config.json asks for {want:?}; take both files from the same model")]
+    #[error(
+        "tensor `{name}` has shape {got:?}, but config.json asks for {want:?}; take both files from the same model"
+    )]
     TensorShape {
         /// The tensor.
         name: String,
@@ -77,7 +79,9 @@ pub enum ModelError {
         want: Vec<usize>,
     },
     /// A weight of a type that is not computed with.
-    #[error("tensor `{name}` is of type {got}, but only F32 weights can be loaded; save the model in float32")]
+    #[error(
+        "tensor `{name}` is of type {got}, but only F32 weights can be loaded; save the model in float32"
+    )]
     TensorType {
         /// The tensor.
         name: String,
@@ -105,7 +109,9 @@ pub enum ModelError {
         n_ctx: usize,
     },
     /// A batch whose parts do not fit together, or an empty one.
-    #[error("a batch of {batch} sequences cannot be made from {ids} tokens; give the same number, at least one, to each")]
+    #[error(
+        "a batch of {batch} sequences cannot be made from {ids} tokens; give the same number, at least one, to each"
+    )]
     BatchShape {
         /// Sequences.
         batch: usize,

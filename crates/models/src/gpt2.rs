@@ -288,7 +288,8 @@ mod tests {
         let shapes = model.config().shapes();
         let got: Vec<_> = model.parameters().iter().map(|(n, t)| (n.clone(), t.shape().to_vec())).collect();
         assert_eq!(got, shapes);
-        let got: Vec<_> = model.parameters_mut().iter().map(|(n, t)| (n.clone(), t.shape().to_vec())).collect();
+        let got: Vec<_> =
+            model.parameters_mut().iter().map(|(n, t)| (n.clone(), t.shape().to_vec())).collect();
         assert_eq!(got, shapes);
     }
 
@@ -319,7 +320,8 @@ mod tests {
     #[test]
     fn gradients_reach_every_parameter() {
         let model = tiny();
-        let batch = Batch { ids: &[1, 2, 3, 4], targets: &[2, 3, 4, 5], weights: &[1.0; 4], batch: 2, lens: None };
+        let batch =
+            Batch { ids: &[1, 2, 3, 4], targets: &[2, 3, 4, 5], weights: &[1.0; 4], batch: 2, lens: None };
         let loss = model.loss(&batch, Pass::train(model.zero_grads(), 1, 0)).unwrap();
         assert!((loss.value / loss.weight - 31f64.ln()).abs() < 0.05);
         let grads = loss.backward().unwrap();

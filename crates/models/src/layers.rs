@@ -49,7 +49,10 @@ impl Weights<'_> {
     }
 
     pub fn linear(&mut self, name: &str) -> Result<Linear> {
-        Ok(Linear { weight: self.tensor(&format!("{name}.weight"))?, bias: self.tensor(&format!("{name}.bias"))? })
+        Ok(Linear {
+            weight: self.tensor(&format!("{name}.weight"))?,
+            bias: self.tensor(&format!("{name}.bias"))?,
+        })
     }
 
     pub fn layer_norm(&mut self, name: &str) -> Result<LayerNorm> {

@@ -44,7 +44,9 @@ impl Pool {
     }
 
     fn evict(&mut self) {
-        let Some(&len) = self.idle.iter().find(|(_, list)| !list.is_empty()).map(|(len, _)| len) else { return };
+        let Some(&len) = self.idle.iter().find(|(_, list)| !list.is_empty()).map(|(len, _)| len) else {
+            return;
+        };
         if let Some(list) = self.idle.get_mut(&len) {
             list.pop();
             self.idle_len -= len;

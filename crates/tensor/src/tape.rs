@@ -3,7 +3,7 @@
 //! The chain rule in one sentence: a node that made `out` from `x` is handed `dout`, the gradient of the loss by
 //! `out`, and adds to `dx`. Gradients are always summed, never overwritten, since a tensor may be used twice.
 //! The tape owns the parameters' gradients ([`Grads`]) from [`Tape::new`] until the end of the backward pass, so
-//! that an operation may also add to them early (see [`crate::ops::lm_loss`]).
+//! that an operation may also add to them early (see [`crate::ops::lm_loss()`]).
 
 use std::sync::{Arc, Mutex, MutexGuard};
 

@@ -60,7 +60,8 @@ impl Metrics {
             }
         }
         let time = now();
-        let mut line = Map::from_iter([("step".to_owned(), Value::from(step)), ("time".to_owned(), Value::from(time))]);
+        let mut line =
+            Map::from_iter([("step".to_owned(), Value::from(step)), ("time".to_owned(), Value::from(time))]);
         line.extend(values.iter().map(|&(name, value)| (name.to_owned(), Value::from(value))));
         writeln!(self.lines, "{}", Value::Object(line)).map_err(TrainError::io(&self.path))?;
         self.events.scalars(time, step, values).map_err(TrainError::io(&self.dir.join("events")))

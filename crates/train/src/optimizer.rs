@@ -55,13 +55,23 @@ impl OptimizerConfig {
             OptimizerConfig::AdamW(adam) | OptimizerConfig::Adam(adam) => {
                 check("--beta1", adam.beta1, (0.0..1.0).contains(&adam.beta1), share)?;
                 check("--beta2", adam.beta2, (0.0..1.0).contains(&adam.beta2), share)?;
-                check("--eps", adam.eps, adam.eps > 0.0 && adam.eps.is_finite(), "it must be a positive number")?;
+                check(
+                    "--eps",
+                    adam.eps,
+                    adam.eps > 0.0 && adam.eps.is_finite(),
+                    "it must be a positive number",
+                )?;
                 let decay = adam.weight_decay;
                 check("--weight-decay", decay, decay >= 0.0 && decay.is_finite(), positive)
             }
             OptimizerConfig::Sgd { momentum, weight_decay } => {
                 check("--momentum", momentum, (0.0..1.0).contains(&momentum), share)?;
-                check("--weight-decay", weight_decay, weight_decay >= 0.0 && weight_decay.is_finite(), positive)
+                check(
+                    "--weight-decay",
+                    weight_decay,
+                    weight_decay >= 0.0 && weight_decay.is_finite(),
+                    positive,
+                )
             }
         }
     }
@@ -94,7 +104,13 @@ impl Optimizer {
             match self.config {
                 OptimizerConfig::AdamW(adam) => {
                     let decay = if is_matrix { adam.weight_decay } else { 0.0 };
-                    optim::adam(p, first, &mut self.second[slot], g, &adam.step(lr, scale, step, decay, true));
+                    optim::adam(
+                        p,
+                        first,
+                        &mut self.second[slot],
+                        g,
+                        &adam.step(lr, scale, step, decay, true),
+                    );
                 }
                 OptimizerConfig::Adam(adam) => {
                     let s = adam.step(lr, scale, step, adam.weight_decay, false);
@@ -138,7 +154,9 @@ mod tests {
     #[test]
     fn adamw_decays_matrices_only_and_adam_everything() {
         let adam = AdamConfig { beta1: 0.9, beta2: 0.99, eps: 1e-8, weight_decay: 0.5 };
-        for (config, biases_move) in [(OptimizerConfig::AdamW(adam), false), (OptimizerConfig::Adam(adam), true)] {
+        for (config, biases_move) in
+            [(OptimizerConfig::AdamW(adam), false), (OptimizerConfig::Adam(adam), true)]
+        {
             let mut model = model();
             let grads = model.zero_grads();
             let before: Vec<Vec<f32>> = model.parameters().iter().map(|(_, t)| t.data().to_vec()).collect();

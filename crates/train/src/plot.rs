@@ -27,7 +27,12 @@ pub(crate) fn draw(path: &Path, losses: &Series) -> Result<(), String> {
 
 type Drawn = Result<(), Box<dyn std::error::Error>>;
 
-fn chart(area: &DrawingArea<SVGBackend, plotters::coord::Shift>, losses: &Series, last: f64, y: std::ops::Range<f64>) -> Drawn {
+fn chart(
+    area: &DrawingArea<SVGBackend, plotters::coord::Shift>,
+    losses: &Series,
+    last: f64,
+    y: std::ops::Range<f64>,
+) -> Drawn {
     area.fill(&WHITE)?;
     let mut chart = ChartBuilder::on(area)
         .margin(16)
@@ -39,10 +44,14 @@ fn chart(area: &DrawingArea<SVGBackend, plotters::coord::Shift>, losses: &Series
         series.iter().filter(|(_, loss)| loss.is_finite()).map(|&(step, loss)| (step as f64, loss)).collect()
     };
     let (raw, mean, val) = (RGBColor(190, 205, 230), RGBColor(40, 90, 180), RGBColor(200, 70, 40));
-    let legend = |color: RGBColor| move |(x, y)| PathElement::new([(x, y), (x + 18, y)], color.stroke_width(2));
+    let legend =
+        |color: RGBColor| move |(x, y)| PathElement::new([(x, y), (x + 18, y)], color.stroke_width(2));
     chart.draw_series(LineSeries::new(points(&losses.train), raw))?.label("training").legend(legend(raw));
     let smooth = running_mean(&points(&losses.train));
-    chart.draw_series(LineSeries::new(smooth, mean.stroke_width(2)))?.label("training, mean").legend(legend(mean));
+    chart
+        .draw_series(LineSeries::new(smooth, mean.stroke_width(2)))?
+        .label("training, mean")
+        .legend(legend(mean));
     if !losses.val.is_empty() {
         let line = LineSeries::new(points(&losses.val), val.stroke_width(2)).point_size(3);
         chart.draw_series(line)?.label("validation").legend(legend(val));

@@ -126,8 +126,15 @@ impl Run {
         let data_hash = batcher.fingerprint()?;
         let position = batcher.position().clone();
         let flops_per_token = config::cost(model.config(), &config, batcher.time()).flops_per_token;
-        let progress =
-            Progress { step: 0, position, best: None, seconds: 0.0, data_hash, config: config.clone(), caller };
+        let progress = Progress {
+            step: 0,
+            position,
+            best: None,
+            seconds: 0.0,
+            data_hash,
+            config: config.clone(),
+            caller,
+        };
         Ok(Run {
             optimizer: Optimizer::new(config.optimizer, &model),
             grads: model.zero_grads(),
@@ -150,13 +157,18 @@ impl Run {
     /// Takes up the state saved in the run's directory. Data and settings must be the same.
     pub fn resume(&mut self) -> Result<()> {
         let progress = state::load(&self.dir, &mut self.model, &mut self.optimizer)?;
-        let refuse = |reason: &str| Err(TrainError::State { path: state::path(&self.dir), reason: reason.into() });
+        let refuse =
+            |reason: &str| Err(TrainError::State { path: state::path(&self.dir), reason: reason.into() });
         if progress.data_hash != self.progress.data_hash {
-            return refuse("the training data is not what this run began with; give the same --data in the same order");
+            return refuse(
+                "the training data is not what this run began with; give the same --data in the same order",
+            );
         }
         let extended = TrainConfig { max_steps: self.config.max_steps, ..progress.config.clone() };
         if extended != self.config {
-            return refuse("the settings are not those this run began with; resume without other flags than --max-steps");
+            return refuse(
+                "the settings are not those this run began with; resume without other flags than --max-steps",
+            );
         }
         self.batcher.seek(&progress.position);
         self.progress = Progress { config: self.config.clone(), ..progress };
@@ -274,7 +286,8 @@ impl Run {
         let mean = 1.0 / weight;
         if let Some(limit) = self.config.clip_value {
             let limit = f64::from(limit) / mean;
-            (0..self.grads.len()).for_each(|slot| tensor::optim::clip_value(self.grads.slot_mut(slot), limit as f32));
+            (0..self.grads.len())
+                .for_each(|slot| tensor::optim::clip_value(self.grads.slot_mut(slot), limit as f32));
         }
         let norm = global_norm(&self.grads) * mean;
         for (what, value) in [("loss", loss), ("gradient's length", norm)] {
@@ -313,7 +326,12 @@ impl Run {
         Ok(())
     }
 
-    fn finish(&mut self, finished: bool, metrics: &mut Metrics, observer: &mut dyn Observer) -> Result<Outcome> {
+    fn finish(
+        &mut self,
+        finished: bool,
+        metrics: &mut Metrics,
+        observer: &mut dyn Observer,
+    ) -> Result<Outcome> {
         let validated = self.progress.best.is_some() && self.is_due(self.config.eval_interval);
         if finished && !validated {
             self.validate(metrics, observer)?;

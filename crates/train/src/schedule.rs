@@ -127,7 +127,8 @@ mod tests {
     fn step_lr_is_pytorch_s() {
         let want = [1e-3, 1e-3, 9.5e-4, 9.5e-4, 9.025e-4, 9.025e-4, 8.57375e-4];
         for per in [Period::Step, Period::Epoch] {
-            let schedule = Schedule { lr: 1e-3, warmup_steps: 0, decay: Decay::Step { step_size: 2, gamma: 0.95, per } };
+            let schedule =
+                Schedule { lr: 1e-3, warmup_steps: 0, decay: Decay::Step { step_size: 2, gamma: 0.95, per } };
             for (i, want) in (0..).zip(want) {
                 let (step, epoch) = if per == Period::Step { (i, 0) } else { (50 * i, i) };
                 close(schedule.at(step, 1000, epoch), want);
@@ -142,8 +143,15 @@ mod tests {
         for lr in [0.0, -1.0, f32::NAN, f32::INFINITY] {
             assert!(Schedule { lr, ..good }.validate().unwrap_err().to_string().contains("--lr"));
         }
-        let step = |step_size, gamma| Schedule { decay: Decay::Step { step_size, gamma, per: Period::Step }, ..good };
-        assert!(step(0, 0.9).validate().is_err() && step(1, 0.0).validate().is_err() && step(1, 1.5).validate().is_err());
+        let step = |step_size, gamma| Schedule {
+            decay: Decay::Step { step_size, gamma, per: Period::Step },
+            ..good
+        };
+        assert!(
+            step(0, 0.9).validate().is_err()
+                && step(1, 0.0).validate().is_err()
+                && step(1, 1.5).validate().is_err()
+        );
         assert!(Schedule { decay: Decay::Cosine { min_lr: 1.0 }, ..good }.validate().is_err());
     }
 }

@@ -55,7 +55,8 @@ fn load_file(dir: &Path) -> Result<(Tensors, Progress)> {
     let (tensors, metadata) = read_tensors(&path)?;
     let refuse = |reason: String| TrainError::State { path: path.clone(), reason };
     let text = metadata.get(KEY).ok_or_else(|| refuse("it is not the state of a run".into()))?;
-    let progress = serde_json::from_str(text).map_err(|error| refuse(format!("its progress is not readable: {error}")))?;
+    let progress = serde_json::from_str(text)
+        .map_err(|error| refuse(format!("its progress is not readable: {error}")))?;
     Ok((tensors, progress))
 }
 

@@ -55,11 +55,13 @@ pub fn run(args: Args) -> Result<()> {
         Ok(())
     })?;
     ids.pop(); // the end of the last document
-    let options = Options { batch: args.batch, time: args.n_ctx, stride: args.stride, documents: args.by_document };
+    let options =
+        Options { batch: args.batch, time: args.n_ctx, stride: args.stride, documents: args.by_document };
     let mut table = match &args.per_token {
         None => None,
         Some(path) => {
-            let file = std::fs::File::create(path).with_context(|| format!("cannot write {}", path.display()))?;
+            let file =
+                std::fs::File::create(path).with_context(|| format!("cannot write {}", path.display()))?;
             Some(PerToken::new(&tokenizer, BufWriter::new(file)))
         }
     };
@@ -79,6 +81,9 @@ pub fn run(args: Args) -> Result<()> {
     println!("perplexity     {:.3} ± {:.3}", report.perplexity, report.perplexity_stderr);
     println!("bits per byte  {:.4} ± {:.4}", report.bits_per_byte, report.bits_per_byte_stderr);
     println!("accuracy       {:.2} ± {:.2} %", 100.0 * report.accuracy, 100.0 * report.accuracy_stderr);
-    eprintln!("[{} tokens, {} bytes, {} windows of {}]", report.tokens, report.bytes, report.windows, report.context);
+    eprintln!(
+        "[{} tokens, {} bytes, {} windows of {}]",
+        report.tokens, report.bytes, report.windows, report.context
+    );
     Ok(())
 }

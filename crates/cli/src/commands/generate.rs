@@ -13,8 +13,10 @@ use crate::input;
 ///
 /// The text is streamed to standard output as it is decided, after the prompt. Messages go to standard error.
 #[derive(clap::Args, Debug)]
-#[command(after_help = "Examples:\n  gpt2 generate -m out/model -p \"Once upon a time\" -n 200 --temperature 0.8 --top-k 40\n  \
-    echo \"从前有一只\" | gpt2 generate -m out/model -f - --seed 1")]
+#[command(
+    after_help = "Examples:\n  gpt2 generate -m out/model -p \"Once upon a time\" -n 200 --temperature 0.8 --top-k 40\n  \
+    echo \"从前有一只\" | gpt2 generate -m out/model -f - --seed 1"
+)]
 pub struct Args {
     /// Model directory
     #[arg(short, long, value_name = "DIR")]
@@ -65,7 +67,11 @@ pub fn run(args: Args) -> Result<()> {
         (None, Some(path)) => input::read_text(path)?,
         (None, None) => String::new(),
     };
-    let ids = if args.parse_special { tokenizer.encode_with_special(&prompt)? } else { tokenizer.encode(&prompt)? };
+    let ids = if args.parse_special {
+        tokenizer.encode_with_special(&prompt)?
+    } else {
+        tokenizer.encode(&prompt)?
+    };
     let seed = input::seed(args.seed);
     for sample in 0..args.samples {
         let seed = seed.wrapping_add(sample);
@@ -93,7 +99,12 @@ fn print_result(result: &Generation, seed: u64) -> Result<()> {
     }))
 }
 
-fn stream(model: &models::Gpt2, tokenizer: &tokenizer::Tokenizer, request: &Request, prompt: &str) -> Result<()> {
+fn stream(
+    model: &models::Gpt2,
+    tokenizer: &tokenizer::Tokenizer,
+    request: &Request,
+    prompt: &str,
+) -> Result<()> {
     let mut out = std::io::stdout().lock();
     let mut failed = None;
     let mut started = false;

@@ -12,7 +12,9 @@ use crate::input::{self, Learn, grouped};
 ///
 /// Works on all cores, in constant memory. The shards have llm.c's format; `gpt2 train --data DIR` reads them.
 #[derive(clap::Args, Debug)]
-#[command(after_help = "Example:\n  gpt2 prepare --data news.jsonl.gz books.txt --tokenizer bpe:8000 --out out/shards")]
+#[command(
+    after_help = "Example:\n  gpt2 prepare --data news.jsonl.gz books.txt --tokenizer bpe:8000 --out out/shards"
+)]
 pub struct Args {
     /// Texts: .txt, .jsonl, .json (field `text`), each also .gz
     #[arg(long, required = true, num_args = 1.., value_name = "FILE")]
@@ -38,15 +40,20 @@ pub struct Args {
 }
 
 pub fn run(args: Args) -> Result<()> {
-    ensure!((0.0..1.0).contains(&args.val_fraction), "--val-fraction {}: it must be at least 0 and below 1", args.val_fraction);
+    ensure!(
+        (0.0..1.0).contains(&args.val_fraction),
+        "--val-fraction {}: it must be at least 0 and below 1",
+        args.val_fraction
+    );
     let tokenizer = match Learn::parse(&args.tokenizer)? {
         None => input::open_tokenizer(&args.tokenizer)?,
         Some(learn) => {
             eprintln!("learning the vocabulary {} …", args.tokenizer);
-            learn.from_documents(input::documents(&args.data, args.encoding.as_deref())?)?
+            learn.learn_from(input::documents(&args.data, args.encoding.as_deref())?)?
         }
     };
-    let sources: Vec<Source> = args.data.iter().map(|path| Source { path: path.clone(), weight: None }).collect();
+    let sources: Vec<Source> =
+        args.data.iter().map(|path| Source { path: path.clone(), weight: None }).collect();
     let options = Options {
         encoding: data::read::encoding(args.encoding.as_deref())?,
         val_fraction: args.val_fraction,
@@ -56,7 +63,11 @@ pub fn run(args: Args) -> Result<()> {
     };
     let summary = data::prepare::prepare(&sources, &tokenizer, &options, |path, counts| {
         let (tokens, bytes) = (grouped(counts.tokens), grouped(counts.bytes));
-        eprintln!("{}: {} documents, {bytes} bytes, {tokens} tokens", path.display(), grouped(counts.documents));
+        eprintln!(
+            "{}: {} documents, {bytes} bytes, {tokens} tokens",
+            path.display(),
+            grouped(counts.documents)
+        );
     })?;
     if summary.counts.empty_documents > 0 {
         eprintln!("left out {} empty documents", summary.counts.empty_documents);

@@ -66,7 +66,11 @@ pub struct Args {
 }
 
 pub fn run(args: Args) -> Result<()> {
-    ensure!(args.minutes > 0.0 && args.minutes <= 10_000.0, "--minutes {}: give a positive number", args.minutes);
+    ensure!(
+        args.minutes > 0.0 && args.minutes <= 10_000.0,
+        "--minutes {}: give a positive number",
+        args.minutes
+    );
     ensure!(args.max_steps != Some(0), "--max-steps 0: it must be at least 1");
     let start = Instant::now();
     let stop = StopFlag::install()?;
@@ -83,7 +87,9 @@ pub fn run(args: Args) -> Result<()> {
     let stories = write_stories(&args, langs)?;
     let tokenizer = learn_vocabulary(&args, &stories)?;
     let mut settings = settings(&args);
-    if let Ok(t) = std::env::var("QSX") { settings = toml::from_str::<Settings>(&t)?.over(settings)?; }
+    if let Ok(t) = std::env::var("QSX") {
+        settings = toml::from_str::<Settings>(&t)?.over(settings)?;
+    }
     let corpus = prepare(&args, &stories, &tokenizer, &mut settings)?;
     let (mut run, max_steps) = start_run(&args, corpus, &mut settings, &start)?;
 
@@ -154,7 +160,7 @@ fn learn_vocabulary(args: &Args, stories: &[Stories]) -> Result<Tokenizer> {
     let size = 1536 * stories.len();
     let paths: Vec<PathBuf> = stories.iter().map(|stories| stories.train.clone()).collect();
     let learn = input::Learn::Bpe(size);
-    let tokenizer = learn.from_documents(input::documents(&paths, None)?)?;
+    let tokenizer = learn.learn_from(input::documents(&paths, None)?)?;
     tokenizer.save(&args.out)?;
     eprintln!("learnt a vocabulary of {} tokens", grouped(tokenizer.vocab_size() as u64));
     Ok(tokenizer)
@@ -180,7 +186,12 @@ fn settings(args: &Args) -> Settings {
     }
 }
 
-fn prepare(args: &Args, stories: &[Stories], tokenizer: &Tokenizer, settings: &mut Settings) -> Result<Corpus> {
+fn prepare(
+    args: &Args,
+    stories: &[Stories],
+    tokenizer: &Tokenizer,
+    settings: &mut Settings,
+) -> Result<Corpus> {
     let out = args.out.join("shards");
     let source = |path: &PathBuf| Source { path: path.clone(), weight: None };
     let train: Vec<Source> = stories.iter().map(|stories| source(&stories.train)).collect();
@@ -204,7 +215,11 @@ fn start_run(args: &Args, corpus: Corpus, settings: &mut Settings, start: &Insta
     let model = plan::model(settings, &corpus.tokenizer)?;
     let batcher = plan::batcher(settings, &corpus, model.config().n_ctx)?;
     let mut config = plan::train_config(settings, model.config().n_embd, &batcher)?;
-    eprintln!("a GPT-2 of {} parameters, {} threads", grouped(model.config().n_params() as u64), tensor::pool::threads());
+    eprintln!(
+        "a GPT-2 of {} parameters, {} threads",
+        grouped(model.config().n_params() as u64),
+        tensor::pool::threads()
+    );
     let build = |model: Gpt2, config, settings: &Settings| {
         let caller = serde_json::to_value(settings)?;
         let corpus = (corpus.tokenizer.clone(), batcher.clone(), corpus.val.clone());
@@ -279,8 +294,14 @@ fn report(
     }
     let scores = (args.check > 0).then(|| check(args, model, tokenizer, stories)).transpose()?;
     let out = args.out.display();
-    eprintln!("\nTrained for {} in {} steps. Everything is in {out}:", duration(outcome.seconds), outcome.step);
-    eprintln!("  config.json, model.safetensors, tokenizer.json   the model, as Hugging Face's transformers reads it");
+    eprintln!(
+        "\nTrained for {} in {} steps. Everything is in {out}:",
+        duration(outcome.seconds),
+        outcome.step
+    );
+    eprintln!(
+        "  config.json, model.safetensors, tokenizer.json   the model, as Hugging Face's transformers reads it"
+    );
     eprintln!("  loss.svg, metrics.jsonl, events/                 how it learnt");
     eprintln!("  stories/, shards/, train.toml                    what it learnt from, and how");
     eprintln!("Next:");
@@ -315,11 +336,14 @@ fn check(args: &Args, model: &Gpt2, tokenizer: &Tokenizer, stories: &[Stories]) 
     let mut told: Vec<(String, bool)> = Vec::new();
     let wanted = args.check * stories.len();
     for i in 0.. {
-        let enough = stories.iter().all(|s| told.iter().filter(|(text, _)| Lang::of(text) == s.lang).count() >= args.check);
+        let enough = stories
+            .iter()
+            .all(|s| told.iter().filter(|(text, _)| Lang::of(text) == s.lang).count() >= args.check);
         if enough || i >= 4 * wanted as u64 {
             break;
         }
-        let result = generate::generate(model, tokenizer, &request(tokenizer, "", 1000 + i, None)?, &mut |_| true)?;
+        let result =
+            generate::generate(model, tokenizer, &request(tokenizer, "", 1000 + i, None)?, &mut |_| true)?;
         told.push((result.text, result.finish == generate::Finish::Eot));
     }
     for Stories { lang, train, .. } in stories {

@@ -9,8 +9,10 @@ use crate::input::{self, Learn, grouped};
 
 /// Train and use tokenizers
 #[derive(clap::Args, Debug)]
-#[command(after_help = "Examples:\n  gpt2 tokenizer train --data book.txt --size 8000 --out out/tokenizer\n  \
-    echo -n \"Hello world\" | gpt2 tokenizer encode --tokenizer gpt2 --json")]
+#[command(
+    after_help = "Examples:\n  gpt2 tokenizer train --data book.txt --size 8000 --out out/tokenizer\n  \
+    echo -n \"Hello world\" | gpt2 tokenizer encode --tokenizer gpt2 --json"
+)]
 pub struct Args {
     #[command(subcommand)]
     action: Action,
@@ -19,10 +21,14 @@ pub struct Args {
 #[derive(clap::Subcommand, Debug)]
 enum Action {
     /// Learn a byte-level BPE vocabulary, and save it as Hugging Face's tokenizer.json, vocab.json and merges.txt
-    #[command(after_help = "Example:\n  gpt2 tokenizer train --data book.txt --size 8000 --out out/tokenizer")]
+    #[command(
+        after_help = "Example:\n  gpt2 tokenizer train --data book.txt --size 8000 --out out/tokenizer"
+    )]
     Train(Train),
     /// Text on standard input to token ids
-    #[command(after_help = "Example:\n  echo -n \"Hello world\" | gpt2 tokenizer encode --tokenizer gpt2 --json")]
+    #[command(
+        after_help = "Example:\n  echo -n \"Hello world\" | gpt2 tokenizer encode --tokenizer gpt2 --json"
+    )]
     Encode(Encode),
     /// Token ids on standard input to text
     #[command(after_help = "Example:\n  echo \"[15496, 995]\" | gpt2 tokenizer decode --tokenizer gpt2")]
@@ -98,15 +104,22 @@ pub fn run(args: Args) -> Result<()> {
 
 fn train(args: Train) -> Result<()> {
     let exists = ["tokenizer.json", "vocab.json"].iter().any(|name| args.out.join(name).exists());
-    ensure!(args.force || !exists, "{} already holds a tokenizer; choose another --out, or --force", args.out.display());
+    ensure!(
+        args.force || !exists,
+        "{} already holds a tokenizer; choose another --out, or --force",
+        args.out.display()
+    );
     let start = std::time::Instant::now();
     let docs = input::documents(&args.data, args.encoding.as_deref())?;
-    let tokenizer = Learn::Bpe(args.size).from_documents(docs)?;
+    let tokenizer = Learn::Bpe(args.size).learn_from(docs)?;
     tokenizer.save(&args.out)?;
     let got = tokenizer.vocab_size();
     eprintln!("learnt {} tokens in {:.2} s", grouped(got as u64), start.elapsed().as_secs_f64());
     if got < args.size {
-        eprintln!("fewer than the {} asked for: the text has no more pairs to merge", grouped(args.size as u64));
+        eprintln!(
+            "fewer than the {} asked for: the text has no more pairs to merge",
+            grouped(args.size as u64)
+        );
     }
     println!("{}", args.out.display());
     Ok(())
@@ -136,7 +149,9 @@ fn decode(args: Decode) -> Result<()> {
         serde_json::from_str(&text).context("standard input is not a JSON list of token ids")?
     } else {
         let numbers = text.split(|c: char| c.is_whitespace() || c == ',').filter(|word| !word.is_empty());
-        numbers.map(|word| word.parse().with_context(|| format!("`{word}` is not a token id"))).collect::<Result<_>>()?
+        numbers
+            .map(|word| word.parse().with_context(|| format!("`{word}` is not a token id")))
+            .collect::<Result<_>>()?
     };
     let bytes = tokenizer.decode_bytes(&ids)?;
     if args.json {
@@ -155,8 +170,16 @@ fn stats(args: Stats) -> Result<()> {
     }
     println!("vocabulary          {} ({})", grouped(tokenizer.vocab_size() as u64), tokenizer.kind());
     println!("bytes               {}", grouped(stats.bytes as u64));
-    println!("characters          {} ({} Chinese)", grouped(stats.chars as u64), grouped(stats.chinese_chars as u64));
-    println!("tokens              {} ({} different)", grouped(stats.tokens as u64), grouped(stats.distinct_tokens as u64));
+    println!(
+        "characters          {} ({} Chinese)",
+        grouped(stats.chars as u64),
+        grouped(stats.chinese_chars as u64)
+    );
+    println!(
+        "tokens              {} ({} different)",
+        grouped(stats.tokens as u64),
+        grouped(stats.distinct_tokens as u64)
+    );
     println!("bytes a token       {:.2}", stats.bytes_per_token);
     println!("tokens a character  {:.2}", stats.tokens_per_char);
     Ok(())

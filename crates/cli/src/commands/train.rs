@@ -88,10 +88,16 @@ fn typed_settings(args: &Args) -> Result<Settings> {
 /// The settings of the run in the directory; only its length may be changed.
 fn resumed_settings(args: &Args) -> Result<Settings> {
     let progress = train::state::load_progress(&args.out)?;
-    let saved: Settings = serde_json::from_value(progress.caller).context("the saved settings are not readable")?;
+    let saved: Settings =
+        serde_json::from_value(progress.caller).context("the saved settings are not readable")?;
     let typed = serde_json::to_value(&args.settings)?;
-    let others: Vec<&String> =
-        typed.as_object().into_iter().flatten().map(|(name, _)| name).filter(|name| *name != "max-steps" && *name != "data").collect();
+    let others: Vec<&String> = typed
+        .as_object()
+        .into_iter()
+        .flatten()
+        .map(|(name, _)| name)
+        .filter(|name| *name != "max-steps" && *name != "data")
+        .collect();
     ensure!(
         others.is_empty() && args.config.is_none(),
         "--resume goes on with the saved settings; leave out everything but --out, --max-steps and, if the files moved, --data"
@@ -130,7 +136,8 @@ fn announce(settings: &Settings, corpus: &Corpus, model: &Gpt2Config, config: &T
 pub fn save_settings(dir: &Path, settings: &Settings) -> Result<()> {
     std::fs::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display()))?;
     let path = dir.join("train.toml");
-    std::fs::write(&path, toml::to_string(settings)?).with_context(|| format!("cannot write {}", path.display()))
+    std::fs::write(&path, toml::to_string(settings)?)
+        .with_context(|| format!("cannot write {}", path.display()))
 }
 
 /// With --force, an older run must not be found by a later --resume.
@@ -163,7 +170,10 @@ fn report(args: &Args, outcome: &Outcome) -> Result<()> {
     if outcome.finished {
         eprintln!("{} steps in {time}; next: gpt2 generate -m {out} -p \"…\"", outcome.step);
     } else {
-        eprintln!("stopped after {} steps ({time}), state saved; go on with: gpt2 train --resume --out {out}", outcome.step);
+        eprintln!(
+            "stopped after {} steps ({time}), state saved; go on with: gpt2 train --resume --out {out}",
+            outcome.step
+        );
     }
     if args.json {
         return super::print_json(&json!({

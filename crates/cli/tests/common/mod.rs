@@ -88,7 +88,8 @@ fn finished(output: Output) -> Finished {
 
 /// A small English and Chinese text.
 pub fn text() -> String {
-    "Once upon a time there was a fox. The fox said, \"Good morning!\" 从前有一只狐狸。狐狸说：“早上好！”\n".repeat(120)
+    "Once upon a time there was a fox. The fox said, \"Good morning!\" 从前有一只狐狸。狐狸说：“早上好！”\n"
+        .repeat(120)
 }
 
 /// Flags of a model that trains in a moment.

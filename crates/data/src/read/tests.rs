@@ -61,7 +61,9 @@ fn bad_files_are_named_with_the_place() {
     refused("a.pdf", b"x", &[".jsonl"]);
     refused("a.txt.gz", b"not packed", &["gzip"]);
     assert!(texts(Path::new("/no/such/file.txt"), None).unwrap_err().to_string().contains("No such file"));
-    assert!(texts(tempfile::tempdir().unwrap().path(), None).unwrap_err().to_string().contains("gpt2 prepare"));
+    assert!(
+        texts(tempfile::tempdir().unwrap().path(), None).unwrap_err().to_string().contains("gpt2 prepare")
+    );
 }
 
 #[test]

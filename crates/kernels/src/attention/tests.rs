@@ -31,7 +31,9 @@ fn forward_and_backward_agree_with_the_plain_version() {
         let (qkv, dout) = (random(batch * time * 3 * c, 1), random(batch * time * c, 2));
         let lens: Vec<usize> = (0..batch).map(|b| time - b * time / 3).collect();
         let dropout = Dropout { p: 0.3, stream: Stream::new(5, 6, 7) };
-        for (lens, dropout) in [(None, None), (Some(&lens[..]), None), (None, Some(dropout)), (Some(&lens), Some(dropout))] {
+        for (lens, dropout) in
+            [(None, None), (Some(&lens[..]), None), (None, Some(dropout)), (Some(&lens), Some(dropout))]
+        {
             for isa in isa::available() {
                 let case = format!("{isa:?} {shape:?} lens {lens:?} dropout {}", dropout.is_some());
                 let (mut out, mut lse) = (vec![f32::NAN; batch * time * c], vec![0.0; batch * n_head * time]);

@@ -28,8 +28,19 @@ fn transpose(x: &[f32], rows: usize, cols: usize) -> Vec<f32> {
 
 #[test]
 fn every_layout_and_edge_on_every_instruction_set() {
-    let sizes = [[1, 1, 1], [1, 7, 3], [2, 300, 530], [4, 5, 16], [5, 9, 17], [6, 256, 16], [7, 257, 33], [14, 3, 32]];
-    for size @ [m, k, n] in sizes.into_iter().chain([[97, 64, 259], [61, 600, 70], [1030, 5, 9], [9, 4, 2053]]) {
+    let sizes = [
+        [1, 1, 1],
+        [1, 7, 3],
+        [2, 300, 530],
+        [4, 5, 16],
+        [5, 9, 17],
+        [6, 256, 16],
+        [7, 257, 33],
+        [14, 3, 32],
+    ];
+    for size @ [m, k, n] in
+        sizes.into_iter().chain([[97, 64, 259], [61, 600, 70], [1030, 5, 9], [9, 4, 2053]])
+    {
         let (a, b) = (random(m * k, 1), random(k * n, 2));
         let (at, bt) = (transpose(&a, m, k), transpose(&b, k, n));
         let (start, bias) = (random(m * n, 3), random(n, 4));
@@ -42,7 +53,9 @@ fn every_layout_and_edge_on_every_instruction_set() {
                 let mut add = start.clone();
                 gemm_on(isa, &mut add, a, b, Out::Add, None);
                 for i in 0..m * n {
-                    let close = |got: f32, want: f32| (got - want).abs() <= 2e-5 * (k as f32).sqrt() * (1.0 + want.abs());
+                    let close = |got: f32, want: f32| {
+                        (got - want).abs() <= 2e-5 * (k as f32).sqrt() * (1.0 + want.abs())
+                    };
                     assert!(close(set[i], want[i] + bias[i % n]), "{isa:?} {layout} {size:?} set {i}");
                     assert!(close(add[i], want[i] + start[i]), "{isa:?} {layout} {size:?} add {i}");
                 }
@@ -83,7 +96,14 @@ fn a_row_has_the_same_bits_alone_and_in_company_and_at_any_thread_count() {
 fn nan_and_infinity_are_not_lost() {
     for isa in isa::available() {
         let mut c = [0.0; 2];
-        gemm_on(isa, &mut c, Mat::new(&[f32::NAN, 1.0], 1, 2), Mat::new(&[0.0, 1.0, 1.0, 1.0], 2, 2), Out::Set, None);
+        gemm_on(
+            isa,
+            &mut c,
+            Mat::new(&[f32::NAN, 1.0], 1, 2),
+            Mat::new(&[0.0, 1.0, 1.0, 1.0], 2, 2),
+            Out::Set,
+            None,
+        );
         assert!(c[0].is_nan() && c[1].is_nan());
     }
 }

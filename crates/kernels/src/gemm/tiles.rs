@@ -146,12 +146,29 @@ macro_rules! simd_tile {
 
 #[cfg(target_arch = "x86_64")]
 simd_tile!(
-    Avx2, "avx2,fma", __m256, 8, 6, _mm256_loadu_ps, _mm256_storeu_ps, _mm256_set1_ps, _mm256_setzero_ps, _mm256_fmadd_ps
+    Avx2,
+    "avx2,fma",
+    __m256,
+    8,
+    6,
+    _mm256_loadu_ps,
+    _mm256_storeu_ps,
+    _mm256_set1_ps,
+    _mm256_setzero_ps,
+    _mm256_fmadd_ps
 );
 #[cfg(target_arch = "x86_64")]
 simd_tile!(
-    Avx512, "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma", __m512, 16, 14, _mm512_loadu_ps, _mm512_storeu_ps,
-    _mm512_set1_ps, _mm512_setzero_ps, _mm512_fmadd_ps
+    Avx512,
+    "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma",
+    __m512,
+    16,
+    14,
+    _mm512_loadu_ps,
+    _mm512_storeu_ps,
+    _mm512_set1_ps,
+    _mm512_setzero_ps,
+    _mm512_fmadd_ps
 );
 
 /// Evaluates an expression with the tile of an instruction set.

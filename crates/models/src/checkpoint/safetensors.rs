@@ -48,7 +48,8 @@ fn refuse_unknown(
 ) -> Result<()> {
     for (&name, view) in named {
         let mask = name.ends_with(".attn.bias") || name.ends_with(".attn.masked_bias");
-        let tied = name == "lm_head.weight" && named.get("wte.weight").is_some_and(|wte| wte.data() == view.data());
+        let tied =
+            name == "lm_head.weight" && named.get("wte.weight").is_some_and(|wte| wte.data() == view.data());
         if shapes.contains_key(name) || mask || tied {
             continue;
         }
@@ -71,7 +72,9 @@ fn floats(name: &str, view: &safetensors::tensor::TensorView) -> Result<Vec<f32>
 
 /// Reads all `f32` tensors of a safetensors file, and its metadata.
 #[allow(clippy::type_complexity)]
-pub fn read_tensors(path: &Path) -> Result<(HashMap<String, (Vec<usize>, Vec<f32>)>, HashMap<String, String>)> {
+pub fn read_tensors(
+    path: &Path,
+) -> Result<(HashMap<String, (Vec<usize>, Vec<f32>)>, HashMap<String, String>)> {
     let bytes = fs::read(path).map_err(ModelError::io(path))?;
     let file = parse(path, &bytes)?;
     let (_, header) = SafeTensors::read_metadata(&bytes)
@@ -113,6 +116,6 @@ impl View for F32View<'_> {
         Cow::Borrowed(bytemuck::cast_slice(self.values))
     }
     fn data_len(&self) -> usize {
-        self.values.len() * size_of::<f32>()
+        size_of_val(self.values)
     }
 }

@@ -69,7 +69,15 @@ impl Tensor {
         }
         let mut out = Buffer::scratch(n * c);
         let past = held - n;
-        fused::attention_cached(&mut out, self.data(), cache.keys, cache.values, past, n_head, shape.head_dim);
+        fused::attention_cached(
+            &mut out,
+            self.data(),
+            cache.keys,
+            cache.values,
+            past,
+            n_head,
+            shape.head_dim,
+        );
         Ok(Tensor::from_buffer(&[1, n, c], out))
     }
 

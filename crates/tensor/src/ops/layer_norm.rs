@@ -39,7 +39,11 @@ impl Tensor {
 }
 
 /// The gradient, or a place for it where nobody asked.
-fn or_unused<'a>(grad: &'a mut Option<crate::tape::Grad>, unused: &'a mut Vec<f32>, len: usize) -> &'a mut [f32] {
+fn or_unused<'a>(
+    grad: &'a mut Option<crate::tape::Grad>,
+    unused: &'a mut Vec<f32>,
+    len: usize,
+) -> &'a mut [f32] {
     match grad {
         Some(grad) => grad,
         None => {

@@ -14,7 +14,11 @@ impl Tensor {
     pub fn linear(&self, w: &Tensor, b: Option<&Tensor>) -> Result<Tensor> {
         let (rows, k) = (self.rows(), self.cols());
         let &[w_rows, n] = w.shape() else {
-            return Err(TensorError::Shape { op: "linear weight", got: w.shape().to_vec(), want: "(in, out)".into() });
+            return Err(TensorError::Shape {
+                op: "linear weight",
+                got: w.shape().to_vec(),
+                want: "(in, out)".into(),
+            });
         };
         w.expect("linear weight", &[k, n])?;
         if let Some(b) = b {
@@ -22,7 +26,13 @@ impl Tensor {
         }
         debug_assert_eq!(w_rows, k);
         let mut out = Buffer::scratch(rows * n);
-        gemm(&mut out, Mat::new(self.data(), rows, k), Mat::new(w.data(), k, n), Out::Set, b.map(Tensor::data));
+        gemm(
+            &mut out,
+            Mat::new(self.data(), rows, k),
+            Mat::new(w.data(), k, n),
+            Out::Set,
+            b.map(Tensor::data),
+        );
         let mut shape = self.shape().to_vec();
         *shape.last_mut().expect("a tensor with rows") = n;
         let out = Tensor::from_buffer(&shape, out);

@@ -75,7 +75,8 @@ pub fn lm_loss(x: &Tensor, wte: &Tensor, targets: &[u32], weights: &[f32]) -> Re
         gemm(&mut dx[start * c..end * c], dlogits, table, Out::Set, None);
         add_dwte(tape, wte, dlogits, block);
     }
-    let value = losses.iter().zip(weights).filter(|(_, w)| **w != 0.0).map(|(l, w)| f64::from(*l) * f64::from(*w));
+    let value =
+        losses.iter().zip(weights).filter(|(_, w)| **w != 0.0).map(|(l, w)| f64::from(*l) * f64::from(*w));
     let value = value.sum();
     let weight = weights.iter().map(|&w| f64::from(w)).sum();
     let taped = tape.zip(dx).map(|(tape, dx)| {
