@@ -95,7 +95,7 @@ fn initial_model(settings: &Settings) -> Option<PathBuf> {
     settings
         .init
         .as_ref()
-        .filter(|init| !["gpt2", "xavier", "mimetic"].contains(&init.as_str()) || Path::new(init).is_dir())
+        .filter(|init| !["gpt2", "xavier"].contains(&init.as_str()) || Path::new(init).is_dir())
         .map(PathBuf::from)
 }
 
@@ -140,7 +140,6 @@ pub fn model(settings: &mut Settings, tokenizer: &Tokenizer) -> Result<Gpt2> {
     }
     let init = match settings.init.get_or_insert_with(|| "gpt2".into()).as_str() {
         "xavier" => Init::Xavier,
-        "mimetic" => Init::Mimetic,
         _ => Init::Gpt2,
     };
     let config = shape(settings, tokenizer)?;

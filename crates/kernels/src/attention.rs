@@ -9,9 +9,9 @@
 
 use std::cell::RefCell;
 
-use crate::gemm::{Mat, Out, gemm_serial};
-use crate::isa::{self, Isa, vectorised};
-use crate::math::{exp, max, sum};
+use crate::gemm::{Causal, Mat, Out, product_inside};
+use crate::isa::{self, Isa, fma, vectorised};
+use crate::math::{LANES, exp, max, sum, sum_pairs};
 use crate::pool::{self, Shared};
 use crate::random::Dropout;
 
@@ -57,181 +57,224 @@ struct Head<'a> {
     row_step: u64,                   // elements of dropout a row
 }
 
-/// `rows` rows of `cols` values from row `first` of a matrix.
-fn rows_of<'a>(m: &Mat<'a>, first: usize, rows: usize) -> Mat<'a> {
-    Mat::strided(&m.data[first * m.row_stride..], rows, m.cols, m.row_stride)
-}
-
+/// What a task needs besides its inputs and outputs.
 #[derive(Default)]
 struct Scratch {
-    scores: Vec<f32>, // (QUERIES, KEYS)
-    dscores: Vec<f32>,
-    factors: Vec<f32>,
-    out: Vec<f32>, // (QUERIES, D)
-    delta: Vec<f32>,
+    scores: Vec<f32>,  // (QUERIES, KEYS), then probabilities
+    dscores: Vec<f32>, // (QUERIES, KEYS)
+    out: Vec<f32>,     // (QUERIES, D)
 }
 
 thread_local! {
     static SCRATCH: RefCell<Scratch> = RefCell::default();
 }
 
-/// A running softmax of one row.
+/// The softmax of one row, as far as its keys have been seen.
 #[derive(Clone, Copy)]
 struct Running {
     most: f32,
     sum: f32,
 }
 
+/// A block of scores, (queries, KEYS): query `i` sees `visible(i)` of its keys.
+#[derive(Clone, Copy)]
+struct Block {
+    queries: usize,
+    keys: usize,
+    /// The last key of the block that query 0 sees; negative where it sees none.
+    first: isize,
+    scale: f32,
+    /// Dropout, with the index of element (0, 0) and the number of elements of a row.
+    dropout: Option<(Dropout, u64, u64)>,
+}
+
+impl Block {
+    #[inline(always)]
+    fn visible(&self, i: usize) -> usize {
+        (self.first + 1).saturating_add_unsigned(i).clamp(0, self.keys as isize) as usize
+    }
+
+    /// The dropout factors of the first `n` keys of row `i`, where there is dropout.
+    #[inline(always)]
+    fn factors(&self, i: usize, n: usize) -> Option<[f32; KEYS]> {
+        let (dropout, first, row_step) = self.dropout.as_ref()?;
+        let mut factors = [0.0; KEYS];
+        dropout.factors(first + i as u64 * row_step, &mut factors[..n]);
+        Some(factors)
+    }
+}
+
+#[inline(always)]
+fn multiply_row(row: &mut [f32], factors: &[f32; KEYS]) {
+    row.iter_mut().zip(factors).for_each(|(x, factor)| *x *= factor);
+}
+
+/// A row's values up to the last visible one, and on to a whole vector; those in between are set.
+#[inline(always)]
+fn padded(row: &mut [f32], visible: usize, value: f32) -> &mut [f32] {
+    let row = &mut row[..visible.next_multiple_of(LANES)];
+    row[visible..].fill(value);
+    row
+}
+
 vectorised! {
-    /// Takes in a block of scores, of which the first `visible` count: they become exponentials, the others 0.
-    /// Returns the factor by which what was summed before shrinks.
-    fn absorb(running: &mut Running, scores: &mut [f32], visible: usize, scale: f32) -> f32 {
-        scores.iter_mut().for_each(|s| *s *= scale);
-        scores[visible..].fill(f32::NEG_INFINITY);
-        let block = max(scores);
-        let most = if block > running.most { block } else { running.most };
-        for s in scores.iter_mut() {
-            *s = exp::<FMA>(*s - most);
+    /// Takes in a block of scores: they become exponentials, 0 where not visible. What was summed before, in
+    /// `running` and in the rows of `out` (D values each), shrinks when a larger score comes.
+    fn absorb(block: &Block, running: &mut [Running], scores: &mut [f32], out: &mut [f32]) {
+        let d = out.len() / block.queries;
+        for (i, row) in scores.chunks_exact_mut(KEYS).enumerate() {
+            let (running, visible) = (&mut running[i], block.visible(i));
+            if visible > 0 {
+                let row = padded(row, visible, f32::NEG_INFINITY);
+                row.iter_mut().for_each(|s| *s *= block.scale);
+                let most = max(row);
+                let most = if most > running.most { most } else { running.most };
+                row.iter_mut().for_each(|s| *s = exp::<FMA>(*s - most));
+                let shrink = exp::<FMA>(running.most - most);
+                running.sum = fma::<FMA>(running.sum, shrink, sum(row, |x| x));
+                if most > running.most {
+                    out[i * d..(i + 1) * d].iter_mut().for_each(|x| *x *= shrink);
+                }
+                running.most = most;
+                if let Some(factors) = block.factors(i, visible) {
+                    multiply_row(row, &factors);
+                }
+            }
+            row[visible..].fill(0.0);
         }
-        scores[visible..].fill(0.0);
-        let shrink = exp::<FMA>(running.most - most);
-        running.sum = running.sum * shrink + sum(scores.len(), |i| scores[i]);
-        running.most = most;
-        shrink
     }
 }
 
 vectorised! {
-    fn scale_row(row: &mut [f32], factor: f32) {
-        row.iter_mut().for_each(|x| *x *= factor);
+    /// Ends the softmax of each row: divides `out` by the sums, and gives the log-sum-exps.
+    fn finish(running: &[Running], out: &mut [f32], lse: &mut [f32]) {
+        let d = out.len() / running.len();
+        for (i, (row, running)) in out.chunks_exact_mut(d).zip(running).enumerate() {
+            let factor = 1.0 / running.sum;
+            row.iter_mut().for_each(|x| *x *= factor);
+            lse[i] = running.most + running.sum.ln();
+        }
     }
 }
 
 vectorised! {
-    fn multiply(x: &mut [f32], y: &[f32]) {
-        x.iter_mut().zip(y).for_each(|(x, y)| *x *= y);
-    }
-}
-
-vectorised! {
-    /// The dropout factors of a row of a block.
-    fn dropout_factors(out: &mut [f32], dropout: &Dropout, first: u64) {
-        dropout.factors(first, out);
-    }
-}
-
-vectorised! {
-    /// `probs = e^(scale · probs - lse)` where visible, else 0.
-    fn probabilities(scores: &mut [f32], visible: usize, scale: f32, lse: f32) {
-        scores.iter_mut().for_each(|s| *s = exp::<FMA>(*s * scale - lse));
-        scores[visible..].fill(0.0);
-    }
-}
-
-vectorised! {
-    /// `dscores = scale · probs · (dscores - delta)`
-    fn softmax_backward(dscores: &mut [f32], probs: &[f32], delta: f32, scale: f32) {
-        dscores.iter_mut().zip(probs).for_each(|(ds, p)| *ds = scale * p * (*ds - delta));
+    /// Scores become probabilities, with dropout; `dscores` (the gradient by those) becomes that by the scores.
+    fn backward_rows(block: &Block, scores: &mut [f32], dscores: &mut [f32], lse: &[f32], delta: &[f32]) {
+        let rows = scores.chunks_exact_mut(KEYS).zip(dscores.chunks_exact_mut(KEYS));
+        for (i, (probs, dscores)) in rows.enumerate() {
+            let visible = block.visible(i);
+            if visible > 0 {
+                let probs = padded(probs, visible, f32::NEG_INFINITY);
+                probs.iter_mut().for_each(|s| *s = exp::<FMA>(fma::<FMA>(*s, block.scale, -lse[i])));
+                let dscores = padded(dscores, visible, 0.0);
+                let factors = block.factors(i, visible);
+                if let Some(factors) = &factors {
+                    multiply_row(dscores, factors);
+                }
+                for (ds, p) in dscores.iter_mut().zip(&*probs) {
+                    *ds = block.scale * p * (*ds - delta[i]);
+                }
+                if let Some(factors) = &factors {
+                    multiply_row(probs, factors);
+                }
+            }
+            probs[visible..].fill(0.0);
+            dscores[visible..].fill(0.0);
+        }
     }
 }
 
 vectorised! {
     fn dot(a: &[f32], b: &[f32]) -> f32 {
-        sum(a.len(), |i| a[i] * b[i])
+        sum_pairs(a, b, |a, b| a * b)
     }
 }
 
+/// `C = A B` or `C += A B` where C is all of `c`, with rows of `ldc`.
+fn multiply(isa: Isa, c: &mut [f32], ldc: usize, a: Mat, b: Mat, out: Out, causal: Causal) {
+    // SAFETY: `c` is borrowed for this call alone.
+    unsafe { product_inside(isa, (&Shared::new(c), 0, ldc), a, b, out, causal) }
+}
+
 impl Head<'_> {
-    fn scale(&self) -> f32 {
-        1.0 / (self.q.cols as f32).sqrt()
-    }
-
-    /// How many keys of the block from `key` on query `i` sees.
-    fn visible(&self, i: usize, key: usize, n: usize) -> usize {
-        (self.past + i + 1).saturating_sub(key).min(n)
-    }
-
-    /// Multiplies the rows of `x` (queries from `i0`, keys from `key`, `n` of them) by their dropout factors.
-    fn drop(&self, x: &mut [f32], factors: &mut Vec<f32>, i0: usize, key: usize, n: usize) {
-        let Some((dropout, base)) = &self.dropout else { return };
-        factors.resize(n, 0.0);
-        for (i, row) in x.chunks_exact_mut(n).enumerate() {
-            dropout_factors(self.isa, factors, dropout, base + (i0 + i) as u64 * self.row_step + key as u64);
-            multiply(self.isa, row, factors);
-        }
+    /// The scores of `queries` rows from `i0` on with the block of keys from `key` on.
+    fn block(&self, i0: usize, queries: usize, key: usize) -> Block {
+        let keys = KEYS.min(self.past + i0 + queries - key);
+        let dropout = self
+            .dropout
+            .map(|(dropout, first)| (dropout, first + i0 as u64 * self.row_step + key as u64, self.row_step));
+        let (first, scale) = ((self.past + i0) as isize - key as isize, 1.0 / (self.q.cols as f32).sqrt());
+        Block { queries, keys, first, scale, dropout }
     }
 
     /// Output rows of the `n` queries from `i0` on, into `s.out` (n, D), and their log-sum-exps.
     fn forward_block(&self, s: &mut Scratch, lse: &mut [f32], i0: usize, n: usize) {
-        let d = self.q.cols;
-        let queries = rows_of(&self.q, i0, n);
+        let (isa, d, queries) = (self.isa, self.q.cols, self.q.part(i0, n));
         s.out.clear();
         s.out.resize(n * d, 0.0);
+        s.scores.resize(QUERIES * KEYS, 0.0);
+        let scores = &mut s.scores[..n * KEYS];
         let mut running = [Running { most: f32::NEG_INFINITY, sum: 0.0 }; QUERIES];
         for key in (0..self.past + i0 + n).step_by(KEYS) {
-            let n_keys = KEYS.min(self.k.rows - key);
-            s.scores.resize(n * n_keys, 0.0);
-            gemm_serial(
-                self.isa,
-                &mut s.scores,
-                n_keys,
-                queries,
-                rows_of(&self.k, key, n_keys).t(),
-                Out::Set,
-            );
-            for (i, row) in s.scores.chunks_exact_mut(n_keys).enumerate() {
-                let visible = self.visible(i0 + i, key, n_keys);
-                if visible == 0 {
-                    row.fill(0.0);
-                    continue;
-                }
-                let shrink = absorb(self.isa, &mut running[i], row, visible, self.scale());
-                scale_row(self.isa, &mut s.out[i * d..(i + 1) * d], shrink);
-            }
-            self.drop(&mut s.scores, &mut s.factors, i0, key, n_keys);
-            let probs = Mat::new(&s.scores, n, n_keys);
-            gemm_serial(self.isa, &mut s.out, d, probs, rows_of(&self.v, key, n_keys), Out::Add);
+            let block = self.block(i0, n, key);
+            let (keys, values) = (self.k.part(key, block.keys), self.v.part(key, block.keys));
+            multiply(isa, scores, KEYS, queries, keys.t(), Out::Set, Causal::Scores { first: block.first });
+            absorb(isa, &block, &mut running, scores, &mut s.out);
+            let probs = Mat::strided(scores, n, block.keys, KEYS);
+            multiply(isa, &mut s.out, d, probs, values, Out::Add, Causal::Probs { first: block.first });
         }
-        for (i, row) in s.out.chunks_exact_mut(d).enumerate() {
-            scale_row(self.isa, row, 1.0 / running[i].sum);
-            lse[i] = running[i].most + running[i].sum.ln();
-        }
+        finish(isa, &running[..n], &mut s.out, lse);
     }
 
-    /// Adds the gradients by q, k and v, each (T, D) and contiguous.
-    fn backward(&self, s: &mut Scratch, [dq, dk, dv]: [&mut [f32]; 3], dout: Mat, out: Mat, lse: &[f32]) {
-        let (d, t) = (self.q.cols, self.q.rows);
+    /// Adds the gradients by q, k and v: matrices (T, D) of `dqkv` that start at the three elements given.
+    ///
+    /// # Safety
+    /// No other living borrow covers these matrices.
+    unsafe fn backward(
+        &self,
+        s: &mut Scratch,
+        dqkv: &Shared<f32>,
+        starts: [usize; 3],
+        dout: Mat,
+        out: Mat,
+        lse: &[f32],
+    ) {
+        let (isa, d, t, ld) = (self.isa, self.q.cols, self.q.rows, self.q.row_stride);
+        let [dq, dk, dv] = starts;
+        s.scores.resize(QUERIES * KEYS, 0.0);
+        s.dscores.resize(QUERIES * KEYS, 0.0);
         for i0 in (0..t).step_by(QUERIES) {
             let n = QUERIES.min(t - i0);
-            let (queries, dout) = (rows_of(&self.q, i0, n), rows_of(&dout, i0, n));
-            s.delta.clear();
-            s.delta.extend((0..n).map(|i| {
-                let (dout, out) =
-                    (&dout.data[i * dout.row_stride..][..d], &out.data[(i0 + i) * out.row_stride..][..d]);
-                dot(self.isa, dout, out)
-            }));
+            let (queries, dout, out) = (self.q.part(i0, n), dout.part(i0, n), out.part(i0, n));
+            let mut delta = [0.0; QUERIES];
+            for (i, delta) in delta.iter_mut().enumerate().take(n) {
+                *delta =
+                    dot(isa, &dout.data[i * dout.row_stride..][..d], &out.data[i * out.row_stride..][..d]);
+            }
+            let (scores, dscores) = (&mut s.scores[..n * KEYS], &mut s.dscores[..n * KEYS]);
             for key in (0..i0 + n).step_by(KEYS) {
-                let n_keys = KEYS.min(t - key);
-                let (keys, values) = (rows_of(&self.k, key, n_keys), rows_of(&self.v, key, n_keys));
-                s.scores.resize(n * n_keys, 0.0);
-                s.dscores.resize(n * n_keys, 0.0);
-                gemm_serial(self.isa, &mut s.scores, n_keys, queries, keys.t(), Out::Set);
-                for (i, row) in s.scores.chunks_exact_mut(n_keys).enumerate() {
-                    let visible = self.visible(i0 + i, key, n_keys);
-                    probabilities(self.isa, row, visible, self.scale(), lse[i0 + i]);
+                let block = self.block(i0, n, key);
+                let first = block.first;
+                let (keys, values) = (self.k.part(key, block.keys), self.v.part(key, block.keys));
+                multiply(isa, scores, KEYS, queries, keys.t(), Out::Set, Causal::Scores { first });
+                multiply(isa, dscores, KEYS, dout, values.t(), Out::Set, Causal::Scores { first });
+                backward_rows(isa, &block, scores, dscores, &lse[i0..i0 + n], &delta);
+                let probs = Mat::strided(scores, n, block.keys, KEYS);
+                let dscores = Mat::strided(dscores, n, block.keys, KEYS);
+                let (to_keys, transposed) = (key * ld, Causal::ProbsTransposed { first });
+                // SAFETY: rows of the three matrices, which are ours by the caller's promise.
+                unsafe {
+                    product_inside(isa, (dqkv, dv + to_keys, ld), probs.t(), dout, Out::Add, transposed);
+                    product_inside(isa, (dqkv, dk + to_keys, ld), dscores.t(), queries, Out::Add, transposed);
+                    product_inside(
+                        isa,
+                        (dqkv, dq + i0 * ld, ld),
+                        dscores,
+                        keys,
+                        Out::Add,
+                        Causal::Probs { first },
+                    );
                 }
-                gemm_serial(self.isa, &mut s.dscores, n_keys, dout, values.t(), Out::Set);
-                self.drop(&mut s.dscores, &mut s.factors, i0, key, n_keys);
-                for (i, row) in s.dscores.chunks_exact_mut(n_keys).enumerate() {
-                    let probs = &s.scores[i * n_keys..(i + 1) * n_keys];
-                    softmax_backward(self.isa, row, probs, s.delta[i], self.scale());
-                }
-                self.drop(&mut s.scores, &mut s.factors, i0, key, n_keys);
-                let (probs, dscores) = (Mat::new(&s.scores, n, n_keys), Mat::new(&s.dscores, n, n_keys));
-                let at = key * d..(key + n_keys) * d;
-                gemm_serial(self.isa, &mut dv[at.clone()], d, probs.t(), dout, Out::Add);
-                gemm_serial(self.isa, &mut dk[at], d, dscores.t(), queries, Out::Add);
-                gemm_serial(self.isa, &mut dq[i0 * d..(i0 + n) * d], d, dscores, keys, Out::Add);
             }
         }
     }
@@ -348,20 +391,12 @@ pub(crate) fn attention_backward_on(
             return;
         }
         let rows = |x| Mat::strided(&(x as &[f32])[b * time * c + h * d..], t, d, c);
-        let mut grads = vec![0.0; 3 * t * d];
-        let (dq, rest) = grads.split_at_mut(t * d);
-        let (dk, dv) = rest.split_at_mut(t * d);
+        let starts = [0, 1, 2].map(|which| b * time * 3 * c + which * c + h * d);
         SCRATCH.with_borrow_mut(|s| {
-            head.backward(s, [dq, dk, dv], rows(dout), rows(out), &lse[pair * time..][..t]);
+            let lse = &lse[pair * time..][..t];
+            // SAFETY: `dqkv` is borrowed by this function, and only this task has this head of this sequence.
+            unsafe { head.backward(s, &dqkv, starts, rows(dout), rows(out), lse) };
         });
-        for (which, grad) in grads.chunks_exact(t * d).enumerate() {
-            for (i, grad) in grad.chunks_exact(d).enumerate() {
-                let start = (b * time + i) * 3 * c + which * c + h * d;
-                // SAFETY: `dqkv` is borrowed by this function, and only this task has this head of this sequence.
-                let row = unsafe { dqkv.part(start, start + d) };
-                row.iter_mut().zip(grad).for_each(|(row, grad)| *row += grad);
-            }
-        }
     });
 }
 
@@ -376,7 +411,21 @@ pub fn attention_cached(
     n_head: usize,
     head_dim: usize,
 ) {
-    let (isa, d, c) = (isa::current(), head_dim, n_head * head_dim);
+    attention_cached_on(isa::current(), out, qkv, keys, values, past, n_head, head_dim);
+}
+
+#[allow(clippy::too_many_arguments)]
+pub(crate) fn attention_cached_on(
+    isa: Isa,
+    out: &mut [f32],
+    qkv: &[f32],
+    keys: &[f32],
+    values: &[f32],
+    past: usize,
+    n_head: usize,
+    head_dim: usize,
+) {
+    let (d, c) = (head_dim, n_head * head_dim);
     let n = out.len() / c;
     let held = past + n;
     assert!(

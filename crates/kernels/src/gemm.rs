@@ -2,18 +2,24 @@
 //!
 //! Each element of C is one chain of multiply-adds over ascending K: the tiles hold outputs in their lanes and
 //! never split a sum. So a result does not depend on the number of threads, on the other rows, or on how the
-//! work was cut. Panels of A and B are packed so that a tile reads both in order (Goto and van de Geijn, 2008):
-//! blocks of `KC` of K, `NC` columns of B and `MR` rows of A at a time, and tasks of some tiles for the pool.
+//! work was cut. Three ways lead to the same bits:
+//!
+//! - large products (`blocked`): panels of A and B are packed so that a tile reads both in order (Goto and van
+//!   de Geijn, 2008), blocks of `KC` of K and `NC` columns of B at a time, in tasks of some tiles for the pool;
+//! - few rows and a row-major B (`small.rs`): B is read once, as it lies;
+//! - few rows and any other B, and products inside a task (`strips.rs`): B is packed a strip of columns at a time.
 
 mod pack;
 mod small;
+mod strips;
 mod tiles;
 
 use std::cell::RefCell;
 
 use crate::isa::{self, Isa};
 use crate::pool::{self, Shared};
-use tiles::{Corner, Tile, with_tile};
+pub(crate) use strips::{Causal, product as product_inside};
+use tiles::{A, B, C, Tile, with_tile};
 
 /// A matrix seen through strides: element (i, j) is `data[i * row_stride + j * col_stride]`.
 #[derive(Clone, Copy, Debug)]
@@ -55,6 +61,30 @@ impl<'a> Mat<'a> {
         Mat { data, rows, cols, row_stride, col_stride: 1 }
     }
 
+    /// `rows` rows from row `first` on.
+    pub(crate) fn part(self, first: usize, rows: usize) -> Mat<'a> {
+        assert!(first + rows <= self.rows, "rows {first}..{} of {}", first + rows, self.rows);
+        let data = if rows == 0 { &[] } else { &self.data[first * self.row_stride..] };
+        Mat { data, rows, ..self }
+    }
+
+    /// `cols` columns from column `first` on.
+    pub(crate) fn columns(self, first: usize, cols: usize) -> Mat<'a> {
+        self.t().part(first, cols).t()
+    }
+
+    /// Whether each element lies in `data`.
+    fn is_whole(&self) -> bool {
+        let last =
+            self.rows.saturating_sub(1) * self.row_stride + self.cols.saturating_sub(1) * self.col_stride;
+        self.rows == 0 || self.cols == 0 || last < self.data.len()
+    }
+
+    /// Where element (i, j) lies.
+    fn at(&self, i: usize, j: usize) -> *const f32 {
+        self.data.as_ptr().wrapping_add(i * self.row_stride + j * self.col_stride)
+    }
+
     /// The transposed view.
     pub fn t(self) -> Mat<'a> {
         let Mat { data, rows, cols, row_stride, col_stride } = self;
@@ -62,14 +92,21 @@ impl<'a> Mat<'a> {
     }
 }
 
-/// Depth of a block: a panel of B (`KC` × `NR`) and one of A stay in the first-level cache.
-const KC: usize = 256;
+/// Depth of a block. Large, so that C is read and written few times; a panel of A (`KC` × `MR`) fits the first-level
+/// cache, and B's panels come in order from the second, which keeps up.
+const KC: usize = 768;
 /// Columns of B packed at once.
 const NC: usize = 2048;
 /// Rows of A packed at once.
 const MC: usize = 1024;
-/// Rows and columns of one task, rounded to whole tiles.
-const TASK: (usize, usize) = (96, 256);
+/// The largest task's rows and columns: both operands' panels stay in the second-level cache.
+const TASK: (usize, usize) = (48, 96);
+/// Multiply-adds below which a product is not worth waking a thread.
+const TINY: usize = 1 << 16;
+/// The most rows for which a B that is not row-major is packed strip by strip.
+const FEW_ROWS: usize = 48;
+/// The most columns for which a row-major A is read as it lies: each panel would be used a few times only.
+const FEW_COLS: usize = 256;
 
 /// `C = A B + bias` or `C += A B`, on all threads. `c` is (a.rows, b.cols), row-major; `bias` (b.cols) is added to
 /// every row after the chain, and only with [`Out::Set`].
@@ -82,6 +119,7 @@ pub fn gemm_on(isa: Isa, c: &mut [f32], a: Mat, b: Mat, out: Out, bias: Option<&
     let (m, k, n) = (a.rows, a.cols, b.cols);
     assert_eq!(b.rows, k, "A is {m} × {k}, B has {} rows", b.rows);
     assert_eq!(c.len(), m * n, "C is {m} × {n}");
+    assert!(a.is_whole() && b.is_whole(), "A and B are as large as they say");
     assert!(bias.is_none_or(|bias| bias.len() == n && out == Out::Set), "a bias has one value a column");
     if m == 0 || n == 0 {
         return;
@@ -90,14 +128,14 @@ pub fn gemm_on(isa: Isa, c: &mut [f32], a: Mat, b: Mat, out: Out, bias: Option<&
         if out == Out::Set {
             c.fill(0.0);
         }
-    } else if m <= small::MOST_ROWS && b.col_stride == 1 {
-        small::product(isa, c, a, b, out);
-    } else {
-        with_tile!(isa, |tile| blocked(tile, c, a, b, out));
+        return bias.into_iter().for_each(|bias| add_bias(isa, c, bias));
     }
-    if let Some(bias) = bias {
-        let rows = (1 << 15) / n + 1;
-        pool::for_each_chunk_mut(c, rows * n, |_, rows| add_bias(isa, rows, bias));
+    if m <= small::MOST_ROWS && b.col_stride == 1 {
+        small::product(isa, c, a, b, out, bias);
+    } else if (m <= FEW_ROWS && b.col_stride != 1) || m * n * k <= TINY {
+        few_rows(isa, c, a, b, out, bias);
+    } else {
+        with_tile!(isa, |tile| blocked(isa, tile, c, a, b, out, bias));
     }
 }
 
@@ -109,55 +147,34 @@ isa::vectorised! {
     }
 }
 
-/// `C += A B` or `C = A B` on the calling thread alone; C's rows start `ldc` apart.
-pub(crate) fn gemm_serial(isa: Isa, c: &mut [f32], ldc: usize, a: Mat, b: Mat, out: Out) {
-    SERIAL.with_borrow_mut(|(a_panels, b_panels)| {
-        with_tile!(isa, |tile| serial(tile, c, ldc, a, b, out, a_panels, b_panels));
+/// Products of few rows, or tiny ones: tasks share the columns.
+fn few_rows(isa: Isa, c: &mut [f32], a: Mat, b: Mat, out: Out, bias: Option<&[f32]>) {
+    let (m, n) = (a.rows, b.cols);
+    let cols = if m * n * a.cols <= TINY {
+        n
+    } else {
+        n.div_ceil(4 * pool::threads()).next_multiple_of(32).min(512)
+    };
+    let c = Shared::new(c);
+    pool::for_each(n.div_ceil(cols), |task| {
+        let (start, end) = (task * cols, n.min((task + 1) * cols));
+        // SAFETY: C is borrowed by this function, and only this task has these columns.
+        unsafe { product_inside(isa, (&c, start, n), a, b.columns(start, end - start), out, Causal::No) };
+        let Some(bias) = bias else { return };
+        for i in 0..m {
+            // SAFETY: as above.
+            add_bias(isa, unsafe { c.part(i * n + start, i * n + end) }, &bias[start..end]);
+        }
     });
 }
 
 thread_local! {
-    /// Packed panels of A and B of the calling thread.
+    /// Packed panels of A and B.
     static PANELS: RefCell<(Vec<f32>, Vec<f32>)> = const { RefCell::new((Vec::new(), Vec::new())) };
-    /// The same for products inside a task.
-    static SERIAL: RefCell<(Vec<f32>, Vec<f32>)> = const { RefCell::new((Vec::new(), Vec::new())) };
-}
-
-#[allow(clippy::too_many_arguments)]
-fn serial<T: Tile>(
-    tile: T,
-    c: &mut [f32],
-    ldc: usize,
-    a: Mat,
-    b: Mat,
-    out: Out,
-    a_panels: &mut Vec<f32>,
-    b_panels: &mut Vec<f32>,
-) {
-    let (m, n) = (a.rows, b.cols);
-    for k0 in (0..a.cols).step_by(KC) {
-        let kc = KC.min(a.cols - k0);
-        pack::resize(a_panels, m.next_multiple_of(T::MR) * kc);
-        pack::resize(b_panels, n.next_multiple_of(T::NR) * kc);
-        for (i, panel) in a_panels.chunks_exact_mut(T::MR * kc).enumerate() {
-            pack::rows(panel, T::MR, a, i * T::MR, k0, kc);
-        }
-        for (j, panel) in b_panels.chunks_exact_mut(T::NR * kc).enumerate() {
-            pack::rows(panel, T::NR, b.t(), j * T::NR, k0, kc);
-        }
-        let from_c = out == Out::Add || k0 > 0;
-        for (j, b_panel) in b_panels.chunks_exact(T::NR * kc).enumerate() {
-            for (i, a_panel) in a_panels.chunks_exact(T::MR * kc).enumerate() {
-                let (row, col) = (i * T::MR, j * T::NR);
-                let corner = Corner { rows: T::MR.min(m - row), cols: T::NR.min(n - col), ldc, from_c };
-                tile.run(&mut c[row * ldc + col..], corner, a_panel, b_panel);
-            }
-        }
-    }
 }
 
 /// The whole product, block by block.
-fn blocked<T: Tile>(tile: T, c: &mut [f32], a: Mat, b: Mat, out: Out) {
+fn blocked<T: Tile>(isa: Isa, tile: T, c: &mut [f32], a: Mat, b: Mat, out: Out, bias: Option<&[f32]>) {
     let (m, k, n) = (a.rows, a.cols, b.cols);
     let c = Shared::new(c);
     // Taken out, not borrowed: a task that runs here may itself multiply.
@@ -166,11 +183,13 @@ fn blocked<T: Tile>(tile: T, c: &mut [f32], a: Mat, b: Mat, out: Out) {
         let nc = NC.min(n - n0);
         for k0 in (0..k).step_by(KC) {
             let kc = KC.min(k - k0);
+            // The last block of K finishes the chains.
+            let bias = bias.filter(|_| k0 + kc == k).map(|bias| &bias[n0..n0 + nc]);
             for m0 in (0..m).step_by(MC) {
                 let block =
-                    Block { m0, mc: MC.min(m - m0), n0, nc, k0, kc, from_c: out == Out::Add || k0 > 0 };
-                block.pack::<T>(a, b, &mut a_panels, &mut b_panels);
-                block.multiply(tile, &c, n, &a_panels, &b_panels);
+                    Block { m0, mc: MC.min(m - m0), n0, nc, k0, kc, from_c: out == Out::Add || k0 > 0, bias };
+                block.pack::<T>(isa, a, b, &mut a_panels, &mut b_panels);
+                block.multiply(isa, tile, &c, n, a, &a_panels, &b_panels);
             }
         }
     }
@@ -178,7 +197,7 @@ fn blocked<T: Tile>(tile: T, c: &mut [f32], a: Mat, b: Mat, out: Out) {
 }
 
 /// Rows `m0..m0+mc`, columns `n0..n0+nc` of C, and the part `k0..k0+kc` of K.
-struct Block {
+struct Block<'a> {
     m0: usize,
     mc: usize,
     n0: usize,
@@ -186,18 +205,22 @@ struct Block {
     k0: usize,
     kc: usize,
     from_c: bool,
+    bias: Option<&'a [f32]>,
 }
 
-impl Block {
-    /// Packs A's block, and B's when it is new.
-    fn pack<T: Tile>(&self, a: Mat, b: Mat, a_panels: &mut Vec<f32>, b_panels: &mut Vec<f32>) {
+/// Whether A is read as it lies.
+fn reads_a(a: &Mat, nc: usize) -> bool {
+    a.col_stride == 1 && nc <= FEW_COLS
+}
+
+impl Block<'_> {
+    /// Packs A's block, where that pays, and B's when it is new.
+    fn pack<T: Tile>(&self, isa: Isa, a: Mat, b: Mat, a_panels: &mut Vec<f32>, b_panels: &mut Vec<f32>) {
         let &Block { m0, mc, n0, nc, k0, kc, .. } = self;
-        let n_a = mc.div_ceil(T::MR);
+        let n_a = if reads_a(&a, nc) { 0 } else { mc.div_ceil(T::MR) };
         let n_b = if m0 == 0 { nc.div_ceil(T::NR) } else { 0 };
-        pack::resize(a_panels, n_a * T::MR * kc);
-        if n_b > 0 {
-            pack::resize(b_panels, n_b * T::NR * kc);
-        }
+        pack::reserve(a_panels, n_a * T::MR * kc);
+        pack::reserve(b_panels, n_b * T::NR * kc);
         let (a_all, b_all) = (Shared::new(a_panels), Shared::new(b_panels));
         const GROUP: usize = 8; // panels a task
         let a_tasks = n_a.div_ceil(GROUP);
@@ -206,30 +229,69 @@ impl Block {
                 None => (&a_all, a, T::MR, task, n_a, m0),
                 Some(group) => (&b_all, b.t(), T::NR, group, n_b, n0),
             };
-            for i in group * GROUP..n.min((group + 1) * GROUP) {
-                // SAFETY: the panels are borrowed by `pack`, and each is written by one task.
-                let panel = unsafe { all.part(i * width * kc, (i + 1) * width * kc) };
-                pack::rows(panel, width, matrix, first + i * width, k0, kc);
-            }
+            let (start, end) = (group * GROUP, n.min((group + 1) * GROUP));
+            // SAFETY: the panels are borrowed by `pack`, and each is written by one task.
+            let panels = unsafe { all.part(start * width * kc, end * width * kc) };
+            pack::panels(isa, panels, width, matrix, first + start * width, [k0, kc]);
         });
     }
 
+    /// Rows and columns of a task: whole tiles, and so few that each thread has some tasks.
+    fn task<T: Tile>(&self) -> (usize, usize) {
+        let (mut rows, mut cols) = (TASK.0 / T::MR * T::MR, TASK.1 / T::NR * T::NR);
+        while self.mc.div_ceil(rows) * self.nc.div_ceil(cols) < 12 * pool::threads() && rows.max(cols) > 32 {
+            if cols > rows {
+                cols = (cols / 2).next_multiple_of(T::NR)
+            } else {
+                rows = (rows / 2).next_multiple_of(T::MR)
+            }
+        }
+        (rows, cols)
+    }
+
     /// Multiplies the packed panels into C, whose rows are `ldc` apart.
-    fn multiply<T: Tile>(&self, tile: T, c: &Shared<f32>, ldc: usize, a_panels: &[f32], b_panels: &[f32]) {
-        let &Block { m0, mc, n0, nc, kc, from_c, .. } = self;
-        let (task_rows, task_cols) = (TASK.0 / T::MR * T::MR, TASK.1 / T::NR * T::NR);
+    #[allow(clippy::too_many_arguments)]
+    fn multiply<T: Tile>(
+        &self,
+        isa: Isa,
+        tile: T,
+        c: &Shared<f32>,
+        ldc: usize,
+        a: Mat,
+        a_panels: &[f32],
+        b_panels: &[f32],
+    ) {
+        let &Block { m0, mc, n0, nc, k0, kc, from_c, bias } = self;
+        let (task_rows, task_cols) = self.task::<T>();
         let across = nc.div_ceil(task_cols);
         pool::for_each(mc.div_ceil(task_rows) * across, |task| {
             let (i0, j0) = (task / across * task_rows, task % across * task_cols);
-            for j in (j0..nc.min(j0 + task_cols)).step_by(T::NR) {
-                for i in (i0..mc.min(i0 + task_rows)).step_by(T::MR) {
-                    let corner = Corner { rows: T::MR.min(mc - i), cols: T::NR.min(nc - j), ldc, from_c };
-                    let start = (m0 + i) * ldc + n0 + j;
-                    let a_panel = &a_panels[i * kc..(i + T::MR) * kc];
-                    let b_panel = &b_panels[j * kc..(j + T::NR) * kc];
-                    // SAFETY: the tile lies in C, and no other task has a tile at this place.
-                    unsafe { tile.run_shared(c, start, corner, a_panel, b_panel) };
+            let (i1, j1) = (mc.min(i0 + task_rows), nc.min(j0 + task_cols));
+            for j in (j0..j1).step_by(T::NR) {
+                let cols = T::NR.min(nc - j);
+                let b = B { at: b_panels[j * kc..(j + T::NR) * kc].as_ptr(), step: T::NR };
+                for i in (i0..i1).step_by(T::MR) {
+                    let rows = T::MR.min(mc - i);
+                    let a = if reads_a(&a, nc) {
+                        A { at: a.at(m0 + i, k0), row: a.row_stride, step: 1 }
+                    } else {
+                        A { at: a_panels[i * kc..(i + T::MR) * kc].as_ptr(), row: 1, step: T::MR }
+                    };
+                    let at = c.pointer((m0 + i) * ldc + n0 + j, (rows - 1) * ldc + cols);
+                    let tile_of_c = C { at, row: ldc, from_c };
+                    if i + T::MR < i1 {
+                        C { at: at.wrapping_add(T::MR * ldc), ..tile_of_c }.prefetch(T::MR);
+                    }
+                    // SAFETY: A's panel, or A itself, has these rows and `kc` steps, and B's panel `kc` steps of
+                    // `NR` values; the tile lies in C, as `pointer` has checked, and no other task has this place.
+                    unsafe { tile.run(rows, cols, tile_of_c, a, b, kc) };
                 }
+            }
+            let Some(bias) = bias else { return };
+            for i in i0..i1 {
+                let start = (m0 + i) * ldc + n0;
+                // SAFETY: the part of a row that belongs to this task, whose tiles are done.
+                add_bias(isa, unsafe { c.part(start + j0, start + j1) }, &bias[j0..j1]);
             }
         });
     }

@@ -1,7 +1,7 @@
 //! Which instruction set to compute with: detected, or forced by `GPT2_ISA`.
 //!
 //! A proof type such as [`Avx2`] can only be made by asking the CPU, so code that holds one may use it. The loops
-//! of [`crate::rows`] and [`crate::optim`] are plain Rust, compiled once for each level by the macro `vectorised!`: they
+//! of [`crate::rows`] and [`crate::optim`] are plain Rust, compiled once for each level by `vectorised`: they
 //! contain no intrinsics, and the compiler vectorises them as wide as the level allows.
 
 use std::sync::OnceLock;
@@ -76,6 +76,16 @@ impl Isa {
 /// Every level that this CPU has, for tests that force each.
 pub fn available() -> Vec<Isa> {
     Isa::ALL.into_iter().filter(|isa| isa.present()).collect()
+}
+
+/// [`available`], and says on stderr which levels a test leaves out.
+#[cfg(test)]
+pub(crate) fn tested() -> Vec<Isa> {
+    let there = available();
+    for isa in Isa::ALL.into_iter().filter(|isa| !there.contains(isa)) {
+        eprintln!("SKIPPED: {} is not tested, since this CPU does not have it", isa.name());
+    }
+    there
 }
 
 /// The level to use: that named by `GPT2_ISA`, else the best. Decided once.

@@ -3,7 +3,7 @@
 use std::hint::black_box;
 use std::time::Instant;
 
-use crate::isa::{self, fma, vectorised};
+use crate::isa::{self, Isa, vectorised};
 use crate::pool;
 
 /// Measured ceilings, with all threads.
@@ -15,27 +15,78 @@ pub struct Peaks {
     pub mem_read_gb_s: f64,
 }
 
-vectorised! {
-    /// 7 · 16 independent chains of multiply-adds: enough to hide their latency, few enough for the registers.
-    fn chains(rounds: usize, x: f32) -> f32 {
-        let mut acc = [[x; 16]; 7];
-        for _ in 0..rounds {
-            for row in acc.iter_mut() {
-                row.iter_mut().for_each(|acc| *acc = fma::<FMA>(*acc, x, 0.25));
+/// Independent chains of vectors: enough to hide the latency of two multiply-add units.
+const CHAINS: usize = 12;
+/// Values of the buffer that is read: 128 MiB, more than most caches hold.
+const MEMORY: usize = 1 << 25;
+
+/// Defines `rounds` rounds of a multiply-add in each chain, with nothing but registers.
+#[cfg(target_arch = "x86_64")]
+macro_rules! register_chains {
+    ($name:ident, $features:literal, $splat:ident, $fma:ident) => {
+        #[target_feature(enable = $features)]
+        fn $name(rounds: usize, x: f32) {
+            use std::arch::x86_64::*;
+            let (x, quarter) = ($splat(x), $splat(0.25));
+            let mut acc = [x; CHAINS];
+            for _ in 0..rounds {
+                for acc in &mut acc {
+                    *acc = $fma(*acc, x, quarter);
+                }
             }
+            black_box(acc);
         }
-        acc.iter().flatten().sum()
+    };
+}
+#[cfg(target_arch = "x86_64")]
+register_chains!(chains_avx2, "avx2,fma", _mm256_set1_ps, _mm256_fmadd_ps);
+#[cfg(target_arch = "x86_64")]
+register_chains!(chains_avx512, "avx512f,avx2,fma", _mm512_set1_ps, _mm512_fmadd_ps);
+
+/// The same in plain Rust, four lanes a chain.
+fn chains_portable(rounds: usize, x: f32) {
+    let mut acc = [[x; 4]; CHAINS];
+    for _ in 0..rounds {
+        for acc in &mut acc {
+            *acc = acc.map(|acc| acc * x + 0.25);
+        }
     }
+    black_box(acc);
+}
+
+/// Runs `rounds` rounds and returns the number of floating-point operations.
+fn multiply_add(isa: Isa, rounds: usize) -> usize {
+    let x = black_box(0.75);
+    let lanes = match isa {
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512 | Isa::Avx512Vnni | Isa::Avx512Bf16 if isa::Avx512::detect().is_some() => {
+            // SAFETY: `detect` has found AVX-512 on this CPU.
+            unsafe { chains_avx512(rounds, x) };
+            16
+        }
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx2 if isa::Avx2::detect().is_some() => {
+            // SAFETY: `detect` has found AVX2 and FMA on this CPU.
+            unsafe { chains_avx2(rounds, x) };
+            8
+        }
+        _ => {
+            chains_portable(rounds, x);
+            4
+        }
+    };
+    2 * rounds * CHAINS * lanes
 }
 
 vectorised! {
     fn read(x: &[f32]) -> f32 {
-        crate::math::sum(x.len(), |i| x[i])
+        crate::math::sum(x, |x| x)
     }
 }
 
-/// The best of three short runs of each; takes a few tens of milliseconds.
+/// The best of some short runs of each; takes less than half a second.
 pub fn measure() -> Peaks {
+    const ROUNDS: usize = 1 << 20;
     let (isa, threads) = (isa::current(), pool::threads());
     let best = |f: &(dyn Fn(usize) + Sync)| -> f64 {
         let run = |_| {
@@ -43,15 +94,36 @@ pub fn measure() -> Peaks {
             pool::for_each(threads, f);
             start.elapsed().as_secs_f64()
         };
-        (0..3).map(run).fold(f64::INFINITY, f64::min)
+        (0..5).map(run).fold(f64::INFINITY, f64::min)
     };
-    const ROUNDS: usize = 1 << 18;
-    let seconds = best(&|_| _ = black_box(chains(isa, ROUNDS, black_box(0.75))));
-    let memory = vec![1.0f32; 1 << 24];
-    let share = memory.len() / threads;
+    let operations = multiply_add(isa, 1) * ROUNDS * threads;
+    let seconds = best(&|_| _ = multiply_add(isa, ROUNDS));
+    let memory = vec![1.0f32; MEMORY];
+    let share = MEMORY / threads;
     let read_seconds = best(&|i| _ = black_box(read(isa, &memory[i * share..(i + 1) * share])));
     Peaks {
-        f32_gflops: (threads * ROUNDS * 7 * 16 * 2) as f64 / seconds / 1e9,
+        f32_gflops: operations as f64 / seconds / 1e9,
         mem_read_gb_s: (threads * share * size_of::<f32>()) as f64 / read_seconds / 1e9,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_instruction_set_counts_its_operations() {
+        for isa in isa::tested() {
+            let lanes = if isa >= Isa::Avx512 {
+                16
+            } else if isa >= Isa::Avx2 {
+                8
+            } else {
+                4
+            };
+            assert_eq!(multiply_add(isa, 10), 10 * 2 * CHAINS * lanes, "{isa:?}");
+        }
+        let peaks = measure();
+        assert!(peaks.f32_gflops > 0.0 && peaks.mem_read_gb_s > 0.0, "{peaks:?}");
     }
 }

@@ -2,16 +2,23 @@
 //!
 //! [`for_each`] hands task numbers to whoever is free; the calling thread works too. Which thread runs a task
 //! never changes a result, since each task writes its own part. Workers spin for some microseconds after a job,
-//! so that the next starts at once, and then sleep. A call from inside a task, or while another thread is using
+//! so that the next starts at once, and then sleep; where other programs want the core, they sleep at once. A call from inside a task, or while another thread is using
 //! the pool, runs on the calling thread alone.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Condvar, LazyLock, Mutex, MutexGuard, TryLockError};
+use std::time::{Duration, Instant};
 
-/// Rounds of spinning before a worker sleeps: some tens of microseconds.
-const SPINS: u32 = 2_000;
+/// How long a worker spins before it sleeps: a wake-up costs about as much.
+const PATIENCE: Duration = Duration::from_micros(60);
+/// Rounds of spinning between two looks at the clock: a few microseconds.
+const ROUNDS: u32 = 64;
+/// A pause between two looks at the clock that tells of another thread on this core.
+const PREEMPTED: Duration = Duration::from_micros(500);
+/// Jobs for which a worker does not spin after it was preempted.
+const SHY_JOBS: u32 = 64;
 
 /// One call of [`for_each`], on the stack of its caller.
 struct Job<'a> {
@@ -133,14 +140,14 @@ fn withdraw(job: &Job) {
     let mut spins = 0;
     while job.inside.load(Ordering::Acquire) > 0 {
         spins += 1;
-        if spins < SPINS { std::hint::spin_loop() } else { std::thread::yield_now() }
+        if spins < 16 * ROUNDS { std::hint::spin_loop() } else { std::thread::yield_now() }
     }
 }
 
 fn worker(index: usize) {
-    let mut seen = 0;
+    let (mut seen, mut shy) = (0, 0);
     loop {
-        seen = wait_for_news(seen);
+        seen = wait_for_news(seen, &mut shy);
         let entered = {
             let board = lock(&POOL.board);
             board.job.filter(|_| index + 1 < threads()).inspect(|job| {
@@ -158,20 +165,30 @@ fn worker(index: usize) {
     }
 }
 
-/// Spins, then sleeps, until a job after number `seen` was published.
-fn wait_for_news(seen: u64) -> u64 {
-    for _ in 0..SPINS {
-        let generation = POOL.generation.load(Ordering::Acquire);
-        if generation != seen {
-            return generation;
+/// Spins, then sleeps, until a job after number `seen` was published. `shy` counts the jobs still to come for
+/// which it sleeps at once, because spinning has met another program on this core.
+fn wait_for_news(seen: u64, shy: &mut u32) -> u64 {
+    let news = || Some(POOL.generation.load(Ordering::Acquire)).filter(|&generation| generation != seen);
+    let start = Instant::now();
+    let mut last = start;
+    while *shy == 0 && last - start < PATIENCE {
+        for _ in 0..ROUNDS {
+            if let Some(generation) = news() {
+                return generation;
+            }
+            std::hint::spin_loop();
         }
-        std::hint::spin_loop();
+        let now = Instant::now();
+        if now - last > PREEMPTED {
+            *shy = SHY_JOBS;
+        }
+        last = now;
     }
+    *shy = shy.saturating_sub(1);
     let mut board = lock(&POOL.board);
     board.sleeping += 1;
     loop {
-        let generation = POOL.generation.load(Ordering::Acquire);
-        if generation != seen {
+        if let Some(generation) = news() {
             board.sleeping -= 1;
             return generation;
         }

@@ -85,15 +85,13 @@ impl Dropout {
         let (head, rest) = out.split_at_mut(head);
         head.iter_mut().zip(first..).for_each(|(out, i)| *out = factor(self.stream.u32(i)));
         let mut block = (first + head.len() as u64) / WORDS;
-        let (wide, tail) = rest.as_chunks_mut::<{ 8 * WORDS as usize }>();
+        let (wide, tail) = rest.as_chunks_mut::<{ BLOCKS * WORDS as usize }>();
         for out in wide {
-            let words = self.stream.eight_blocks(block);
-            for lane in 0..8 {
-                for word in 0..4 {
-                    out[lane * 4 + word] = factor(words[word][lane]);
-                }
+            let words = self.stream.blocks(block);
+            for (out, pair) in out.as_chunks_mut::<2>().0.iter_mut().zip(words.as_flattened()) {
+                *out = [factor(*pair as u32), factor((pair >> 32) as u32)];
             }
-            block += 8;
+            block += BLOCKS as u64;
         }
         tail.iter_mut().zip(block * WORDS..).for_each(|(out, i)| *out = factor(self.stream.u32(i)));
     }
@@ -127,22 +125,33 @@ fn round([c0, c1, c2, c3]: [u32; 4], key: [u32; 2]) -> [u32; 4] {
     [(p1 >> 32) as u32 ^ c1 ^ key[0], p1 as u32, (p0 >> 32) as u32 ^ c3 ^ key[1], p0 as u32]
 }
 
+/// Blocks computed side by side.
+const BLOCKS: usize = 16;
+
 impl Stream {
-    /// Eight consecutive blocks side by side, word by word, in a form that the compiler vectorises.
+    /// The words of `BLOCKS` consecutive blocks, in the order of their elements, two words in each value (the first
+    /// in its lower half). One turn of the loop is one block, in a form that the compiler turns into one lane of a
+    /// vector: a word in a 64-bit lane can be multiplied as it is, and what stands above its 32 bits is ignored.
     #[inline(always)]
-    fn eight_blocks(&self, first: u64) -> [[u32; 8]; 4] {
-        let block = |lane: usize| first + lane as u64;
-        let [low, high] = [std::array::from_fn(|i| block(i) as u32), std::array::from_fn(|i| (block(i) >> 32) as u32)];
-        let mut words = [low, high, [self.step; 8], [self.purpose; 8]];
+    fn blocks(&self, first: u64) -> [[u64; 2]; BLOCKS] {
+        const LOW: u64 = 0xffff_ffff;
+        let mut keys = [[0; 2]; 10];
         let mut key = self.key;
-        for _ in 0..10 {
-            let [mut n0, mut n1, mut n2, mut n3] = [[0u32; 8]; 4];
-            for lane in 0..8 {
-                let counter = [words[0][lane], words[1][lane], words[2][lane], words[3][lane]];
-                [n0[lane], n1[lane], n2[lane], n3[lane]] = round(counter, key);
-            }
-            words = [n0, n1, n2, n3];
+        for keys in &mut keys {
+            *keys = key.map(u64::from);
             key = [key[0].wrapping_add(WEYL[0]), key[1].wrapping_add(WEYL[1])];
+        }
+        let (step, purpose) = (u64::from(self.step), u64::from(self.purpose));
+        let mut words = [[0; 2]; BLOCKS];
+        for (lane, words) in words.iter_mut().enumerate() {
+            let block = first + lane as u64;
+            let [mut c0, mut c1, mut c2, mut c3] = [block, block >> 32, step, purpose];
+            for key in keys {
+                let p0 = (c0 & LOW) * u64::from(MULTIPLIERS[0]);
+                let p1 = (c2 & LOW) * u64::from(MULTIPLIERS[1]);
+                [c0, c1, c2, c3] = [(p1 >> 32) ^ c1 ^ key[0], p1, (p0 >> 32) ^ c3 ^ key[1], p0];
+            }
+            *words = [c0 & LOW | c1 << 32, c2 & LOW | c3 << 32];
         }
         words
     }
@@ -179,7 +188,7 @@ mod tests {
     #[test]
     fn dropout_factors_are_those_of_the_stream_wherever_one_starts() {
         let dropout = Dropout { p: 0.3, stream: Stream::new(9, 8, 7) };
-        for (first, n) in [(0, 100), (1, 64), (3, 2), (6, 131), (1 << 33, 40)] {
+        for (first, n) in [(0, 100), (1, 64), (3, 2), (6, 331), (1 << 33, 140), ((1 << 34) - 20, 150)] {
             let mut got = vec![0.0; n];
             dropout.factors(first, &mut got);
             for (i, &got) in got.iter().enumerate() {

@@ -2,8 +2,10 @@
 //!
 //! Plain loops, compiled for each instruction set. `rows × cols` matrices are row-major; gradients are added to.
 
+use std::cell::RefCell;
+
 use crate::isa::{self, Isa, fma, vectorised};
-use crate::math::{exp, max, sum};
+use crate::math::{LANES, combine, exp, max, sum};
 use crate::pool::{self, Shared};
 use crate::random::Dropout;
 
@@ -11,6 +13,21 @@ use crate::random::Dropout;
 const CHUNK: usize = 1 << 14;
 /// Rows of one task of a loop that sums over rows: part of the result, so it never changes.
 const ROW_BLOCK: usize = 32;
+
+thread_local! {
+    /// The partial sums of the call that this thread makes.
+    static PARTIAL: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Lends `len` zeros.
+fn with_zeros(len: usize, f: impl FnOnce(&mut [f32])) {
+    // Taken out, not borrowed: a task that runs here may itself sum rows.
+    let mut partial = PARTIAL.take();
+    partial.clear();
+    partial.resize(len, 0.0);
+    f(&mut partial);
+    PARTIAL.set(partial);
+}
 
 /// Rows of `cols` values for one task.
 fn task_rows(cols: usize) -> usize {
@@ -22,13 +39,12 @@ vectorised! {
         let c = w.len();
         let rows = out.chunks_exact_mut(c).zip(x.chunks_exact(c)).zip(mean.iter_mut().zip(rstd));
         for ((out, x), (mean, rstd)) in rows {
-            *mean = sum(c, |i| x[i]) / c as f32;
-            let m = *mean;
-            let var = sum(c, |i| (x[i] - m) * (x[i] - m)) / c as f32;
-            *rstd = 1.0 / (var + eps).sqrt();
-            let r = *rstd;
-            for i in 0..c {
-                out[i] = fma::<FMA>((x[i] - m) * r, w[i], b[i]);
+            let m = sum(x, |x| x) / c as f32;
+            let var = sum(x, |x| (x - m) * (x - m)) / c as f32;
+            let r = 1.0 / (var + eps).sqrt();
+            (*mean, *rstd) = (m, r);
+            for (out, (x, (w, b))) in out.iter_mut().zip(x.iter().zip(w.iter().zip(b))) {
+                *out = fma::<FMA>((x - m) * r, *w, *b);
             }
         }
     }
@@ -70,6 +86,26 @@ pub(crate) fn layer_norm_on(
     });
 }
 
+/// The means of `g = dout · w` and of `g · (x - mean) · rstd` over a row.
+#[inline(always)]
+fn gradient_means<const FMA: bool>(dout: &[f32], x: &[f32], w: &[f32], mean: f32, rstd: f32) -> (f32, f32) {
+    let [mut sum_g, mut sum_gn] = [[0.0f32; LANES]; 2];
+    let mut add = |dout: &[f32], x: &[f32], w: &[f32]| {
+        for (lane, (&dout, (&x, &w))) in dout.iter().zip(x.iter().zip(w)).enumerate() {
+            let g = dout * w;
+            sum_g[lane] += g;
+            sum_gn[lane] = fma::<FMA>(g, (x - mean) * rstd, sum_gn[lane]);
+        }
+    };
+    let ((d, d_tail), (y, y_tail), (v, v_tail)) = (dout.as_chunks::<LANES>(), x.as_chunks(), w.as_chunks());
+    for (d, (y, v)) in d.iter().zip(y.iter().zip(v)) {
+        add(d, y as &[f32; LANES], v as &[f32; LANES]);
+    }
+    add(d_tail, y_tail, v_tail);
+    let n = dout.len() as f32;
+    (combine(sum_g) / n, combine(sum_gn) / n)
+}
+
 vectorised! {
     fn layer_norm_backward_rows(
         dx: &mut [f32], dw: &mut [f32], db: &mut [f32], dout: &[f32], x: &[f32], w: &[f32], mean: &[f32], rstd: &[f32]
@@ -79,11 +115,10 @@ vectorised! {
             let at = row * c..(row + 1) * c;
             let (dx, dout, x) = (&mut dx[at.clone()], &dout[at.clone()], &x[at]);
             let (w, dw, db) = (&w[..c], &mut dw[..c], &mut db[..c]);
-            let mean_g = sum(c, |i| dout[i] * w[i]) / c as f32;
-            let mean_gx = sum(c, |i| dout[i] * w[i] * ((x[i] - m) * r)) / c as f32;
+            let (mean_g, mean_gn) = gradient_means::<FMA>(dout, x, w, m, r);
             for i in 0..c {
                 let normed = (x[i] - m) * r;
-                dx[i] += r * (dout[i] * w[i] - mean_g - normed * mean_gx);
+                dx[i] += r * (dout[i] * w[i] - mean_g - normed * mean_gn);
                 dw[i] += dout[i] * normed;
                 db[i] += dout[i];
             }
@@ -121,30 +156,21 @@ pub(crate) fn layer_norm_backward_on(
     let (c, rows) = (w.len(), mean.len());
     assert!(dx.len() == rows * c && dout.len() == rows * c && x.len() == rows * c && rstd.len() == rows);
     let blocks = rows.div_ceil(ROW_BLOCK);
-    let mut partial = vec![0.0; blocks * 2 * c];
     let dx = Shared::new(dx);
-    pool::for_each_chunk_mut(&mut partial, 2 * c, |i, partial| {
-        let (start, end) = (i * ROW_BLOCK, rows.min((i + 1) * ROW_BLOCK));
-        let at = start * c..end * c;
-        // SAFETY: `dx` is borrowed by this function, and blocks of rows do not overlap.
-        let dx = unsafe { dx.part(at.start, at.end) };
-        let (dw, db) = partial.split_at_mut(c);
-        layer_norm_backward_rows(
-            isa,
-            dx,
-            dw,
-            db,
-            &dout[at.clone()],
-            &x[at],
-            w,
-            &mean[start..end],
-            &rstd[start..end],
-        );
+    with_zeros(blocks * 2 * c, |partial| {
+        pool::for_each_chunk_mut(partial, 2 * c, |i, partial| {
+            let (start, end) = (i * ROW_BLOCK, rows.min((i + 1) * ROW_BLOCK));
+            let (at, mean, rstd) = (start * c..end * c, &mean[start..end], &rstd[start..end]);
+            // SAFETY: `dx` is borrowed by this function, and blocks of rows do not overlap.
+            let dx = unsafe { dx.part(at.start, at.end) };
+            let (dw, db) = partial.split_at_mut(c);
+            layer_norm_backward_rows(isa, dx, dw, db, &dout[at.clone()], &x[at], w, mean, rstd);
+        });
+        for partial in partial.chunks_exact(2 * c) {
+            add_into(isa, dw, &partial[..c]);
+            add_into(isa, db, &partial[c..]);
+        }
     });
-    for partial in partial.chunks_exact(2 * c) {
-        add_into(isa, dw, &partial[..c]);
-        add_into(isa, db, &partial[c..]);
-    }
 }
 
 vectorised! {
@@ -160,8 +186,8 @@ const CUBIC: f32 = 0.044_715;
 /// `1 / (1 + e^(-2u))` for GELU's u: then `0.5 (1 + tanh u)`.
 #[inline(always)]
 fn gate<const FMA: bool>(x: f32) -> f32 {
-    let u = SQRT_2_OVER_PI * x * fma::<FMA>(CUBIC * x, x, 1.0);
-    1.0 / (1.0 + exp::<FMA>(-2.0 * u))
+    let minus_2u = x * fma::<FMA>(-2.0 * SQRT_2_OVER_PI * CUBIC * x, x, -2.0 * SQRT_2_OVER_PI);
+    1.0 / (1.0 + exp::<FMA>(minus_2u))
 }
 
 vectorised! {
@@ -202,7 +228,7 @@ vectorised! {
     fn exponentials(row: &mut [f32]) -> (f32, f32) {
         let most = max(row);
         row.iter_mut().for_each(|x| *x = exp::<FMA>(*x - most));
-        (sum(row.len(), |i| row[i]), most)
+        (sum(row, |x| x), most)
     }
 }
 
@@ -210,7 +236,7 @@ vectorised! {
     /// `Σ e^(row - max)` and the largest value.
     fn exponential_sum(row: &[f32]) -> (f32, f32) {
         let most = max(row);
-        (sum(row.len(), |i| exp::<FMA>(row[i] - most)), most)
+        (sum(row, |x| exp::<FMA>(x - most)), most)
     }
 }
 
@@ -294,14 +320,19 @@ pub fn argmax(row: &[f32]) -> usize {
     best
 }
 
+vectorised! {
+    fn add_chunk(out: &mut [f32], a: &[f32], b: &[f32]) {
+        out.iter_mut().zip(a.iter().zip(b)).for_each(|(out, (a, b))| *out = a + b);
+    }
+}
+
 /// `out = a + b`.
 pub fn add(out: &mut [f32], a: &[f32], b: &[f32]) {
     assert!(out.len() == a.len() && out.len() == b.len());
     let isa = isa::current();
     pool::for_each_chunk_mut(out, CHUNK, |i, out| {
         let at = i * CHUNK..i * CHUNK + out.len();
-        out.copy_from_slice(&a[at.clone()]);
-        add_into(isa, out, &b[at]);
+        add_chunk(isa, out, &a[at.clone()], &b[at]);
     });
 }
 
@@ -359,12 +390,13 @@ pub fn sum_rows(db: &mut [f32], dout: &[f32]) {
     let (isa, c) = (isa::current(), db.len());
     assert!(c > 0 && dout.len().is_multiple_of(c));
     let rows = dout.len() / c;
-    let mut partial = vec![0.0; rows.div_ceil(ROW_BLOCK) * c];
-    pool::for_each_chunk_mut(&mut partial, c, |i, partial| {
-        let rows = &dout[i * ROW_BLOCK * c..(rows * c).min((i + 1) * ROW_BLOCK * c)];
-        rows.chunks_exact(c).for_each(|row| add_into(isa, partial, row));
+    with_zeros(rows.div_ceil(ROW_BLOCK) * c, |partial| {
+        pool::for_each_chunk_mut(partial, c, |i, partial| {
+            let rows = &dout[i * ROW_BLOCK * c..(rows * c).min((i + 1) * ROW_BLOCK * c)];
+            rows.chunks_exact(c).for_each(|row| add_into(isa, partial, row));
+        });
+        partial.chunks_exact(c).for_each(|partial| add_into(isa, db, partial));
     });
-    partial.chunks_exact(c).for_each(|partial| add_into(isa, db, partial));
 }
 
 /// `out[i] = table[ids[i]]`, rows of `out.len() / ids.len()` values.

@@ -21,9 +21,6 @@ pub enum Init {
     Gpt2,
     /// Matrices uniform in ±√(6 / (in + out)) (Glorot and Bengio, 2010).
     Xavier,
-    /// GPT-2's, with attention that starts by copying what it looks at: values and their projection begin near the
-    /// identity (after Trockman and Kolter, 2023). Small models learn in far fewer steps to repeat what was said.
-    Mimetic,
 }
 
 impl Init {
@@ -40,7 +37,7 @@ impl Init {
         let stream = Stream::new(seed, INIT_PURPOSE + slot as u32, 0);
         match (shape, self) {
             ([_], _) => tensor.data_mut().fill(if name.ends_with("bias") { 0.0 } else { 1.0 }),
-            (_, Init::Gpt2 | Init::Mimetic) => {
+            (_, Init::Gpt2) => {
                 let depth = if name.ends_with("c_proj.weight") { (2 * config.n_layer) as f32 } else { 1.0 };
                 let std = 0.02 / depth.sqrt();
                 fill(tensor.data_mut(), |i| std * stream.normal(i));
@@ -50,28 +47,7 @@ impl Init {
                 fill(tensor.data_mut(), |i| limit * (2.0 * stream.uniform(i) - 1.0));
             }
         }
-        if self == Init::Mimetic {
-            add_copying(&mut tensor, name, config.n_embd);
-        }
         tensor
-    }
-}
-
-/// Adds the identity to the values' part of `c_attn`, and a share of it to attention's `c_proj`.
-fn add_copying(tensor: &mut Tensor, name: &str, c: usize) {
-    let e = |k: &str, d: f32| std::env::var(k).ok().and_then(|v| v.parse().ok()).unwrap_or(d);
-    let cols = tensor.cols();
-    if name.ends_with("attn.c_attn.weight") {
-        let qk = e("MQK", 0.0);
-        for i in 0..c {
-            tensor.data_mut()[i * cols + i] += qk;
-            tensor.data_mut()[i * cols + c + i] += qk;
-            tensor.data_mut()[i * cols + 2 * c + i] += e("MV", 1.0);
-        }
-    } else if name.ends_with("attn.c_proj.weight") {
-        for i in 0..c {
-            tensor.data_mut()[i * cols + i] += e("MO", 0.3);
-        }
     }
 }
 

@@ -8,7 +8,7 @@ use plots::{GOALS, TROUBLES};
 pub(super) static CHINESE: Grammar = Grammar {
     casts: CASTS,
     they: "他们",
-    helpers: &["阿福", "阿贵", "阿黄", "墨墨", "阿宝", "米米"],
+    helpers: &["阿福", "墨墨", "米米"],
     places: PLACES,
     goals: GOALS,
     troubles: TROUBLES,
@@ -54,7 +54,7 @@ const ANIMALS: &[(&str, &str)] = &[
 
 const CASTS: &[Cast] = &[
     Cast {
-        names: &["小雨", "朵朵", "甜甜", "小梅", "安安", "小云"],
+        names: &["小雨", "朵朵"],
         kinds: &[("一个", "小女孩"), ("一个", "小姑娘")],
         he: "她",
         him: "她",
@@ -62,7 +62,7 @@ const CASTS: &[Cast] = &[
         they: "她们",
     },
     Cast {
-        names: &["阿明", "小杰", "小海", "阿力", "小林", "小刚"],
+        names: &["阿明", "小海"],
         kinds: &[("一个", "小男孩")],
         he: "他",
         him: "他",
@@ -70,7 +70,7 @@ const CASTS: &[Cast] = &[
         they: "他们",
     },
     Cast {
-        names: &["豆豆", "球球", "毛毛", "灰灰", "奇奇", "皮皮", "果果", "糖糖", "布布", "嘟嘟"],
+        names: &["豆豆", "球球", "毛毛", "奇奇"],
         kinds: ANIMALS,
         he: "它",
         him: "它",

@@ -34,7 +34,7 @@ fn forward_and_backward_agree_with_the_plain_version() {
         for (lens, dropout) in
             [(None, None), (Some(&lens[..]), None), (None, Some(dropout)), (Some(&lens), Some(dropout))]
         {
-            for isa in isa::available() {
+            for isa in isa::tested() {
                 let case = format!("{isa:?} {shape:?} lens {lens:?} dropout {}", dropout.is_some());
                 let (mut out, mut lse) = (vec![f32::NAN; batch * time * c], vec![0.0; batch * n_head * time]);
                 attention_on(isa, &mut out, &mut lse, &qkv, &shape, lens, dropout);
@@ -89,6 +89,50 @@ fn cached_in_any_portions_has_the_bits_of_the_whole() {
             past += n;
         }
     }
+}
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig::with_cases(48))]
+
+    /// Any cut of a sequence into portions gives the same bits, under each instruction set.
+    #[test]
+    fn any_portions(time in 2usize..200, n_head in 1usize..4, head_dim in 1usize..70, cuts in proptest::collection::vec(1usize..100, 1..6)) {
+        let shape = AttentionShape { batch: 1, time, n_head, head_dim };
+        let c = shape.width();
+        let qkv = random(time * 3 * c, 1);
+        let column = |which: usize, n: usize| -> Vec<f32> {
+            (0..n).flat_map(|i| qkv[i * 3 * c + which * c..][..c].to_vec()).collect()
+        };
+        for isa in isa::tested() {
+            let (mut out, mut lse) = (vec![0.0; time * c], vec![0.0; time * n_head]);
+            attention_on(isa, &mut out, &mut lse, &qkv, &shape, None, None);
+            let mut past = 0;
+            for n in cuts.iter().copied().cycle() {
+                let n = n.min(time - past);
+                let mut got = vec![0.0; n * c];
+                let (keys, values) = (column(1, past + n), column(2, past + n));
+                attention_cached_on(isa, &mut got, &qkv[past * 3 * c..(past + n) * 3 * c], &keys, &values, past, n_head, head_dim);
+                proptest::prop_assert!(got == out[past * c..(past + n) * c], "{:?}: {} after {}", isa, n, past);
+                past += n;
+                if past == time {
+                    break;
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_gradient_is_added_to_what_is_there() {
+    let shape = AttentionShape { batch: 2, time: 70, n_head: 2, head_dim: 5 };
+    let (qkv, dout) = (random(2 * 70 * 30, 1), random(2 * 70 * 10, 2));
+    let (mut out, mut lse) = (vec![0.0; dout.len()], vec![0.0; 280]);
+    attention(&mut out, &mut lse, &qkv, &shape, None, None);
+    let (mut alone, mut added) = (vec![0.0; qkv.len()], random(qkv.len(), 3));
+    attention_backward(&mut alone, &dout, &out, &lse, &qkv, &shape, None, None);
+    let want: Vec<f32> = added.iter().zip(&alone).map(|(x, y)| x + y).collect();
+    attention_backward(&mut added, &dout, &out, &lse, &qkv, &shape, None, None);
+    assert_close(&added, &want, "added to random values");
 }
 
 #[test]

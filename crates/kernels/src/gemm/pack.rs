@@ -1,45 +1,197 @@
 //! Packing: a panel holds `width` rows of a matrix side by side, one step of K after the other.
 
 use super::Mat;
+#[cfg(target_arch = "x86_64")]
+use crate::isa::Avx2;
+use crate::isa::Isa;
 
-/// Makes room for `len` values without keeping the old ones in order; the caller overwrites them.
-pub fn resize(panels: &mut Vec<f32>, len: usize) {
-    panels.resize(len, 0.0);
-}
-
-/// `panel[k * width + r] = matrix[first + r][k0 + k]`; rows past the matrix's end are zeros.
-pub fn rows(panel: &mut [f32], width: usize, matrix: Mat, first: usize, k0: usize, kc: usize) {
-    // The widths of the tiles are constants to the loops, so that lanes are moved by whole vectors.
-    match width {
-        4 => fixed::<4>(panel, matrix, first, k0, kc),
-        6 => fixed::<6>(panel, matrix, first, k0, kc),
-        8 => fixed::<8>(panel, matrix, first, k0, kc),
-        14 => fixed::<14>(panel, matrix, first, k0, kc),
-        16 => fixed::<16>(panel, matrix, first, k0, kc),
-        32 => fixed::<32>(panel, matrix, first, k0, kc),
-        _ => unreachable!("a tile {width} wide"),
+/// Makes room for at least `len` values; the caller overwrites them.
+pub fn reserve(panels: &mut Vec<f32>, len: usize) {
+    if panels.len() < len {
+        panels.resize(len, 0.0);
     }
 }
 
-fn fixed<const WIDTH: usize>(panel: &mut [f32], matrix: Mat, first: usize, k0: usize, kc: usize) {
+/// Packs as many panels as there are, one after the other.
+pub fn panels(isa: Isa, panels: &mut [f32], width: usize, matrix: Mat, first: usize, [k0, kc]: [usize; 2]) {
+    let size = width * kc;
+    let mut done = 0;
+    if matrix.row_stride == 1 {
+        // Lanes lie side by side in memory: goes along them through all whole panels, so as to read in order.
+        done = ((matrix.rows - first) / width).min(panels.len() / size);
+        let step = |k: usize| &matrix.data[first + (k0 + k) * matrix.col_stride..][..done * width];
+        let whole = &mut panels[..done * size];
+        // The widths of the tiles are constants to the loops, so that lanes are moved by whole vectors.
+        match width {
+            4 => side_by_side::<4>(whole, kc, step),
+            6 => side_by_side::<6>(whole, kc, step),
+            8 => side_by_side::<8>(whole, kc, step),
+            14 => side_by_side::<14>(whole, kc, step),
+            16 => side_by_side::<16>(whole, kc, step),
+            32 => side_by_side::<32>(whole, kc, step),
+            _ => unreachable!("a tile {width} wide"),
+        }
+    }
+    for (i, panel) in panels.chunks_exact_mut(size).enumerate().skip(done) {
+        rows(isa, panel, width, matrix, first + i * width, [k0, kc]);
+    }
+}
+
+/// Copies `WIDTH` lanes of each step to each panel.
+fn side_by_side<'a, const WIDTH: usize>(panels: &mut [f32], kc: usize, step: impl Fn(usize) -> &'a [f32]) {
+    let panels = panels.as_chunks_mut::<WIDTH>().0;
+    for k in 0..if panels.is_empty() { 0 } else { kc } {
+        for (panel, lanes) in panels.chunks_exact_mut(kc).zip(step(k).as_chunks::<WIDTH>().0) {
+            panel[k] = *lanes;
+        }
+    }
+}
+
+/// `panel[k * width + r] = matrix[first + r][k0 + k]` for `kc` steps; rows past the matrix's end are zeros.
+pub fn rows(isa: Isa, panel: &mut [f32], width: usize, matrix: Mat, first: usize, [k0, kc]: [usize; 2]) {
     let Mat { data, rows, row_stride, col_stride, .. } = matrix;
-    let there = WIDTH.min(rows - first);
-    let panel = panel.as_chunks_mut::<WIDTH>().0;
-    if row_stride == 1 && there == WIDTH {
+    let there = width.min(rows - first);
+    let panel = &mut panel[..width * kc];
+    if row_stride == 1 {
         // Lanes lie side by side in memory: copy them.
-        for (k, lanes) in panel.iter_mut().enumerate() {
+        for (k, lanes) in panel.chunks_exact_mut(width).enumerate() {
             let start = first + (k0 + k) * col_stride;
-            *lanes = *data[start..].first_chunk().expect("the matrix has these lanes");
+            lanes[..there].copy_from_slice(&data[start..start + there]);
+            lanes[there..].fill(0.0);
         }
-    } else if col_stride == 1 && there == WIDTH {
-        let lane: [&[f32]; WIDTH] = std::array::from_fn(|r| &data[(first + r) * row_stride + k0..][..kc]);
-        for (k, lanes) in panel.iter_mut().enumerate() {
-            *lanes = std::array::from_fn(|r| lane[r][k]);
-        }
+    } else if col_stride == 1 {
+        let source = &data[first * row_stride + k0..];
+        transpose(isa, panel, width, source, [there, row_stride, kc]);
     } else {
-        for (k, lanes) in panel.iter_mut().enumerate() {
-            let at = |r: usize| data[(first + r) * row_stride + (k0 + k) * col_stride];
-            *lanes = std::array::from_fn(|r| if r < there { at(r) } else { 0.0 });
+        for (k, lanes) in panel.chunks_exact_mut(width).enumerate() {
+            for (r, lane) in lanes.iter_mut().enumerate() {
+                *lane = if r < there { data[(first + r) * row_stride + (k0 + k) * col_stride] } else { 0.0 };
+            }
+        }
+    }
+}
+
+/// Lanes are rows in memory, `stride` apart, `there` of them, each with `kc` values.
+fn transpose(isa: Isa, panel: &mut [f32], width: usize, source: &[f32], [there, stride, kc]: [usize; 3]) {
+    for r in there..width {
+        (0..kc).for_each(|k| panel[k * width + r] = 0.0);
+    }
+    let mut done = 0;
+    #[cfg(target_arch = "x86_64")]
+    if isa >= Isa::Avx2 && Avx2::detect().is_some() {
+        // SAFETY: `detect` has found AVX2 on this CPU.
+        done = unsafe { transpose_avx2(panel, width, source, [there, stride, kc]) };
+    }
+    let _ = isa;
+    for r in 0..there {
+        for (k, &value) in source[r * stride..][..kc].iter().enumerate().skip(done) {
+            panel[k * width + r] = value;
+        }
+    }
+}
+
+/// Does the steps of K that come in eights, for all rows, and returns their number.
+///
+/// Groups of fewer than eight rows are written as eight lanes, of which the last spill over into the next step's
+/// first; so the last group is done first, and each step before the next. The very last step is left out if it
+/// would spill over the panel's end.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma")]
+fn transpose_avx2(panel: &mut [f32], width: usize, source: &[f32], [there, stride, kc]: [usize; 3]) -> usize {
+    use std::arch::x86_64::*;
+    let spill = there.next_multiple_of(8).saturating_sub(width);
+    if there == 0 || spill > 0 && there < width || kc < 9 {
+        return 0;
+    }
+    let steps = if spill > 0 { (kc - 1) / 8 * 8 } else { kc / 8 * 8 };
+    assert!((there - 1) * stride + steps <= source.len(), "the rows lie in the source");
+    assert!((steps - 1) * width + there.next_multiple_of(8) <= panel.len(), "the steps lie in the panel");
+    for r0 in (0..there).step_by(8).rev() {
+        let n = (there - r0).min(8);
+        for k in (0..steps).step_by(8) {
+            for r in 0..if k % 16 == 0 { n } else { 0 } {
+                // The next panel's rows, most likely; if they do not exist, a hint to read them does no harm.
+                let next = source.as_ptr().wrapping_add((r0 + r + there) * stride + k);
+                _mm_prefetch::<_MM_HINT_T0>(next.cast());
+            }
+            let row = |r: usize| {
+                if r >= n {
+                    return _mm256_setzero_ps();
+                }
+                // SAFETY: row r0 + r is one of those `there`, and k + 8 of its values lie in the source.
+                unsafe { _mm256_loadu_ps(source.as_ptr().add((r0 + r) * stride + k)) }
+            };
+            let lanes = transpose_8x8([row(0), row(1), row(2), row(3), row(4), row(5), row(6), row(7)]);
+            for (i, lanes) in lanes.into_iter().enumerate() {
+                // SAFETY: the last step's eight lanes lie in the panel, by the second assertion.
+                unsafe { _mm256_storeu_ps(panel.as_mut_ptr().add((k + i) * width + r0), lanes) };
+            }
+        }
+    }
+    steps
+}
+
+/// Rows become columns.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma")]
+#[inline]
+fn transpose_8x8(r: [std::arch::x86_64::__m256; 8]) -> [std::arch::x86_64::__m256; 8] {
+    use std::arch::x86_64::*;
+    let low = |a, b| _mm256_unpacklo_ps(a, b);
+    let high = |a, b| _mm256_unpackhi_ps(a, b);
+    let pairs = [
+        [low(r[0], r[1]), low(r[2], r[3]), low(r[4], r[5]), low(r[6], r[7])],
+        [high(r[0], r[1]), high(r[2], r[3]), high(r[4], r[5]), high(r[6], r[7])],
+    ];
+    let firsts = |a, b| _mm256_shuffle_ps::<0x44>(a, b);
+    let lasts = |a, b| _mm256_shuffle_ps::<0xee>(a, b);
+    let upper = pairs.map(|p| [firsts(p[0], p[1]), lasts(p[0], p[1])]);
+    let lower = pairs.map(|p| [firsts(p[2], p[3]), lasts(p[2], p[3])]);
+    let (u, l) = (
+        [upper[0][0], upper[0][1], upper[1][0], upper[1][1]],
+        [lower[0][0], lower[0][1], lower[1][0], lower[1][1]],
+    );
+    [
+        _mm256_permute2f128_ps::<0x20>(u[0], l[0]),
+        _mm256_permute2f128_ps::<0x20>(u[1], l[1]),
+        _mm256_permute2f128_ps::<0x20>(u[2], l[2]),
+        _mm256_permute2f128_ps::<0x20>(u[3], l[3]),
+        _mm256_permute2f128_ps::<0x31>(u[0], l[0]),
+        _mm256_permute2f128_ps::<0x31>(u[1], l[1]),
+        _mm256_permute2f128_ps::<0x31>(u[2], l[2]),
+        _mm256_permute2f128_ps::<0x31>(u[3], l[3]),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::isa;
+
+    #[test]
+    fn panels_of_every_width_and_layout() {
+        for (rows_there, kc) in [(1, 1), (3, 8), (6, 9), (8, 16), (14, 17), (16, 40), (31, 33), (40, 64)] {
+            let (k0, first) = (2, 1);
+            let (m, k) = (rows_there + first, kc + k0 + 3);
+            let data: Vec<f32> = (0..m * k).map(|i| i as f32 + 1.0).collect();
+            let transposed: Vec<f32> = (0..m * k).map(|i| data[i % m * k + i / m]).collect();
+            let layouts = [Mat::new(&data, m, k), Mat::new(&transposed, k, m).t()];
+            for (isa, width) in
+                isa::tested().into_iter().flat_map(|isa| [4, 6, 8, 14, 16, 32].map(|w| (isa, w)))
+            {
+                for matrix in layouts {
+                    let mut panel = vec![f32::NAN; width * kc];
+                    rows(isa, &mut panel, width, matrix, first, [k0, kc]);
+                    for (at, &got) in panel.iter().enumerate() {
+                        let (r, step) = (at % width, at / width);
+                        let want = if r < rows_there { data[(first + r) * k + k0 + step] } else { 0.0 };
+                        assert_eq!(
+                            got, want,
+                            "{isa:?} width {width}, {rows_there} × {kc}: lane {r}, step {step}"
+                        );
+                    }
+                }
+            }
         }
     }
 }

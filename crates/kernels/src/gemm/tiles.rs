@@ -1,144 +1,241 @@
-//! The innermost loops: an `MR` × `NR` tile of C in registers, one multiply-add per element and step of K.
+//! The innermost loops: a tile of C in registers, one multiply-add per element and step of K.
 //!
-//! A panel of A holds `MR` values a step, broadcast one by one; a panel of B holds `NR`, a few vectors. At the
-//! edges of C the tile is computed whole in a buffer, and only its corner is copied.
+//! A value of A is broadcast for each row of the tile; B gives a few vectors for each step. There is code for
+//! every number of rows up to `MR`, so that nothing is read or computed below the last row of C. At the right
+//! edge the tile is computed in a buffer, and the columns that C has are copied.
 
 #[cfg(target_arch = "x86_64")]
 use crate::isa::{Avx2, Avx512};
-use crate::pool::Shared;
 
-/// Where a tile lies in C.
+/// Element (i, k) of A's part is `at[i * row + k * step]`.
 #[derive(Clone, Copy)]
-pub struct Corner {
-    /// Rows of the tile that C has.
-    pub rows: usize,
-    /// Columns of the tile that C has.
-    pub cols: usize,
-    /// Distance between C's rows.
-    pub ldc: usize,
+pub struct A {
+    /// Element (0, 0).
+    pub at: *const f32,
+    /// Distance between rows.
+    pub row: usize,
+    /// Distance between steps of K.
+    pub step: usize,
+}
+
+/// Element (k, j) of B's part is `at[k * step + j]`.
+#[derive(Clone, Copy)]
+pub struct B {
+    /// Element (0, 0).
+    pub at: *const f32,
+    /// Distance between steps of K.
+    pub step: usize,
+}
+
+/// Element (i, j) of C's part is `at[i * row + j]`.
+#[derive(Clone, Copy)]
+pub struct C {
+    /// Element (0, 0).
+    pub at: *mut f32,
+    /// Distance between rows.
+    pub row: usize,
     /// Whether the chains continue from C's values, or start at zero.
     pub from_c: bool,
 }
 
+impl C {
+    /// Asks for the rows of a tile that will be wanted soon. Any address may be given.
+    #[inline(always)]
+    pub fn prefetch(self, rows: usize) {
+        #[cfg(target_arch = "x86_64")]
+        for i in 0..rows {
+            use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+            // SAFETY: a prefetch is a hint, and reads nothing.
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(self.at.wrapping_add(i * self.row).cast()) };
+        }
+        let _ = rows;
+    }
+}
+
+/// The largest tile.
+const MOST: usize = 14 * 32;
+
 /// A micro-kernel.
 pub trait Tile: Copy + Sync {
-    /// Rows.
+    /// The most rows.
     const MR: usize;
-    /// Columns.
+    /// The most columns.
     const NR: usize;
 
-    /// The whole tile: `c[i * ldc + j]` for all rows and columns; panels of equal depth.
+    /// The columns that are computed, and read from B, where `cols` are wanted: `NR`, or less if few are wanted.
+    fn width(cols: usize) -> usize;
+
+    /// A tile of `rows` (1 to `MR`) and `width` columns, a value of [`Tile::width`].
     ///
     /// # Safety
-    /// `c` points to `(MR - 1) · ldc + NR` values of which the tile's are not used by anyone else.
-    unsafe fn whole(self, c: *mut f32, ldc: usize, from_c: bool, a: &[f32], b: &[f32]);
+    /// `a` can be read for `rows` and `depth`, and `b` for `depth` and `width`. `c` can be written for `rows` and
+    /// `width`, and read too if `from_c`, and no one else uses these values.
+    unsafe fn whole(self, rows: usize, width: usize, c: C, a: A, b: B, depth: usize);
 
-    /// The part of a tile that lies in C, which is all of `c` from the tile's first element on.
-    fn run(self, c: &mut [f32], corner: Corner, a: &[f32], b: &[f32]) {
-        // SAFETY: `c` is borrowed for this call alone.
-        unsafe { self.run_shared(&Shared::new(c), 0, corner, a, b) }
-    }
-
-    /// The part of a tile that lies in C, from element `start` on.
+    /// A tile of `rows` (1 to `MR`) and `cols` (1 to `NR`) of C.
     ///
     /// # Safety
-    /// No other living borrow covers the tile's elements of `c`.
-    unsafe fn run_shared(self, c: &Shared<f32>, start: usize, corner: Corner, a: &[f32], b: &[f32]) {
-        let Corner { rows, cols, ldc, from_c } = corner;
-        assert!(a.len() / Self::MR == b.len() / Self::NR, "panels of equal depth");
-        if rows == Self::MR && cols == Self::NR {
-            // SAFETY: `pointer` checks that the whole tile lies in C, and the caller that it is ours.
-            return unsafe { self.whole(c.pointer(start, (rows - 1) * ldc + cols), ldc, from_c, a, b) };
+    /// As for [`Tile::whole`]; but `c` need only have `cols` columns.
+    #[inline(always)]
+    unsafe fn run(self, rows: usize, cols: usize, c: C, a: A, b: B, depth: usize) {
+        let width = Self::width(cols);
+        if width == cols {
+            // SAFETY: the caller's promise.
+            return unsafe { self.whole(rows, width, c, a, b, depth) };
         }
-        let mut buffer = [0.0; 14 * 32];
-        assert!(Self::MR * Self::NR <= buffer.len(), "a tile fits the buffer");
-        // SAFETY (both loops): the rows of the corner are ours. Loops instead of copies: rows are short.
-        if from_c {
+        let mut buffer = [0.0f32; MOST];
+        assert!(rows * width <= MOST && cols <= width, "a tile fits the buffer");
+        if c.from_c {
             for i in 0..rows {
-                // SAFETY: as above.
-                let row = unsafe { c.part(start + i * ldc, start + i * ldc + cols) };
-                buffer[i * Self::NR..][..cols].iter_mut().zip(row).for_each(|(to, from)| *to = *from);
+                // SAFETY: row i of C has `cols` values, and row i of the buffer `width`, which is more.
+                unsafe {
+                    buffer.as_mut_ptr().add(i * width).copy_from_nonoverlapping(c.at.add(i * c.row), cols)
+                };
             }
         }
-        // SAFETY: the buffer holds a whole tile.
-        unsafe { self.whole(buffer.as_mut_ptr(), Self::NR, from_c, a, b) };
+        let inside = C { at: buffer.as_mut_ptr(), row: width, from_c: c.from_c };
+        // SAFETY: the buffer holds `rows` rows of `width`; the rest is the caller's promise.
+        unsafe { self.whole(rows, width, inside, a, b, depth) };
         for i in 0..rows {
             // SAFETY: as above.
-            let row = unsafe { c.part(start + i * ldc, start + i * ldc + cols) };
-            row.iter_mut().zip(&buffer[i * Self::NR..][..cols]).for_each(|(to, from)| *to = *from);
+            unsafe { c.at.add(i * c.row).copy_from_nonoverlapping(buffer.as_ptr().add(i * width), cols) };
         }
     }
 }
 
-/// Plain Rust: the compiler vectorises the inner loop as far as the target allows.
+/// Plain Rust: the compiler vectorises the inner loop as far as the target allows. 4 × 8 suits 16 registers of 4 lanes.
 #[derive(Clone, Copy)]
-pub struct Portable;
+pub struct Plain<const MR: usize, const NR: usize>;
 
-impl Tile for Portable {
-    const MR: usize = 4;
-    const NR: usize = 8;
+impl<const MR: usize, const NR: usize> Tile for Plain<MR, NR> {
+    const MR: usize = MR;
+    const NR: usize = NR;
 
-    unsafe fn whole(self, c: *mut f32, ldc: usize, from_c: bool, a: &[f32], b: &[f32]) {
-        let mut acc = [[0.0f32; 8]; 4];
-        if from_c {
-            for (i, acc) in acc.iter_mut().enumerate() {
-                // SAFETY: the caller promises a whole tile at `c`.
-                *acc = unsafe { c.add(i * ldc).cast::<[f32; 8]>().read() };
-            }
+    fn width(_cols: usize) -> usize {
+        NR
+    }
+
+    unsafe fn whole(self, rows: usize, _width: usize, c: C, a: A, b: B, depth: usize) {
+        if rows == MR {
+            // SAFETY: the caller's promise.
+            return unsafe { plain::<MR, NR>(c, a, b, depth) };
         }
-        for (a, b) in a.as_chunks::<4>().0.iter().zip(b.as_chunks::<8>().0) {
-            for i in 0..4 {
-                for j in 0..8 {
-                    acc[i][j] += a[i] * b[j];
-                }
+        for i in 0..rows {
+            // SAFETY: row i is one of the rows that the caller speaks of.
+            unsafe {
+                let (c, a) = (C { at: c.at.add(i * c.row), ..c }, A { at: a.at.add(i * a.row), ..a });
+                plain::<1, NR>(c, a, b, depth);
             }
-        }
-        for (i, acc) in acc.into_iter().enumerate() {
-            // SAFETY: as above.
-            unsafe { c.add(i * ldc).cast::<[f32; 8]>().write(acc) };
         }
     }
 }
 
-/// Writes a tile for one vector type.
+/// # Safety
+/// As for [`Tile::whole`], with `R` rows and `NR` columns.
+unsafe fn plain<const R: usize, const NR: usize>(c: C, a: A, b: B, depth: usize) {
+    let mut acc = [[0.0f32; NR]; R];
+    if c.from_c {
+        for (i, acc) in acc.iter_mut().enumerate() {
+            // SAFETY: row i of C has `NR` values.
+            *acc = unsafe { c.at.add(i * c.row).cast::<[f32; NR]>().read() };
+        }
+    }
+    for k in 0..depth {
+        // SAFETY: B can be read for `depth` steps of `NR` values.
+        let b = unsafe { b.at.add(k * b.step).cast::<[f32; NR]>().read() };
+        for (i, acc) in acc.iter_mut().enumerate() {
+            // SAFETY: A can be read for `R` rows and `depth` steps.
+            let a = unsafe { a.at.add(i * a.row + k * a.step).read() };
+            for (acc, b) in acc.iter_mut().zip(b) {
+                *acc += a * b;
+            }
+        }
+    }
+    for (i, acc) in acc.into_iter().enumerate() {
+        // SAFETY: row i of C has `NR` values, which are ours.
+        unsafe { c.at.add(i * c.row).cast::<[f32; NR]>().write(acc) };
+    }
+}
+
+/// Writes the tile of one vector type: every height given, one or two vectors wide.
 #[cfg(target_arch = "x86_64")]
 macro_rules! simd_tile {
-    ($isa:ty, $features:literal, $vector:ident, $lanes:literal, $rows:literal, $load:ident, $store:ident, $splat:ident, $zero:ident, $fma:ident) => {
+    (
+        $isa:ty, $features:literal, lanes $lanes:literal, rows $most:literal: [$($rows:literal)*],
+        $load:ident, $store:ident, $splat:ident, $zero:ident, $fma:ident
+    ) => {
         impl Tile for $isa {
-            const MR: usize = $rows;
+            const MR: usize = $most;
             const NR: usize = 2 * $lanes;
 
-            unsafe fn whole(self, c: *mut f32, ldc: usize, from_c: bool, a: &[f32], b: &[f32]) {
+            #[inline(always)]
+            fn width(cols: usize) -> usize {
+                if cols <= $lanes { $lanes } else { 2 * $lanes }
+            }
+
+            #[inline(always)]
+            unsafe fn whole(self, rows: usize, width: usize, c: C, a: A, b: B, depth: usize) {
                 use std::arch::x86_64::*;
 
+                /// # Safety
+                /// As for [`Tile::whole`], with `R` rows and `V` vectors.
                 #[target_feature(enable = $features)]
-                unsafe fn kernel(c: *mut f32, ldc: usize, from_c: bool, a: &[f32], b: &[f32]) {
-                    let mut acc = [[$zero(); 2]; $rows];
-                    if from_c {
-                        for (i, acc) in acc.iter_mut().enumerate() {
-                            // SAFETY: the caller promises a whole tile at `c`.
-                            *acc = unsafe { [$load(c.add(i * ldc)), $load(c.add(i * ldc + $lanes))] };
+                #[inline]
+                unsafe fn kernel<const R: usize, const V: usize>(c: C, a: A, b: B, depth: usize) {
+                    let mut acc = [[$zero(); V]; R];
+                    if c.from_c {
+                        for i in 0..R {
+                            for v in 0..V {
+                                // SAFETY: row i of C has `V` vectors.
+                                acc[i][v] = unsafe { $load(c.at.add(i * c.row + v * $lanes)) };
+                            }
                         }
                     }
-                    for (a, b) in a.as_chunks::<$rows>().0.iter().zip(b.as_chunks::<{ 2 * $lanes }>().0) {
-                        // SAFETY: `b` is an array of two vectors' values.
-                        let b: [$vector; 2] = unsafe { [$load(b.as_ptr()), $load(b.as_ptr().add($lanes))] };
-                        for i in 0..$rows {
-                            let a = $splat(a[i]);
-                            acc[i][0] = $fma(a, b[0], acc[i][0]);
-                            acc[i][1] = $fma(a, b[1], acc[i][1]);
+                    let (mut a_at, mut b_at) = (a.at, b.at);
+                    for _ in 0..depth {
+                        let mut values = [$zero(); V];
+                        for v in 0..V {
+                            // SAFETY: B has `V` vectors at each of `depth` steps.
+                            values[v] = unsafe { $load(b_at.add(v * $lanes)) };
                         }
+                        for i in 0..R {
+                            // SAFETY: A has `R` rows at each of `depth` steps.
+                            let a = $splat(unsafe { *a_at.add(i * a.row) });
+                            for v in 0..V {
+                                acc[i][v] = $fma(a, values[v], acc[i][v]);
+                            }
+                        }
+                        // Wrapping, since after the last step these point past the end.
+                        (a_at, b_at) = (a_at.wrapping_add(a.step), b_at.wrapping_add(b.step));
                     }
-                    for (i, acc) in acc.into_iter().enumerate() {
-                        // SAFETY: as above.
-                        unsafe {
-                            $store(c.add(i * ldc), acc[0]);
-                            $store(c.add(i * ldc + $lanes), acc[1]);
+                    for i in 0..R {
+                        for v in 0..V {
+                            // SAFETY: row i of C has `V` vectors, which are ours.
+                            unsafe { $store(c.at.add(i * c.row + v * $lanes), acc[i][v]) };
                         }
                     }
                 }
+                /// The same for panels whose `R` rows lie side by side, which is known to the compiler.
+                ///
+                /// # Safety
+                /// As for [`Tile::whole`].
+                #[target_feature(enable = $features)]
+                unsafe fn packed<const V: usize>(c: C, a: A, b: B, depth: usize) {
+                    let (a, b) = (A { row: 1, step: $most, ..a }, B { step: 2 * $lanes, ..b });
+                    // SAFETY: the caller's promise.
+                    unsafe { kernel::<$most, V>(c, a, b, depth) }
+                }
+
+                let is_packed = rows == $most && a.row == 1 && a.step == $most && b.step == 2 * $lanes;
                 // SAFETY: `self` exists, so `detect` has found these features; the rest is the caller's promise.
-                unsafe { kernel(c, ldc, from_c, a, b) }
+                unsafe {
+                    match (rows, width == $lanes) {
+                        (_, false) if is_packed => packed::<2>(c, a, b, depth),
+                        $(($rows, true) => kernel::<$rows, 1>(c, a, b, depth),)*
+                        $(($rows, false) => kernel::<$rows, 2>(c, a, b, depth),)*
+                        _ => unreachable!("a tile of {rows} rows"),
+                    }
+                }
             }
         }
     };
@@ -146,29 +243,13 @@ macro_rules! simd_tile {
 
 #[cfg(target_arch = "x86_64")]
 simd_tile!(
-    Avx2,
-    "avx2,fma",
-    __m256,
-    8,
-    6,
-    _mm256_loadu_ps,
-    _mm256_storeu_ps,
-    _mm256_set1_ps,
-    _mm256_setzero_ps,
-    _mm256_fmadd_ps
+    Avx2, "avx2,fma", lanes 8, rows 6: [1 2 3 4 5 6],
+    _mm256_loadu_ps, _mm256_storeu_ps, _mm256_set1_ps, _mm256_setzero_ps, _mm256_fmadd_ps
 );
 #[cfg(target_arch = "x86_64")]
 simd_tile!(
-    Avx512,
-    "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma",
-    __m512,
-    16,
-    14,
-    _mm512_loadu_ps,
-    _mm512_storeu_ps,
-    _mm512_set1_ps,
-    _mm512_setzero_ps,
-    _mm512_fmadd_ps
+    Avx512, "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma", lanes 16, rows 14: [1 2 3 4 5 6 7 8 9 10 11 12 13 14],
+    _mm512_loadu_ps, _mm512_storeu_ps, _mm512_set1_ps, _mm512_setzero_ps, _mm512_fmadd_ps
 );
 
 /// Evaluates an expression with the tile of an instruction set.
@@ -179,13 +260,13 @@ macro_rules! with_tile {
             (Some($tile), _) if $isa >= $crate::isa::Isa::Avx512 => $body,
             (_, Some($tile)) if $isa >= $crate::isa::Isa::Avx2 => $body,
             _ => {
-                let $tile = $crate::gemm::tiles::Portable;
+                let $tile = $crate::gemm::tiles::Plain::<4, 8>;
                 $body
             }
         }
         #[cfg(not(target_arch = "x86_64"))]
         {
-            let $tile = $crate::gemm::tiles::Portable;
+            let $tile = $crate::gemm::tiles::Plain::<4, 8>;
             $body
         }
     }};
