@@ -63,9 +63,9 @@ mod tests {
         let gpt2 = Tokenizer::gpt2();
         let stats = gpt2.stats("Hello world, 你好世界").unwrap();
         assert_eq!((stats.bytes, stats.chars, stats.chinese_chars), (25, 17, 4));
-        // "Hello", " world", "," and " " with the first byte of what follows; then bytes of characters.
-        assert_eq!((stats.tokens, stats.distinct_tokens), (0, 0));
-        assert_eq!(stats.tokens_per_chinese_char, 0.0);
+        // "Hello", " world", ",", " ", and two tokens for each Chinese character.
+        assert_eq!((stats.tokens, stats.distinct_tokens), (12, 12));
+        assert_eq!(stats.tokens_per_chinese_char, 2.0);
         assert!((stats.bytes_per_token - 25.0 / stats.tokens as f64).abs() < 1e-12);
         assert_eq!(gpt2.stats("a a a").unwrap().distinct_tokens, 2);
     }
