@@ -252,7 +252,9 @@ fn start_run(args: &Args, corpus: Corpus, settings: &mut Settings, start: &Insta
 
 fn request(tokenizer: &Tokenizer, prompt: &str, seed: u64, max_tokens: Option<usize>) -> Result<Request> {
     let sampling = Sampling { temperature: 0.8, top_k: 0, top_p: 1.0, seed };
-    Ok(Request { prompt: tokenizer.encode(prompt)?, max_tokens, min_tokens: 0, stop: Vec::new(), sampling })
+    // Every story it has seen came after an end-of-text.
+    let prompt = [tokenizer.eot()].into_iter().chain(tokenizer.encode(prompt)?).collect();
+    Ok(Request { prompt, max_tokens, min_tokens: 0, stop: Vec::new(), sampling })
 }
 
 /// The beginning of a story as the model would tell it now, on one line.
