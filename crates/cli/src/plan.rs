@@ -198,6 +198,11 @@ pub fn batcher(settings: &mut Settings, corpus: &Corpus, n_ctx: usize) -> Result
 pub fn train_config(settings: &mut Settings, n_embd: usize, batcher: &Batcher) -> Result<TrainConfig> {
     let batch = *settings.batch.get_or_insert(8);
     let grad_accum = *settings.grad_accum.get_or_insert(1);
+    const MOST: usize = 1 << 20;
+    ensure!(
+        batch <= MOST && grad_accum <= MOST,
+        "--batch {batch} --grad-accum {grad_accum}: each may be at most {MOST}"
+    );
     let steps_per_epoch = batcher.sequences_per_epoch().div_ceil((batch * grad_accum).max(1) as u64);
     let max_steps = match (settings.max_steps, settings.epochs) {
         (Some(steps), _) => steps,
