@@ -100,10 +100,22 @@ impl Padded {
         batch
     }
 
-    /// The model's view of it, with `lens` only where something is padded.
+    /// The model's view of it: the padded sequences, which causal attention and weights keep out of the loss.
     pub fn batch(&self) -> Batch<'_> {
-        let Padded { ids, targets, weights, lens, time } = self;
-        let padded = lens.iter().any(|len| len < time);
-        Batch { ids, targets, weights, batch: lens.len(), lens: padded.then_some(lens) }
+        let Padded { ids, targets, weights, lens, .. } = self;
+        Batch { ids, targets, weights, batch: lens.len(), lens: None }
+    }
+
+    /// The same sequences one after the other, without the padding.
+    pub fn packed(&self) -> Padded {
+        let kept: Vec<bool> = self.weights.iter().map(|&weight| weight > 0.0).collect();
+        let keep = |ids: &[u32]| ids.iter().zip(&kept).filter(|(_, kept)| **kept).map(|(&id, _)| id).collect();
+        let (ids, targets): (Vec<u32>, Vec<u32>) = (keep(&self.ids), keep(&self.targets));
+        Padded { weights: vec![1.0; ids.len()], ids, targets, lens: self.lens.clone(), time: self.time }
+    }
+
+    /// The model's view of [`Padded::packed`].
+    pub fn packed_batch(&self) -> Batch<'_> {
+        Batch { lens: Some(&self.lens), ..self.batch() }
     }
 }

@@ -237,7 +237,7 @@ pub fn train_config(settings: &mut Settings, n_embd: usize, batcher: &Batcher) -
 
 fn optimizer(settings: &mut Settings) -> Result<OptimizerConfig> {
     let name = settings.optimizer.get_or_insert_with(|| "adamw".into()).clone();
-    let is_adamw = name == "adamw";
+    let is_adamw = ["adamw", "muon"].contains(&name.as_str());
     let weight_decay = *settings.weight_decay.get_or_insert(if is_adamw { 0.1 } else { 0.0 });
     if name == "sgd" {
         return Ok(OptimizerConfig::Sgd { momentum: *settings.momentum.get_or_insert(0.9), weight_decay });
@@ -251,7 +251,8 @@ fn optimizer(settings: &mut Settings) -> Result<OptimizerConfig> {
     match name.as_str() {
         "adamw" => Ok(OptimizerConfig::AdamW(adam)),
         "adam" => Ok(OptimizerConfig::Adam(adam)),
-        other => bail!("--optimizer {other}: use adamw, adam or sgd"),
+        "muon" => Ok(OptimizerConfig::Muon { momentum: *settings.momentum.get_or_insert(0.95), adam }),
+        other => bail!("--optimizer {other}: use adamw, adam, sgd or muon"),
     }
 }
 

@@ -98,7 +98,7 @@ pub struct Settings {
     #[arg(long, value_name = "N", help_heading = "Training")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub grad_accum: Option<usize>,
-    /// adamw (decay on matrices only), adam, sgd [default: adamw]
+    /// adamw (decay on matrices only), adam, sgd, muon (for the blocks' matrices, adamw for the rest) [default: adamw]
     #[arg(long, value_name = "NAME", help_heading = "Training")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub optimizer: Option<String>,
@@ -130,7 +130,7 @@ pub struct Settings {
     #[arg(long, value_name = "step|epoch", help_heading = "Training")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub schedule_per: Option<String>,
-    /// Pull of the weights towards zero [default: 0.1 for adamw, else 0]
+    /// Pull of the weights towards zero [default: 0.1 for adamw and muon, else 0]
     #[arg(long, value_name = "X", help_heading = "Training")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub weight_decay: Option<f32>,
@@ -146,7 +146,7 @@ pub struct Settings {
     #[arg(long, value_name = "X", help_heading = "Training")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub eps: Option<f32>,
-    /// Momentum of sgd [default: 0.9]
+    /// Momentum of sgd and muon [default: 0.9; 0.95 for muon]
     #[arg(long, value_name = "X", help_heading = "Training")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub momentum: Option<f32>,

@@ -13,25 +13,25 @@ use crate::{DataError, Result, Tokens, mix};
 pub enum Mode {
     /// A full window of the stream of all documents.
     Stream,
-    /// One document between two of this token; longer ones are cut, shorter ones padded.
+    /// One document between two of this token; longer ones are cut.
     Documents {
         /// The token before and after each document.
         eot: u32,
     },
 }
 
-/// Sequences and what they should predict; every list holds `batch` × time values.
+/// Sequences and what they should predict, one after the other. Nothing is padded: attention keeps to each sequence.
 #[derive(Clone, Debug, PartialEq)]
 pub struct OwnedBatch {
     /// The tokens seen.
     pub ids: Vec<u32>,
     /// The token that follows each.
     pub targets: Vec<u32>,
-    /// 1, or 0 for padding.
+    /// How much each prediction counts.
     pub weights: Vec<f32>,
     /// Sequences.
     pub batch: usize,
-    /// True length of each sequence, where some are padded.
+    /// Length of each sequence, where they differ.
     pub lens: Option<Vec<usize>>,
 }
 
@@ -133,7 +133,7 @@ impl Batcher {
     /// The next sequences.
     pub fn next_batch(&mut self) -> Result<OwnedBatch> {
         let rows: Vec<Vec<u32>> = (0..self.batch).map(|_| self.next_row()).collect::<Result<_>>()?;
-        Ok(assemble(&rows, self.mode))
+        Ok(assemble(&rows))
     }
 
     /// A sequence and the token after it.
@@ -215,22 +215,16 @@ pub fn documents(ids: &[u32], time: usize, eot: u32) -> Vec<Window> {
     found
 }
 
-/// Rows of tokens side by side; each row's last token is only a target.
-fn assemble(rows: &[Vec<u32>], mode: Mode) -> OwnedBatch {
+/// Rows of tokens one after the other; each row's last token is only a target.
+fn assemble(rows: &[Vec<u32>]) -> OwnedBatch {
     let lens: Vec<usize> = rows.iter().map(|row| row.len() - 1).collect();
-    let time = lens.iter().copied().max().unwrap_or(0);
-    let pad = match mode {
-        Mode::Stream => 0,
-        Mode::Documents { eot } => eot,
-    };
-    let padded =
-        |row: &[u32]| row.iter().copied().chain(std::iter::repeat(pad)).take(time).collect::<Vec<_>>();
+    let ids: Vec<u32> = rows.iter().flat_map(|row| &row[..row.len() - 1]).copied().collect();
     OwnedBatch {
-        ids: rows.iter().flat_map(|row| padded(&row[..row.len() - 1])).collect(),
-        targets: rows.iter().flat_map(|row| padded(&row[1..])).collect(),
-        weights: lens.iter().flat_map(|&len| (0..time).map(move |t| f32::from(u8::from(t < len)))).collect(),
+        targets: rows.iter().flat_map(|row| &row[1..]).copied().collect(),
+        weights: vec![1.0; ids.len()],
+        ids,
         batch: rows.len(),
-        lens: lens.iter().any(|&len| len < time).then_some(lens),
+        lens: lens.windows(2).any(|pair| pair[0] != pair[1]).then_some(lens),
     }
 }
 
@@ -341,22 +335,19 @@ mod tests {
     }
 
     #[test]
-    fn documents_are_padded_and_cut() {
+    fn documents_lie_one_after_the_other_and_long_ones_are_cut() {
         let eot = 99;
         let tokens = Tokens::new(vec![1, 2, 3, eot, 4, eot, eot, 5, 6, 7, 8, 9, 10, eot]);
         let mode = Mode::Documents { eot };
         let mut batches = Batcher::new(vec![(tokens, None)], 4, 4, 1, mode).unwrap();
         let batch = batches.next_batch().unwrap();
-        let lens = batch.lens.clone().unwrap();
-        let mut rows: Vec<(Vec<u32>, Vec<u32>)> = (0..4)
-            .map(|i| {
-                let (ids, targets) = (&batch.ids[4 * i..][..4], &batch.targets[4 * i..][..4]);
-                assert!(ids[lens[i]..].iter().chain(&targets[lens[i]..]).all(|&id| id == eot));
-                let weights = &batch.weights[4 * i..][..4];
-                assert!((0..4).all(|t| weights[t] == f32::from(u8::from(t < lens[i]))));
-                (ids[..lens[i]].to_vec(), targets[..lens[i]].to_vec())
-            })
-            .collect();
+        assert_eq!((batch.ids.len(), batch.targets.len(), &batch.weights), (13, 13, &vec![1.0; 13]));
+        let mut start = 0;
+        let row = |len: usize| {
+            start += len;
+            (batch.ids[start - len..start].to_vec(), batch.targets[start - len..start].to_vec())
+        };
+        let mut rows: Vec<(Vec<u32>, Vec<u32>)> = batch.lens.iter().flatten().copied().map(row).collect();
         rows.sort();
         let want: [(&[u32], &[u32]); 4] = [
             (&[8, 9, 10], &[9, 10, eot]),

@@ -14,6 +14,7 @@ use crate::isa::{self, Isa, fma, vectorised};
 use crate::math::{LANES, exp, max, sum, sum_pairs};
 use crate::pool::{self, Shared};
 use crate::random::Dropout;
+use crate::timing;
 
 /// Rows of q computed together.
 const QUERIES: usize = 64;
@@ -25,7 +26,7 @@ const KEYS: usize = 64;
 pub struct AttentionShape {
     /// Sequences (B).
     pub batch: usize,
-    /// Tokens of each (T).
+    /// Tokens of each, or of the longest (T).
     pub time: usize,
     /// Heads (H).
     pub n_head: usize,
@@ -38,10 +39,26 @@ impl AttentionShape {
         self.n_head * self.head_dim
     }
 
-    /// Checks the lengths of what has C and 3C columns, and of the log-sum-exps.
-    fn check(&self, out: usize, qkv: usize, lse: usize) {
-        let rows = self.batch * self.time;
+    /// For [`timing`]: operations, with `per_pair` for each column of a query and a key that it sees, and bytes.
+    fn work(&self, name: &str, per_pair: f64) -> (String, f64, f64) {
+        let (batch, time, width) = (self.batch as f64, self.time as f64, self.width() as f64);
+        let name = format!("{name} {} × {} × {} × {}", self.batch, self.time, self.n_head, self.head_dim);
+        (name, per_pair * batch * width * time * (time + 1.0) / 2.0, 4.0 * per_pair * batch * time * width)
+    }
+
+    /// Where each sequence starts, in rows, and where the last one ends: they lie one after the other. Checks the
+    /// lengths of what has C and 3C columns, and of the log-sum-exps.
+    fn starts(&self, lens: Option<&[usize]>, [out, qkv, lse]: [usize; 3]) -> Vec<usize> {
+        assert!(lens.is_none_or(|lens| lens.len() == self.batch && lens.iter().all(|&len| len <= self.time)));
+        let len = |b: usize| lens.map_or(self.time, |lens| lens[b]);
+        let mut starts = vec![0];
+        starts.extend((0..self.batch).scan(0, |end, b| {
+            *end += len(b);
+            Some(*end)
+        }));
+        let rows = starts[self.batch];
         assert!(out == rows * self.width() && qkv == 3 * out && lse == rows * self.n_head, "{self:?}");
+        starts
     }
 }
 
@@ -280,19 +297,19 @@ impl Head<'_> {
     }
 }
 
-/// The head `h` of sequence `b`, as long as its true length.
+/// The head `h` of sequence `b`, which has the rows `first..end`.
 fn head_of<'a>(
     isa: Isa,
     qkv: &'a [f32],
     shape: &AttentionShape,
     (b, h): (usize, usize),
-    lens: Option<&[usize]>,
+    (first, end): (usize, usize),
     dropout: Option<Dropout>,
 ) -> Head<'a> {
     let &AttentionShape { time, n_head, head_dim: d, .. } = shape;
-    let (c, t) = (shape.width(), lens.map_or(time, |lens| lens[b]));
+    let (c, t) = (shape.width(), end - first);
     let part = |which: usize| {
-        let start = b * time * 3 * c + which * c + h * d;
+        let start = first * 3 * c + which * c + h * d;
         Mat::strided(if t == 0 { &[] } else { &qkv[start..] }, t, d, 3 * c)
     };
     let first = ((b * n_head + h) * time * time) as u64;
@@ -300,8 +317,9 @@ fn head_of<'a>(
     Head { isa, q: part(0), k: part(1), v: part(2), past: 0, dropout, row_step: time as u64 }
 }
 
-/// Attention of each sequence over itself. `out` is (B, T, C), `lse` (B, H, T), `qkv` (B, T, 3C). Rows at or past a
-/// sequence's length in `lens` are 0. Element (b, h, i, j) of the dropout has index `((b H + h) T + i) T + j`.
+/// Attention of each sequence over itself. `out` is (rows, C), `qkv` (rows, 3C): the sequences lie one after the other,
+/// `shape.time` rows each, or as many as `lens` says. `lse` is (H, t) for each sequence of t rows in turn. Element
+/// (b, h, i, j) of the dropout has index `((b H + h) T + i) T + j`.
 pub fn attention(
     out: &mut [f32],
     lse: &mut [f32],
@@ -310,6 +328,7 @@ pub fn attention(
     lens: Option<&[usize]>,
     dropout: Option<Dropout>,
 ) {
+    let _span = timing::start(|| shape.work("attention", 4.0));
     attention_on(isa::current(), out, lse, qkv, shape, lens, dropout);
 }
 
@@ -322,7 +341,7 @@ pub(crate) fn attention_on(
     lens: Option<&[usize]>,
     dropout: Option<Dropout>,
 ) {
-    shape.check(out.len(), qkv.len(), lse.len());
+    let starts = shape.starts(lens, [out.len(), qkv.len(), lse.len()]);
     let &AttentionShape { batch, time, n_head, head_dim: d } = shape;
     let c = shape.width();
     let blocks = time.div_ceil(QUERIES);
@@ -331,27 +350,27 @@ pub(crate) fn attention_on(
         // Later blocks see more keys: they go first, so that the last task is a short one.
         let (block, pair) = (blocks - 1 - task / (batch * n_head), task % (batch * n_head));
         let (b, h) = (pair / n_head, pair % n_head);
-        let head = head_of(isa, qkv, shape, (b, h), lens, dropout);
-        let (i0, end) = (block * QUERIES, time.min((block + 1) * QUERIES));
+        let (first, t) = (starts[b], starts[b + 1] - starts[b]);
+        let (i0, end) = (block * QUERIES, t.min((block + 1) * QUERIES));
+        if i0 >= end {
+            return;
+        }
+        let head = head_of(isa, qkv, shape, (b, h), (first, first + t), dropout);
+        let lse_start = first * n_head + h * t;
         // SAFETY: `lse` is borrowed by this function, and only this task has these rows of this head.
-        let lse = unsafe { lse.part(pair * time + i0, pair * time + end) };
-        lse.fill(0.0);
-        let n = end.min(head.q.rows).saturating_sub(i0);
+        let lse = unsafe { lse.part(lse_start + i0, lse_start + end) };
         SCRATCH.with_borrow_mut(|s| {
-            if n > 0 {
-                head.forward_block(s, lse, i0, n);
-            }
-            for i in 0..end - i0 {
-                let start = (b * time + i0 + i) * c + h * d;
+            head.forward_block(s, lse, i0, end - i0);
+            for (i, computed) in s.out.chunks_exact(d).enumerate() {
+                let start = (first + i0 + i) * c + h * d;
                 // SAFETY: `out` is borrowed by this function, and only this task has this head of these rows.
-                let row = unsafe { out.part(start, start + d) };
-                if i < n { row.copy_from_slice(&s.out[i * d..(i + 1) * d]) } else { row.fill(0.0) }
+                unsafe { out.part(start, start + d) }.copy_from_slice(computed);
             }
         });
     });
 }
 
-/// Adds to `dqkv` (B, T, 3C) the gradient by `qkv`, given what the forward pass took and gave.
+/// Adds to `dqkv` (rows, 3C) the gradient by `qkv`, given what the forward pass took and gave.
 #[allow(clippy::too_many_arguments)]
 pub fn attention_backward(
     dqkv: &mut [f32],
@@ -363,6 +382,7 @@ pub fn attention_backward(
     lens: Option<&[usize]>,
     dropout: Option<Dropout>,
 ) {
+    let _span = timing::start(|| shape.work("attention backward", 10.0));
     attention_backward_on(isa::current(), dqkv, dout, out, lse, qkv, shape, lens, dropout);
 }
 
@@ -378,22 +398,22 @@ pub(crate) fn attention_backward_on(
     lens: Option<&[usize]>,
     dropout: Option<Dropout>,
 ) {
-    shape.check(out.len(), qkv.len(), lse.len());
+    let starts = shape.starts(lens, [out.len(), qkv.len(), lse.len()]);
     assert!(dqkv.len() == qkv.len() && dout.len() == out.len());
-    let &AttentionShape { batch, time, n_head, head_dim: d } = shape;
+    let &AttentionShape { batch, n_head, head_dim: d, .. } = shape;
     let c = shape.width();
     let dqkv = Shared::new(dqkv);
     pool::for_each(batch * n_head, |pair| {
         let (b, h) = (pair / n_head, pair % n_head);
-        let head = head_of(isa, qkv, shape, (b, h), lens, dropout);
-        let t = head.q.rows;
+        let (first, t) = (starts[b], starts[b + 1] - starts[b]);
         if t == 0 {
             return;
         }
-        let rows = |x| Mat::strided(&(x as &[f32])[b * time * c + h * d..], t, d, c);
-        let starts = [0, 1, 2].map(|which| b * time * 3 * c + which * c + h * d);
+        let head = head_of(isa, qkv, shape, (b, h), (first, first + t), dropout);
+        let rows = |x| Mat::strided(&(x as &[f32])[first * c + h * d..], t, d, c);
+        let starts = [0, 1, 2].map(|which| first * 3 * c + which * c + h * d);
         SCRATCH.with_borrow_mut(|s| {
-            let lse = &lse[pair * time..][..t];
+            let lse = &lse[first * n_head + h * t..][..t];
             // SAFETY: `dqkv` is borrowed by this function, and only this task has this head of this sequence.
             unsafe { head.backward(s, &dqkv, starts, rows(dout), rows(out), lse) };
         });
@@ -411,6 +431,11 @@ pub fn attention_cached(
     n_head: usize,
     head_dim: usize,
 ) {
+    let _span = timing::start(|| {
+        let (rows, width) = ((qkv.len() / (3 * n_head * head_dim)) as f64, (n_head * head_dim) as f64);
+        let seen = past as f64 + rows;
+        ("attention cached".into(), 4.0 * rows * seen * width, 8.0 * seen * width)
+    });
     attention_cached_on(isa::current(), out, qkv, keys, values, past, n_head, head_dim);
 }
 

@@ -18,6 +18,7 @@ use std::cell::RefCell;
 
 use crate::isa::{self, Isa};
 use crate::pool::{self, Shared};
+use crate::timing;
 pub(crate) use strips::{Causal, product as product_inside};
 use tiles::{A, B, C, Tile, with_tile};
 
@@ -124,6 +125,12 @@ pub fn gemm_on(isa: Isa, c: &mut [f32], a: Mat, b: Mat, out: Out, bias: Option<&
     if m == 0 || n == 0 {
         return;
     }
+    let _span = timing::start(|| {
+        let layout = |mat: &Mat| if mat.col_stride == 1 { 'N' } else { 'T' };
+        let (m, k, n) = (m as f64, k as f64, n as f64);
+        let bytes = 4.0 * (m * k + k * n + m * n);
+        (format!("gemm {}{} {m} × {k} × {n}", layout(&a), layout(&b)), 2.0 * m * k * n, bytes)
+    });
     if k == 0 {
         if out == Out::Set {
             c.fill(0.0);

@@ -2,6 +2,7 @@
 
 use crate::isa::{self, Isa, fma, vectorised};
 use crate::pool::{self, Shared};
+use crate::timing;
 
 /// Elements of one task, and of one partial sum: part of the result of a sum, so it never changes.
 const CHUNK: usize = 1 << 14;
@@ -45,6 +46,7 @@ vectorised! {
 
 /// `Σ x²`.
 pub fn sum_of_squares(x: &[f32]) -> f64 {
+    let _span = timing::values("sum_of_squares", x.len());
     let isa = isa::current();
     let mut partial = vec![0.0f64; x.len().div_ceil(CHUNK)];
     pool::for_each_chunk_mut(&mut partial, 1, |i, sum| {
@@ -79,6 +81,7 @@ vectorised! {
 
 /// One step: moments `m` and `v` follow the gradient and its square, and `p` moves by `-lr · m̂ / (√v̂ + eps)`.
 pub fn adam(p: &mut [f32], m: &mut [f32], v: &mut [f32], g: &[f32], s: &AdamStep) {
+    let _span = timing::values("adam", 7 * p.len());
     adam_on(isa::current(), p, m, v, g, s);
 }
 
@@ -121,6 +124,7 @@ vectorised! {
 
 /// `buffer = momentum · buffer + g`, `p -= lr · buffer`.
 pub fn sgd(p: &mut [f32], buffer: &mut [f32], g: &[f32], s: &SgdStep) {
+    let _span = timing::values("sgd", 5 * p.len());
     assert!(buffer.len() == p.len() && g.len() == p.len());
     let isa = isa::current();
     let buffer = Shared::new(buffer);

@@ -145,6 +145,7 @@ fn withdraw(job: &Job) {
 }
 
 fn worker(index: usize) {
+    crate::timing::never_here();
     let (mut seen, mut shy) = (0, 0);
     loop {
         seen = wait_for_news(seen, &mut shy);

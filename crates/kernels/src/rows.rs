@@ -8,6 +8,7 @@ use crate::isa::{self, Isa, fma, vectorised};
 use crate::math::{LANES, combine, exp, max, sum};
 use crate::pool::{self, Shared};
 use crate::random::Dropout;
+use crate::timing;
 
 /// Elements of one task of an element-wise loop.
 const CHUNK: usize = 1 << 14;
@@ -60,6 +61,7 @@ pub fn layer_norm(
     b: &[f32],
     eps: f32,
 ) {
+    let _span = timing::values("layer_norm", 2 * x.len());
     layer_norm_on(isa::current(), out, mean, rstd, x, w, b, eps);
 }
 
@@ -138,6 +140,7 @@ pub fn layer_norm_backward(
     mean: &[f32],
     rstd: &[f32],
 ) {
+    let _span = timing::values("layer_norm backward", 4 * x.len());
     layer_norm_backward_on(isa::current(), dx, dw, db, dout, x, w, mean, rstd);
 }
 
@@ -208,6 +211,7 @@ vectorised! {
 
 /// `out = 0.5 x (1 + tanh(√(2/π) (x + 0.044715 x³)))`.
 pub fn gelu(out: &mut [f32], x: &[f32]) {
+    let _span = timing::values("gelu", 2 * x.len());
     assert_eq!(out.len(), x.len());
     let isa = isa::current();
     pool::for_each_chunk_mut(out, CHUNK, |i, out| gelu_on(isa, out, &x[i * CHUNK..][..out.len()]));
@@ -215,6 +219,7 @@ pub fn gelu(out: &mut [f32], x: &[f32]) {
 
 /// Adds `dout · gelu'(x)` to `dx`.
 pub fn gelu_backward(dx: &mut [f32], dout: &[f32], x: &[f32]) {
+    let _span = timing::values("gelu backward", 4 * x.len());
     assert!(dx.len() == x.len() && dout.len() == x.len());
     let isa = isa::current();
     pool::for_each_chunk_mut(dx, CHUNK, |i, dx| {
@@ -248,6 +253,7 @@ vectorised! {
 
 /// Each row of `cols` values becomes `e^x / Σ e^x`.
 pub fn softmax(x: &mut [f32], cols: usize) {
+    let _span = timing::values("softmax", 2 * x.len());
     softmax_on(isa::current(), x, cols);
 }
 
@@ -264,6 +270,7 @@ pub(crate) fn softmax_on(isa: Isa, x: &mut [f32], cols: usize) {
 /// Turns each row of `logits` into `weight · (softmax - onehot(target))`, and writes the row's unweighted loss
 /// `-ln softmax[target]`. A row with a NaN, or with an infinite logit, has the loss NaN.
 pub fn cross_entropy(logits: &mut [f32], loss: &mut [f32], targets: &[u32], weights: &[f32]) {
+    let _span = timing::values("cross_entropy", 2 * logits.len());
     cross_entropy_on(isa::current(), logits, loss, targets, weights);
 }
 
@@ -296,6 +303,7 @@ pub(crate) fn cross_entropy_on(
 
 /// Writes each row's loss `-ln softmax[target]`, and leaves `logits` alone.
 pub fn cross_entropy_loss(loss: &mut [f32], logits: &[f32], targets: &[u32]) {
+    let _span = timing::values("cross_entropy_loss", logits.len());
     let (isa, rows) = (isa::current(), targets.len());
     assert!(rows > 0 && logits.len().is_multiple_of(rows) && loss.len() == rows);
     let cols = logits.len() / rows;
@@ -328,6 +336,7 @@ vectorised! {
 
 /// `out = a + b`.
 pub fn add(out: &mut [f32], a: &[f32], b: &[f32]) {
+    let _span = timing::values("add", 3 * out.len());
     assert!(out.len() == a.len() && out.len() == b.len());
     let isa = isa::current();
     pool::for_each_chunk_mut(out, CHUNK, |i, out| {
@@ -338,6 +347,7 @@ pub fn add(out: &mut [f32], a: &[f32], b: &[f32]) {
 
 /// `x += y`.
 pub fn add_assign(x: &mut [f32], y: &[f32]) {
+    let _span = timing::values("add_assign", 3 * x.len());
     assert_eq!(x.len(), y.len());
     let isa = isa::current();
     pool::for_each_chunk_mut(x, CHUNK, |i, x| add_into(isa, x, &y[i * CHUNK..][..x.len()]));
@@ -369,6 +379,7 @@ vectorised! {
 
 /// `out = x · keep / (1 - p)`.
 pub fn dropout(out: &mut [f32], x: &[f32], dropout: Dropout) {
+    let _span = timing::values("dropout", 2 * x.len());
     assert_eq!(out.len(), x.len());
     let isa = isa::current();
     pool::for_each_chunk_mut(out, CHUNK, |i, out| {
@@ -378,6 +389,7 @@ pub fn dropout(out: &mut [f32], x: &[f32], dropout: Dropout) {
 
 /// `dx += dout · keep / (1 - p)`.
 pub fn dropout_backward(dx: &mut [f32], dout: &[f32], dropout: Dropout) {
+    let _span = timing::values("dropout backward", 3 * dx.len());
     assert_eq!(dx.len(), dout.len());
     let isa = isa::current();
     pool::for_each_chunk_mut(dx, CHUNK, |i, dx| {
@@ -387,6 +399,7 @@ pub fn dropout_backward(dx: &mut [f32], dout: &[f32], dropout: Dropout) {
 
 /// Adds each column's sum over the rows of `dout` to `db`.
 pub fn sum_rows(db: &mut [f32], dout: &[f32]) {
+    let _span = timing::values("sum_rows", dout.len());
     let (isa, c) = (isa::current(), db.len());
     assert!(c > 0 && dout.len().is_multiple_of(c));
     let rows = dout.len() / c;
@@ -401,6 +414,7 @@ pub fn sum_rows(db: &mut [f32], dout: &[f32]) {
 
 /// `out[i] = table[ids[i]]`, rows of `out.len() / ids.len()` values.
 pub fn embedding(out: &mut [f32], table: &[f32], ids: &[u32]) {
+    let _span = timing::values("embedding", 2 * out.len());
     if ids.is_empty() {
         return;
     }
@@ -416,6 +430,7 @@ pub fn embedding(out: &mut [f32], table: &[f32], ids: &[u32]) {
 
 /// `dtable[ids[i]] += dout[i]`, in the order of `ids`; tasks share the columns.
 pub fn embedding_backward(dtable: &mut [f32], dout: &[f32], ids: &[u32]) {
+    let _span = timing::values("embedding backward", 3 * dout.len());
     if ids.is_empty() {
         return;
     }

@@ -42,7 +42,8 @@ struct Mlp {
     c_proj: Linear, // 4C → C
 }
 
-/// Sequences with the tokens they should predict. All slices hold `batch` × T values.
+/// Sequences with the tokens they should predict. The slices hold `batch` × T values; sequences of different lengths
+/// lie one after the other, without padding: attention keeps to each.
 #[derive(Clone, Copy, Debug)]
 pub struct Batch<'a> {
     /// The tokens seen.
@@ -53,7 +54,7 @@ pub struct Batch<'a> {
     pub weights: &'a [f32],
     /// Sequences (B).
     pub batch: usize,
-    /// True length of each sequence where the rest is padding.
+    /// Length of each sequence, where they differ.
     pub lens: Option<&'a [usize]>,
 }
 
@@ -157,9 +158,12 @@ impl Gpt2 {
     /// The residual stream after the last norm, (B, T, C), for B sequences of T = `ids.len() / batch` tokens.
     fn hidden(&self, ids: &[u32], batch: usize, pass: &mut Pass) -> Result<Tensor> {
         let (time, past) = (self.time(ids, batch, pass)?, pass.past());
-        let positions: Vec<u32> = (0..batch).flat_map(|_| past as u32..(past + time) as u32).collect();
-        let tokens = ops::embedding(pass.tape.as_ref(), &self.wte, ids, &[batch, time])?;
-        let positions = ops::embedding(pass.tape.as_ref(), &self.wpe, &positions, &[batch, time])?;
+        let (shape, positions): ([usize; 2], Vec<u32>) = match &pass.lens {
+            None => ([batch, time], (0..batch).flat_map(|_| past as u32..(past + time) as u32).collect()),
+            Some(lens) => ([1, ids.len()], lens.iter().flat_map(|&len| 0..len as u32).collect()),
+        };
+        let tokens = ops::embedding(pass.tape.as_ref(), &self.wte, ids, &shape)?;
+        let positions = ops::embedding(pass.tape.as_ref(), &self.wpe, &positions, &shape)?;
         let mut x = tokens.add(&positions)?.dropout(pass.dropout(self.config.dropout.embd))?;
         for (layer, block) in self.h.iter().enumerate() {
             x = block.forward(&x, &Place { layer, config: &self.config }, pass)?;
@@ -170,13 +174,18 @@ impl Gpt2 {
         self.ln_f.forward(&x)
     }
 
-    /// T, once the batch is known to fit the model.
+    /// T, or the longest sequence's, once the batch is known to fit the model.
     fn time(&self, ids: &[u32], batch: usize, pass: &Pass) -> Result<usize> {
         let one_sequence = batch == 1 || pass.cache.is_none();
-        if batch == 0 || ids.is_empty() || !ids.len().is_multiple_of(batch) || !one_sequence {
+        let whole = match &pass.lens {
+            None => batch > 0 && ids.len().is_multiple_of(batch),
+            Some(lens) => lens.len() == batch && lens.iter().sum::<usize>() == ids.len() && pass.past() == 0,
+        };
+        if ids.is_empty() || !whole || !one_sequence {
             return Err(ModelError::BatchShape { batch, ids: ids.len() });
         }
-        let (new, past, n_ctx) = (ids.len() / batch, pass.past(), self.config.n_ctx);
+        let new = pass.lens.as_ref().map_or(ids.len() / batch, |lens| lens.iter().copied().max().unwrap_or(0));
+        let (past, n_ctx) = (pass.past(), self.config.n_ctx);
         if past + new > n_ctx {
             return Err(ModelError::ContextExceeded { past, new, n_ctx });
         }

@@ -11,7 +11,7 @@ pub mod ops;
 pub mod tape;
 mod tensor;
 
-pub use kernels::{isa, optim, peak, pool, random, rows};
+pub use kernels::{isa, muon, optim, peak, pool, random, rows, timing};
 pub use tape::{Grads, Tape};
 pub use tensor::{Tensor, TensorError};
 

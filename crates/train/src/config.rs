@@ -85,11 +85,14 @@ pub fn cost(model: &Gpt2Config, config: &TrainConfig, time: usize) -> Cost {
     let on_the_way = 8 * c + 3 * inner; // gradients alive at one moment of the backward pass
     let activations = tokens * (model.n_layer * block + on_the_way + 4 * c);
     let logits = (1 << 22).max(16 * model.vocab_size);
-    let moments = config.optimizer.moments();
+    let shapes = model.shapes();
+    let moments = shapes.iter().map(|(name, shape)| {
+        config.optimizer.moments(name, shape) * shape.iter().product::<usize>()
+    });
     let flops = 6.0 * model.n_matmul_params() as f64 + 12.0 * (model.n_layer * c * time) as f64;
     Cost {
         parameters,
-        bytes: 4 * (parameters * (2 + moments) + activations + logits),
+        bytes: 4 * (2 * parameters + moments.sum::<usize>() + activations + logits),
         flops_per_token: flops,
     }
 }

@@ -1,8 +1,9 @@
-//! Optimisers: AdamW, Adam and SGD, and clipping of gradients.
+//! Optimisers: AdamW, Adam, SGD and Muon, and clipping of gradients.
 
 use models::Gpt2;
 use serde::{Deserialize, Serialize};
 use tensor::Grads;
+use tensor::muon::{MuonMatrix, MuonStep, muon};
 use tensor::optim::{self, AdamStep, SgdStep};
 
 use crate::{Result, TrainError};
@@ -22,6 +23,13 @@ pub enum OptimizerConfig {
         /// Decay, through the gradient.
         weight_decay: f32,
     },
+    /// Muon for the matrices of the blocks, AdamW for all else (Jordan et al., 2024).
+    Muon {
+        /// Share of the last direction that is kept, in the matrices.
+        momentum: f32,
+        /// AdamW, for the embeddings, biases and norms; its decay is that of all matrices.
+        adam: AdamConfig,
+    },
 }
 
 /// The numbers of Adam.
@@ -38,9 +46,13 @@ pub struct AdamConfig {
 }
 
 impl OptimizerConfig {
-    /// Values kept for each weight.
-    pub fn moments(&self) -> usize {
-        if matches!(self, OptimizerConfig::Sgd { .. }) { 1 } else { 2 }
+    /// Values kept for each weight of this parameter: a first moment, or a second one, too.
+    pub fn moments(&self, name: &str, shape: &[usize]) -> usize {
+        match self {
+            OptimizerConfig::Sgd { .. } => 1,
+            OptimizerConfig::Muon { .. } if is_hidden_matrix(name, shape) => 1,
+            _ => 2,
+        }
     }
 
     /// Checks the numbers.
@@ -64,6 +76,10 @@ impl OptimizerConfig {
                 let decay = adam.weight_decay;
                 check("--weight-decay", decay, decay >= 0.0 && decay.is_finite(), positive)
             }
+            OptimizerConfig::Muon { momentum, adam } => {
+                check("--momentum", momentum, (0.0..1.0).contains(&momentum), share)?;
+                OptimizerConfig::AdamW(adam).validate()
+            }
             OptimizerConfig::Sgd { momentum, weight_decay } => {
                 check("--momentum", momentum, (0.0..1.0).contains(&momentum), share)?;
                 check(
@@ -77,50 +93,65 @@ impl OptimizerConfig {
     }
 }
 
+/// Whether this is a matrix inside the blocks, which Muon moves: not the embeddings, which are tables.
+fn is_hidden_matrix(name: &str, shape: &[usize]) -> bool {
+    name.starts_with("h.") && shape.len() == 2
+}
+
 /// An optimiser with its memory, one or two values for each weight.
 #[derive(Clone, Debug)]
 pub struct Optimizer {
     config: OptimizerConfig,
     /// First moments, or SGD's directions; by parameter.
     pub first: Vec<Vec<f32>>,
-    /// Second moments; by parameter. Empty for SGD.
+    /// Second moments; by parameter. Empty where there is none.
     pub second: Vec<Vec<f32>>,
 }
 
 impl Optimizer {
     /// An optimiser that has not made a step.
     pub fn new(config: OptimizerConfig, model: &Gpt2) -> Optimizer {
-        let zeros = || model.parameters().iter().map(|(_, tensor)| vec![0.0; tensor.len()]).collect();
-        let second = if config.moments() == 2 { zeros() } else { Vec::new() };
-        Optimizer { config, first: zeros(), second }
+        let zeros = |kept: usize| {
+            let parameters = model.parameters().into_iter();
+            parameters
+                .map(|(name, tensor)| {
+                    let kept = config.moments(&name, tensor.shape()) >= kept;
+                    if kept { vec![0.0; tensor.len()] } else { Vec::new() }
+                })
+                .collect()
+        };
+        Optimizer { config, first: zeros(1), second: zeros(2) }
     }
 
     /// Step number `step` (from 0) with rate `lr`; gradients are multiplied by `scale` first.
     pub fn step(&mut self, model: &mut Gpt2, grads: &Grads, lr: f32, scale: f32, step: u64) {
-        for (slot, (_, tensor)) in model.parameters_mut().into_iter().enumerate() {
-            let is_matrix = tensor.shape().len() > 1;
+        let moments = self.first.iter_mut().zip(&mut self.second);
+        let mut hidden = Vec::new();
+        for (slot, ((name, tensor), (first, second))) in
+            model.parameters_mut().into_iter().zip(moments).enumerate()
+        {
+            let shape = tensor.shape().to_vec();
             let (p, g) = (tensor.data_mut(), grads.slot(slot));
-            let first = &mut self.first[slot];
             match self.config {
-                OptimizerConfig::AdamW(adam) => {
-                    let decay = if is_matrix { adam.weight_decay } else { 0.0 };
-                    optim::adam(
-                        p,
-                        first,
-                        &mut self.second[slot],
-                        g,
-                        &adam.step(lr, scale, step, decay, true),
-                    );
+                OptimizerConfig::Muon { .. } if is_hidden_matrix(&name, &shape) => {
+                    let parts = if name.ends_with("c_attn.weight") { 3 } else { 1 };
+                    hidden.push(MuonMatrix { p, momentum: first, g, cols: shape[1], parts });
+                }
+                OptimizerConfig::AdamW(adam) | OptimizerConfig::Muon { adam, .. } => {
+                    let decay = if shape.len() > 1 { adam.weight_decay } else { 0.0 };
+                    optim::adam(p, first, second, g, &adam.step(lr, scale, step, decay, true));
                 }
                 OptimizerConfig::Adam(adam) => {
-                    let s = adam.step(lr, scale, step, adam.weight_decay, false);
-                    optim::adam(p, first, &mut self.second[slot], g, &s);
+                    optim::adam(p, first, second, g, &adam.step(lr, scale, step, adam.weight_decay, false));
                 }
                 OptimizerConfig::Sgd { momentum, weight_decay } => {
                     let s = SgdStep { lr, momentum, weight_decay, grad_scale: scale, first: step == 0 };
                     optim::sgd(p, first, g, &s);
                 }
             }
+        }
+        if let OptimizerConfig::Muon { momentum, adam } = self.config {
+            muon(&mut hidden, &MuonStep { lr, momentum, weight_decay: adam.weight_decay, grad_scale: scale });
         }
     }
 }

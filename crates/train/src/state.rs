@@ -83,8 +83,8 @@ pub fn load(dir: &Path, model: &mut Gpt2, optimizer: &mut Optimizer) -> Result<P
         };
         take("model", tensor.data_mut())?;
         take("first", &mut optimizer.first[slot])?;
-        if let Some(second) = optimizer.second.get_mut(slot) {
-            take("second", second)?;
+        if !optimizer.second[slot].is_empty() {
+            take("second", &mut optimizer.second[slot])?;
         }
     }
     Ok(progress)
@@ -100,8 +100,8 @@ pub fn save(dir: &Path, model: &Gpt2, optimizer: &Optimizer, progress: &Progress
     for (slot, (name, tensor)) in parameters.iter().enumerate() {
         tensors.push((format!("model.{name}"), tensor.shape(), tensor.data()));
         tensors.push((format!("first.{name}"), tensor.shape(), &optimizer.first[slot]));
-        if let Some(second) = optimizer.second.get(slot) {
-            tensors.push((format!("second.{name}"), tensor.shape(), second));
+        if !optimizer.second[slot].is_empty() {
+            tensors.push((format!("second.{name}"), tensor.shape(), &optimizer.second[slot]));
         }
     }
     let text = serde_json::to_string(progress).expect("progress can be written");

@@ -1,10 +1,12 @@
 //! `gpt2 train`: trains a model on text.
 
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 use models::Gpt2Config;
 use serde_json::json;
+use tensor::timing;
 use train::{Outcome, Run, TrainConfig};
 
 use crate::input::{self, duration, grouped};
@@ -71,8 +73,13 @@ pub fn run(args: Args) -> Result<()> {
         eprintln!("resuming after step {} of {}", run.step(), config.max_steps);
     }
     let mut progress = Progress::new(config.max_steps, &stop);
+    let start = Instant::now();
     let result = run.run(&mut progress);
     progress.finish();
+    if timing::enabled() {
+        let wall = start.elapsed().as_secs_f64();
+        eprint!("{}", timing::report(&timing::take(), wall, &tensor::peak::measure()));
+    }
     report(&args, &result?)
 }
 

@@ -26,7 +26,6 @@ pub(super) static CHINESE: Grammar = Grammar {
         ("yes", YES),
         ("worry", WORRY),
         ("idea", IDEA),
-        ("idea_f", IDEA_F),
         ("luck", LUCK),
         ("joy", JOY),
         ("old", OLD),
@@ -243,14 +242,11 @@ const WORRY: &[&str] = &[
 ];
 
 const IDEA: &[&str] = &[
-    "{clever}眼珠一转，有了主意。",
-    "“我有办法了！”{clever}说。",
-    "{clever}想呀想，忽然一拍脑袋：“有了！”",
-    "{clever}看了看四周，笑着说：“看我的！”",
+    "{friend}眼珠一转，有了主意。",
+    "“我有办法了！”{friend}说。",
+    "{friend}想呀想，忽然一拍脑袋：“有了！”",
+    "{friend}看了看四周，笑着说：“看我的！”",
 ];
-
-const IDEA_F: &[&str] =
-    &["{friend}眼珠一转，有了主意。", "“我有办法了！”{friend}说。", "{friend}想呀想，忽然一拍脑袋：“有了！”"];
 
 const LUCK: &[&str] = &["就在这时，", "幸好，", "忽然，", "“要帮忙吗？”有个声音问。"];
 

@@ -26,7 +26,6 @@ pub(super) static ENGLISH: Grammar = Grammar {
         ("yes", YES),
         ("worry", WORRY),
         ("idea", IDEA),
-        ("idea_f", IDEA_F),
         ("luck", LUCK),
         ("everyone_could", EVERYONE_COULD),
         ("elder_the", ELDER_THE),
@@ -266,16 +265,10 @@ const WORRY: &[&str] = &[
 ];
 
 const IDEA: &[&str] = &[
-    "Then {clever} had an idea.",
-    "“I have an idea!” said {clever}.",
-    "{Clever} thought and thought. “I know!” said {clever}.",
-    "{Clever} looked around and smiled. “Watch this,” said {clever}.",
-];
-
-const IDEA_F: &[&str] = &[
     "Then {friend} had an idea.",
     "“I have an idea!” said {friend}.",
     "{Friend} thought and thought. “I know!” said {friend}.",
+    "{Friend} looked around and smiled. “Watch this,” said {friend}.",
 ];
 
 const LUCK: &[&str] =

@@ -1,4 +1,5 @@
-//! How a story is told: a hero, a friend, a place, a goal, a trouble that fits the goal, and a way out that fits the trouble.
+//! How a story is told: a hero, a friend, a place, a goal, a trouble that fits the goal, and a way out that fits the
+//! trouble. It is the friend who has the idea.
 //!
 //! A [`Grammar`] is the data of one language ([`super::english`], [`super::chinese`]); this file is what they share.
 //! Its texts are templates, small enough to be read aloud:
@@ -251,7 +252,6 @@ impl Grammar {
         let ((hero, cast), (friend, f_cast)) = (self.hero(hero), self.hero(friend));
         let ((one, kind), (f_one, f_kind)) = (draw.pick(cast.kinds), draw.pick(f_cast.kinds));
         let they = if cast.they == f_cast.they { cast.they } else { self.they };
-        let (clever, other) = if draw.below(2) == 0 { (hero, friend) } else { (friend, hero) };
         let helper = draw.below(self.helpers.len());
         let elder = (helper + 1 + draw.below(self.helpers.len() - 1)) % self.helpers.len();
         vec![
@@ -266,8 +266,6 @@ impl Grammar {
             ("f_kind", f_kind),
             ("f_he", f_cast.he),
             ("they", they),
-            ("clever", clever),
-            ("other", other),
             ("helper", self.helpers[helper]),
             ("elder", self.helpers[elder]),
         ]

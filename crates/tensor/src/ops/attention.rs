@@ -1,6 +1,7 @@
 //! Causal multi-head attention: `out = softmax(q kᵀ / √D + mask) v`, each head for itself (Vaswani et al., 2017).
 //!
 //! qkv: (B, T, 3C), queries, keys and values side by side as `c_attn` makes them; out: (B, T, C); C = H · D.
+//! Sequences of different lengths lie one after the other, as (1, N, 3C).
 //! No (T × T) matrix is stored: the forward keeps one log-sum-exp per row and head, and the backward computes
 //! the probabilities again from it, block by block (Dao et al., 2022).
 
@@ -16,7 +17,7 @@ use crate::{Result, Tensor, TensorError};
 pub struct AttentionArgs<'a> {
     /// Heads (H), which divide the width.
     pub n_head: usize,
-    /// True length of each right-padded sequence; `None` where none is padded.
+    /// Lengths of the sequences where they differ; then they lie one after the other.
     pub lens: Option<&'a [usize]>,
     /// Dropout on the probabilities.
     pub dropout: Option<Dropout>,
@@ -34,17 +35,19 @@ pub struct CachedKeys<'a> {
 impl Tensor {
     /// Attention of each sequence of a batch over itself; `self` is `qkv` (B, T, 3C).
     pub fn attention(&self, args: AttentionArgs) -> Result<Tensor> {
-        let (shape, c) = self.attention_shape(args.n_head)?;
-        if let Some(lens) = args.lens
-            && (lens.len() != shape.batch || lens.iter().any(|&len| len > shape.time))
-        {
-            let want = format!("{} lengths of at most {}", shape.batch, shape.time);
-            return Err(TensorError::Shape { op: "attention lengths", got: lens.to_vec(), want });
+        let (mut shape, c) = self.attention_shape(args.n_head)?;
+        let (dims, rows) = ([shape.batch, shape.time, c], shape.batch * shape.time);
+        if let Some(lens) = args.lens {
+            if shape.batch != 1 || lens.iter().sum::<usize>() != rows {
+                let want = format!("lengths that are {rows} together");
+                return Err(TensorError::Shape { op: "attention lengths", got: lens.to_vec(), want });
+            }
+            (shape.batch, shape.time) = (lens.len(), lens.iter().copied().max().unwrap_or(0));
         }
-        let mut out = Buffer::scratch(shape.batch * shape.time * c);
-        let mut lse = Buffer::scratch(shape.batch * shape.n_head * shape.time);
+        let mut out = Buffer::scratch(rows * c);
+        let mut lse = Buffer::scratch(rows * shape.n_head);
         fused::attention(&mut out, &mut lse, self.data(), &shape, args.lens, args.dropout);
-        let out = Tensor::from_buffer(&[shape.batch, shape.time, c], out);
+        let out = Tensor::from_buffer(&dims, out);
         let Some(tape) = tape_of(&[self]) else { return Ok(out) };
         let (qkv, saved_out, target) = (self.shared(), out.shared(), self.target());
         let (lens, dropout) = (args.lens.map(<[usize]>::to_vec), args.dropout);
@@ -109,9 +112,9 @@ mod tests {
     }
 
     #[test]
-    fn gradient_with_padding_and_dropout() {
+    fn gradient_of_different_lengths_with_dropout() {
         let dropout = Some(Dropout { p: 0.3, stream: Stream::new(4, 5, 6) });
-        check(&[random(&[2, 6, 12], 1)], |x| {
+        check(&[random(&[1, 9, 12], 1)], |x| {
             x[0].attention(AttentionArgs { n_head: 2, lens: Some(&[6, 3]), dropout })
         });
     }

@@ -342,7 +342,7 @@ pub(super) const TROUBLES: &[Trouble] = &[
         ],
         fixes: &[
             "{idea} They shook the tree, one, two, three, and down came {thing} with a [plop|bump].",
-            "{idea} {Clever} climbed on {other}'s back and reached up with a long stick. Down fell {thing}, right on {other}'s head.",
+            "{idea} {Friend} climbed on {hero}'s back and reached up with a long stick. Down fell {thing}, right on {hero}'s head.",
             "{luck} A squirrel named {helper} ran up the tree and threw {thing} down. “Catch!” said {helper}.",
         ],
     },
@@ -353,8 +353,8 @@ pub(super) const TROUBLES: &[Trouble] = &[
             "But {thing} had landed on a leaf in the middle of a [deep|cold] pond.",
         ],
         fixes: &[
-            "{idea} {Clever} threw little stones behind the leaf, and the waves pushed {thing} to the shore.",
-            "{idea} {Clever} took a long branch and pulled the leaf closer and closer, until {other} could grab {thing}.",
+            "{idea} {Friend} threw little stones behind the leaf, and the waves pushed {thing} to the shore.",
+            "{idea} {Friend} took a long branch and pulled the leaf closer and closer, until {hero} could grab {thing}.",
             "{luck} A turtle named {helper} swam out and brought {thing} back, slowly but safely.",
         ],
     },
@@ -365,8 +365,8 @@ pub(super) const TROUBLES: &[Trouble] = &[
             "But {thing} was down in a deep, dark hole.",
         ],
         fixes: &[
-            "{idea} {Clever} tied a hook to a long string and fished {thing} out of the hole.",
-            "{idea} {Clever} held {other} by the feet, and {other} reached down and grabbed {thing}.",
+            "{idea} {Friend} tied a hook to a long string and fished {thing} out of the hole.",
+            "{idea} {Friend} held {hero} by the feet, and {hero} reached down and grabbed {thing}.",
             "{luck} A mole named {helper} dug a little tunnel and pushed {thing} out of the hole. “[Special|Underground] mail!” said {helper}.",
         ],
     },
@@ -377,8 +377,8 @@ pub(super) const TROUBLES: &[Trouble] = &[
             "But {thing} was caught in a big, thorny bush.",
         ],
         fixes: &[
-            "{idea} {Clever} put on thick gloves, and slowly, slowly pulled {thing} out of the bush.",
-            "{idea} {Clever} took two long sticks, like the claws of a crab, and lifted {thing} out of the bush.",
+            "{idea} {Friend} put on thick gloves, and slowly, slowly pulled {thing} out of the bush.",
+            "{idea} {Friend} took two long sticks, like the claws of a crab, and lifted {thing} out of the bush.",
             "{luck} A goat named {helper} came by and ate a path right through the bush. “[Spicy|Delicious]!” said {helper}.",
         ],
     },
@@ -389,9 +389,9 @@ pub(super) const TROUBLES: &[Trouble] = &[
             "But a huge cow named {helper} had sat down on {thing} and fallen asleep.",
         ],
         fixes: &[
-            "{idea} {Clever} tickled {helper} with a feather. “Achoo!” said {helper} and rolled over.",
-            "{idea} {Clever} whispered, “Breakfast!” {Helper} jumped up at once.",
-            "{idea} {Clever} put a sweet apple in the grass. {Helper} smelled it, got up, and left {thing} behind.",
+            "{idea} {Friend} tickled {helper} with a feather. “Achoo!” said {helper} and rolled over.",
+            "{idea} {Friend} whispered, “Breakfast!” {Helper} jumped up at once.",
+            "{idea} {Friend} put a sweet apple in the grass. {Helper} smelled it, got up, and left {thing} behind.",
         ],
     },
     Trouble {
@@ -401,8 +401,8 @@ pub(super) const TROUBLES: &[Trouble] = &[
             "They looked in every box. But there was no {some} in the house.",
         ],
         fixes: &[
-            "{idea} {Clever} went to the market and traded a [shiny shell|funny poem|red button] for some {some}.",
-            "{idea} They looked under the bed. There, behind an old shoe, {clever} found some {some}.",
+            "{idea} {Friend} went to the market and traded a [shiny shell|funny poem|red button] for some {some}.",
+            "{idea} They looked under the bed. There, behind an old shoe, {friend} found some {some}.",
             "{luck} A goose named {helper} came by with a cart full of {some}. “Take some,” said {helper}. “I have much too much.”",
         ],
     },
@@ -413,8 +413,8 @@ pub(super) const TROUBLES: &[Trouble] = &[
             "They packed a box with everything they needed. But it was too heavy to move.",
         ],
         fixes: &[
-            "{idea} {Clever} put round sticks under the box, and it rolled along [almost|all] by itself.",
-            "{idea} {Clever} opened the box and took out one thing at a time. Suddenly it was easy.",
+            "{idea} {Friend} put round sticks under the box, and it rolled along [almost|all] by itself.",
+            "{idea} {Friend} opened the box and took out one thing at a time. Suddenly it was easy.",
             "{luck} A horse named {helper} came by and pulled the box home. “Light as a feather,” said {helper}.",
         ],
     },
@@ -425,8 +425,8 @@ pub(super) const TROUBLES: &[Trouble] = &[
             "But suddenly it began to rain, and everything got wet.",
         ],
         fixes: &[
-            "{idea} {Clever} found a leaf as big as a [table|door], and they worked under it and stayed dry.",
-            "{idea} They carried everything into the barn, and {clever} made a roof out of [a blanket|an old door].",
+            "{idea} {Friend} found a leaf as big as a [table|door], and they worked under it and stayed dry.",
+            "{idea} They carried everything into the barn, and {friend} made a roof out of [a blanket|an old door].",
             "{luck} A swan named {helper} opened one big white wing, and under it they could work and stay dry.",
         ],
     },
@@ -437,7 +437,7 @@ pub(super) const TROUBLES: &[Trouble] = &[
             "But it was harder than it looked, and the first try went wrong.",
         ],
         fixes: &[
-            "{idea} {Clever} drew a picture in the sand, and then everything was clear.",
+            "{idea} {Friend} drew a picture in the sand, and then everything was clear.",
             "{idea} They tried it one way, then another way. The third way was just right.",
             "{luck} An owl named {helper} knew how to do it and showed them, step by step.",
         ],
@@ -449,7 +449,7 @@ pub(super) const TROUBLES: &[Trouble] = &[
             "They got the tool box. But the lid was stuck and would not open.",
         ],
         fixes: &[
-            "{idea} {Clever} rubbed a little butter on the lid. Pop! It was open.",
+            "{idea} {Friend} rubbed a little butter on the lid. Pop! It was open.",
             "{idea} {Hero} pulled on one side, and {friend} pulled on the other. Pop! They both fell over, but the lid was open.",
             "{luck} A woodpecker named {helper} knocked on the lid [three|four] times. Pop! It was open.",
         ],
@@ -462,7 +462,7 @@ pub(super) const TROUBLES: &[Trouble] = &[
         ],
         fixes: &[
             "{idea} Together they pushed an old log across the stream and walked over it, [step by step|like cats].",
-            "{idea} {Clever} showed the way, and they jumped from stone to stone across the stream. Only one [foot|sock] got wet.",
+            "{idea} {Friend} showed the way, and they jumped from stone to stone across the stream. Only one [foot|sock] got wet.",
             "{luck} A beaver named {helper} had a little boat and took them across the stream. “Ship ahoy!” said {helper}.",
         ],
     },
@@ -474,7 +474,7 @@ pub(super) const TROUBLES: &[Trouble] = &[
         ],
         fixes: &[
             "{idea} They stood still and listened. Far away a bell rang, and they followed the sound out of the fog.",
-            "{idea} {Clever} put one hand on the old stone wall, and they followed the wall out of the fog.",
+            "{idea} {Friend} put one hand on the old stone wall, and they followed the wall out of the fog.",
             "{luck} A snail named {helper} knew every stone of the road and led them out of the fog, very slowly.",
         ],
     },
@@ -486,7 +486,7 @@ pub(super) const TROUBLES: &[Trouble] = &[
         ],
         fixes: &[
             "{idea} They sang as loud as they could, and the dark wood was not scary anymore.",
-            "{idea} {Clever} took out a little lamp. The scary sounds were only [two old branches|a sleepy toad].",
+            "{idea} {Friend} took out a little lamp. The scary sounds were only [two old branches|a sleepy toad].",
             "{luck} A firefly named {helper} flew ahead like a tiny lamp and led them out of the dark wood.",
         ],
     },
@@ -497,8 +497,8 @@ pub(super) const TROUBLES: &[Trouble] = &[
             "They set out early. But soon a high gate stood in the way, and nobody had a key.",
         ],
         fixes: &[
-            "{idea} They had pushed and pushed, but now {clever} pulled. The gate had been open all the time!",
-            "{idea} {Clever} found a hole under the gate, and they crawled through, one after the other.",
+            "{idea} They had pushed and pushed, but now {friend} pulled. The gate had been open all the time!",
+            "{idea} {Friend} found a hole under the gate, and they crawled through, one after the other.",
             "{luck} A mouse named {helper} slipped under the gate and opened it from behind. “[Ladies and gentlemen|Please come in]!” said {helper}.",
         ],
     },
@@ -509,8 +509,8 @@ pub(super) const TROUBLES: &[Trouble] = &[
             "They set out early. But soon they came to a fallen tree, and it was too high to climb.",
         ],
         fixes: &[
-            "{idea} {Clever} found a gap under the tree, and they crawled through on their tummies.",
-            "{idea} {Clever} climbed on {other}'s back, got on top of the tree, and pulled {other} up.",
+            "{idea} {Friend} found a gap under the tree, and they crawled through on their tummies.",
+            "{idea} {Friend} climbed on {hero}'s back, got on top of the tree, and pulled {hero} up.",
             "{luck} An elephant named {helper} came by and lifted the tree with one [long|strong] trunk. “My morning exercise,” said {helper}.",
         ],
     },
@@ -521,9 +521,9 @@ pub(super) const TROUBLES: &[Trouble] = &[
             "They set out early. But soon a grumpy goose named {helper} stood in the way and let nobody pass.",
         ],
         fixes: &[
-            "{idea} {Clever} told a joke about two socks. {Helper} laughed and laughed and let them pass.",
-            "{idea} {Clever} made a deep bow and said, “Please.” “Nobody ever says please to me,” said {helper} and let them pass.",
-            "{idea} {Clever} picked a flower and gave it to {helper}. {Helper} turned pink and let them pass.",
+            "{idea} {Friend} told a joke about two socks. {Helper} laughed and laughed and let them pass.",
+            "{idea} {Friend} made a deep bow and said, “Please.” “Nobody ever says please to me,” said {helper} and let them pass.",
+            "{idea} {Friend} picked a flower and gave it to {helper}. {Helper} turned pink and let them pass.",
         ],
     },
     Trouble {
@@ -533,8 +533,8 @@ pub(super) const TROUBLES: &[Trouble] = &[
             "But {hero} was scared. {His} heart went boom, boom, boom.",
         ],
         fixes: &[
-            "{idea_f} {Friend} stayed very close and counted to three. On three, {hero} tried, and it was not so bad.",
-            "{idea_f} {Friend} went first, fell over, and made a silly face. {Hero} had to laugh, and the fear was gone.",
+            "{idea} {Friend} stayed very close and counted to three. On three, {hero} tried, and it was not so bad.",
+            "{idea} {Friend} went first, fell over, and made a silly face. {Hero} had to laugh, and the fear was gone.",
             "{luck} An owl named {helper} said, “Brave is when your knees shake and you try it anyway.” So {hero} tried.",
         ],
     },
@@ -545,8 +545,8 @@ pub(super) const TROUBLES: &[Trouble] = &[
             "{Hero} tried it in the morning. {Hero} tried it at noon. But it went wrong every time.",
         ],
         fixes: &[
-            "{idea_f} They ate a pear, took a deep breath, and {hero} tried again, slowly this time.",
-            "{idea_f} {Friend} showed {him} only one small step, and then the next one, until {hero} knew them all.",
+            "{idea} They ate a pear, took a deep breath, and {hero} tried again, slowly this time.",
+            "{idea} {Friend} showed {him} only one small step, and then the next one, until {hero} knew them all.",
             "{luck} A frog named {helper} watched and said, “You are trying too hard. Smile, and try again.” So {hero} smiled.",
         ],
     },
@@ -557,8 +557,8 @@ pub(super) const TROUBLES: &[Trouble] = &[
             "But some people laughed at the first try, and {hero} wanted to hide.",
         ],
         fixes: &[
-            "{idea_f} They went to a quiet place behind the house, where only the cabbages could see them, and {hero} tried again.",
-            "{idea_f} {Friend} said, “Close your eyes and think that they are all potatoes.” {Hero} laughed and tried again.",
+            "{idea} They went to a quiet place behind the house, where only the cabbages could see them, and {hero} tried again.",
+            "{idea} {Friend} said, “Close your eyes and think that they are all potatoes.” {Hero} laughed and tried again.",
             "{luck} A crow named {helper} said, “At first I fell out of the nest [ten|twenty] times.” So {hero} tried again.",
         ],
     },
