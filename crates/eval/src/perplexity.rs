@@ -163,16 +163,14 @@ pub fn evaluate(
         (tokens, 0, windows(tokens.len(), time, stride).collect())
     };
     let mut measures = Measures::default();
-    for group in all.chunk_by(|a, b| a.end - a.start == b.end - b.start) {
-        for group in group.chunks(options.batch) {
-            for (window, scores) in group.iter().zip(score(model, tokenizer, tokens, group, lead)?) {
-                let scored = &scores[window.score_from - window.start..];
-                if let Some(bad) = scored.iter().find(|token| !token.loss.is_finite()) {
-                    return Err(EvalError::NotFinite { position: bad.position, loss: bad.loss });
-                }
-                measures.add_window(scored, tokenizer);
-                scored.iter().for_each(|token| on_token(*token));
+    for group in all.chunks(options.batch) {
+        for (window, scores) in group.iter().zip(score(model, tokenizer, tokens, group, lead)?) {
+            let scored = &scores[window.score_from - window.start..];
+            if let Some(bad) = scored.iter().find(|token| !token.loss.is_finite()) {
+                return Err(EvalError::NotFinite { position: bad.position, loss: bad.loss });
             }
+            measures.add_window(scored, tokenizer);
+            scored.iter().for_each(|token| on_token(*token));
         }
     }
     Ok(measures.report(all.len(), time))
@@ -203,7 +201,7 @@ fn check(
     Ok((time, stride))
 }
 
-/// Every prediction of some windows of equal length; positions are counted from token `lead` on.
+/// Every prediction of some windows; positions are counted from token `lead` on.
 fn score(
     model: &Gpt2,
     tokenizer: &Tokenizer,
@@ -211,7 +209,7 @@ fn score(
     group: &[Window],
     lead: usize,
 ) -> Result<Vec<Vec<TokenScore>>, EvalError> {
-    let len = group[0].end - group[0].start;
+    let lens: Vec<usize> = group.iter().map(|window| window.end - window.start).collect();
     let vocab_size = tokenizer.vocab_size();
     let (mut ids, mut targets) = (Vec::new(), Vec::new());
     for window in group {
@@ -223,18 +221,20 @@ fn score(
                 vocab_size,
             });
         }
-        ids.extend_from_slice(&seen[..len]);
+        ids.extend_from_slice(&seen[..seen.len() - 1]);
         targets.extend_from_slice(&seen[1..]);
     }
     let weights = vec![1.0; ids.len()];
-    let batch = Batch { ids: &ids, targets: &targets, weights: &weights, batch: group.len(), lens: None };
+    let lens = Some(&lens[..]);
+    let batch = Batch { ids: &ids, targets: &targets, weights: &weights, batch: group.len(), lens };
     let scores = model.scores(&batch)?;
-    let token = |row: usize, t: usize| {
-        let i = row * len + t;
-        let position = group[row].start + t + 1 - lead;
-        TokenScore { position, id: targets[i], loss: scores.loss[i], correct: scores.correct[i] }
+    let mut all = (0..).zip(scores.loss.iter().zip(&scores.correct));
+    let mut token = |position: usize| {
+        let (i, (&loss, &correct)) = all.next().expect("a score for each position");
+        TokenScore { position, id: targets[i], loss, correct }
     };
-    Ok((0..group.len()).map(|row| (0..len).map(|t| token(row, t)).collect()).collect())
+    let positions = |window: &Window| window.start + 1 - lead..window.end + 1 - lead;
+    Ok(group.iter().map(|window| positions(window).map(&mut token).collect()).collect())
 }
 
 /// What is measured, as far as the text has been read.

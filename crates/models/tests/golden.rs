@@ -12,7 +12,7 @@ use std::process::Command;
 
 use golden::{CASES, Golden, GoldenBatch, Padded};
 use models::checkpoint::read_tensors;
-use models::{Gpt2, Pass};
+use models::{Batch, Gpt2, Pass};
 use tensor::Grads;
 
 /// Largest difference of a logit, over the spread of all logits.
@@ -59,7 +59,9 @@ fn check_folder(case: &str, dir: &Path) {
         let case = format!("{case}, batch `{}`", batch.name);
         let padded = Padded::new(&batch.rows, golden.pad);
         check_logits(&case, &model, &padded, find(&tensors, &format!("{}.logits", batch.name)));
-        check_gradients(&case, &model, &padded, batch, &tensors);
+        check_gradients(&format!("{case}, padded"), &model, &padded.batch(), batch, &tensors);
+        let packed = padded.packed();
+        check_gradients(&format!("{case}, packed"), &model, &packed.packed_batch(), batch, &tensors);
     }
 }
 
@@ -82,8 +84,8 @@ fn check_logits(case: &str, model: &Gpt2, padded: &Padded, want: &[f32]) {
     assert!(worst <= LOGITS, "{case}: logits differ by {worst:.1e} of their spread of {spread}");
 }
 
-fn check_gradients(case: &str, model: &Gpt2, padded: &Padded, batch: &GoldenBatch, tensors: &Tensors) {
-    let (mean, grads) = mean_loss_and_gradients(model, padded);
+fn check_gradients(case: &str, model: &Gpt2, input: &Batch, batch: &GoldenBatch, tensors: &Tensors) {
+    let (mean, grads) = mean_loss_and_gradients(model, input);
     assert!((mean - batch.loss).abs() <= 1e-5, "{case}: the loss is {mean}, but PyTorch's is {}", batch.loss);
     let mut worst = (0.0, "");
     let parameters = model.parameters();
@@ -98,8 +100,8 @@ fn check_gradients(case: &str, model: &Gpt2, padded: &Padded, batch: &GoldenBatc
     eprintln!("{case}: gradients differ by at most {:.1e} of their size (`{}`)", worst.0, worst.1);
 }
 
-fn mean_loss_and_gradients(model: &Gpt2, padded: &Padded) -> (f64, Grads) {
-    let loss = model.loss(&padded.batch(), Pass::train(model.zero_grads(), 0, 0)).unwrap();
+fn mean_loss_and_gradients(model: &Gpt2, input: &Batch) -> (f64, Grads) {
+    let loss = model.loss(input, Pass::train(model.zero_grads(), 0, 0)).unwrap();
     let (mean, weight) = (loss.value / loss.weight, loss.weight);
     let mut grads = loss.backward().expect("a training pass records");
     for slot in 0..grads.len() {

@@ -68,7 +68,7 @@ pub struct Cost {
     /// Trainable values.
     pub parameters: usize,
     /// Bytes at the peak: weights, gradients, moments, activations, and a block of logits.
-    pub bytes: usize,
+    pub bytes: f64,
     /// Floating-point operations for each token trained: `6 N + 12 L C T` (Chowdhery et al., 2022), with N matrix
     /// values, L layers, width C and sequences of T.
     pub flops_per_token: f64,
@@ -77,13 +77,13 @@ pub struct Cost {
 /// Estimates the cost of training a model of this shape.
 pub fn cost(model: &Gpt2Config, config: &TrainConfig, time: usize) -> Cost {
     let parameters = model.n_params();
-    let tokens = config.batch * time;
+    let tokens = config.batch as f64 * time as f64;
     let (c, inner) = (model.n_embd, model.n_inner);
     // Kept by each block for the way back: norms, qkv, attention, projections, sums, and the wide layer twice.
     let dropout = if model.dropout.resid > 0.0 { 2 * c } else { 0 };
     let block = 9 * c + 2 * inner + dropout;
     let on_the_way = 8 * c + 3 * inner; // gradients alive at one moment of the backward pass
-    let activations = tokens * (model.n_layer * block + on_the_way + 4 * c);
+    let activations = tokens * (model.n_layer * block + on_the_way + 4 * c) as f64;
     let logits = (1 << 22).max(16 * model.vocab_size);
     let shapes = model.shapes();
     let moments = shapes.iter().map(|(name, shape)| {
@@ -92,7 +92,7 @@ pub fn cost(model: &Gpt2Config, config: &TrainConfig, time: usize) -> Cost {
     let flops = 6.0 * model.n_matmul_params() as f64 + 12.0 * (model.n_layer * c * time) as f64;
     Cost {
         parameters,
-        bytes: 4 * (2 * parameters + moments.sum::<usize>() + activations + logits),
+        bytes: 4.0 * ((2 * parameters + moments.sum::<usize>() + logits) as f64 + activations),
         flops_per_token: flops,
     }
 }

@@ -48,7 +48,7 @@ pub enum TrainError {
         reason: String,
     },
     /// The loss or the gradient is not a number.
-    #[error("the {what} is {value} at step {step}; the state of step {} is kept. Try a lower --lr, or --clip-norm 1.0", .step)]
+    #[error("the {what} is {value} at step {step}; {}. Try a lower --lr, or --clip-norm 1.0", kept(.saved))]
     NotFinite {
         /// Loss or gradient norm.
         what: &'static str,
@@ -56,6 +56,8 @@ pub enum TrainError {
         value: f64,
         /// Steps completed before.
         step: u64,
+        /// Steps completed by the state that is saved.
+        saved: Option<u64>,
     },
     /// The model refused.
     #[error(transparent)]
@@ -69,6 +71,13 @@ pub enum TrainError {
     /// The tokenizer could not be saved.
     #[error(transparent)]
     Tokenizer(#[from] tokenizer::TokenizerError),
+}
+
+fn kept(saved: &Option<u64>) -> String {
+    match saved {
+        Some(step) => format!("the state of step {step} is kept"),
+        None => "no state had been saved yet".into(),
+    }
 }
 
 impl TrainError {

@@ -38,13 +38,10 @@ impl Metrics {
         fs::create_dir_all(dir).map_err(TrainError::io(dir))?;
         let path = dir.join("metrics.jsonl");
         let (kept, losses) = keep_until(&path, step)?;
-        let mut lines = OpenOptions::new()
-            .create(true)
-            .write(true)
-            .truncate(true)
-            .open(&path)
-            .map_err(TrainError::io(&path))?;
-        lines.write_all(kept.as_bytes()).map_err(TrainError::io(&path))?;
+        // Written beside it and renamed, so that a kill leaves the old lines or the kept ones.
+        let beside = dir.join("metrics.jsonl.new");
+        fs::write(&beside, kept).and_then(|()| fs::rename(&beside, &path)).map_err(TrainError::io(&path))?;
+        let lines = OpenOptions::new().append(true).open(&path).map_err(TrainError::io(&path))?;
         let events = dir.join("events");
         let events = EventFile::create(&events, now()).map_err(TrainError::io(&events))?;
         Ok(Metrics { dir: dir.to_owned(), path, lines, events, losses })
@@ -120,6 +117,6 @@ mod tests {
         assert_eq!(fs::read_to_string(&path).unwrap().lines().count(), 4);
         let svg = fs::read_to_string(metrics.plot().unwrap()).unwrap();
         assert!(svg.contains("<svg") && svg.contains("validation"));
-        assert_eq!(fs::read_dir(dir.path().join("events")).unwrap().count(), 1);
+        assert_eq!(fs::read_dir(dir.path().join("events")).unwrap().count(), 2);
     }
 }

@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use data::Tokens;
 use data::batches::Batcher;
-use eval::Report;
+use eval::{EvalError, Report};
 use models::{Batch, Gpt2, Pass};
 use serde::Serialize;
 use tensor::Grads;
@@ -32,6 +32,8 @@ pub struct Run {
     dir: PathBuf,
     grads: Grads,
     flops_per_token: f64,
+    /// Steps completed by the state that is saved.
+    saved: Option<u64>,
 }
 
 /// One optimiser step.
@@ -146,6 +148,7 @@ impl Run {
             progress,
             dir: dir.to_owned(),
             flops_per_token,
+            saved: None,
         })
     }
 
@@ -170,7 +173,11 @@ impl Run {
                 "the settings are not those this run began with; resume without other flags than --max-steps",
             );
         }
+        if progress.position.used.len() != self.progress.position.used.len() {
+            return refuse("its place in the data is of another number of sources");
+        }
         self.batcher.seek(&progress.position);
+        self.saved = Some(progress.step);
         self.progress = Progress { config: self.config.clone(), ..progress };
         Ok(())
     }
@@ -196,16 +203,10 @@ impl Run {
         self.tokenizer.save(&self.dir)?;
         self.progress.config = self.config.clone();
         let mut metrics = Metrics::open(&self.dir, self.progress.step)?;
+        let nothing_to_do = self.progress.step >= self.config.max_steps;
         let mut stopped = false;
         while self.progress.step < self.config.max_steps && !stopped {
-            let report = match self.train_step() {
-                Ok(report) => report,
-                Err(error @ TrainError::NotFinite { .. }) => {
-                    self.save(observer)?;
-                    return Err(error);
-                }
-                Err(error) => return Err(error),
-            };
+            let report = self.train_step()?;
             metrics.write(report.step, &report.values())?;
             observer.on_step(&report, &self.model);
             if self.is_due(self.config.eval_interval) {
@@ -217,7 +218,10 @@ impl Run {
             }
         }
         let finished = self.progress.step >= self.config.max_steps;
-        self.finish(finished, &mut metrics, observer)
+        if !nothing_to_do {
+            self.finish(finished, &mut metrics, observer)?;
+        }
+        self.outcome(finished, &metrics)
     }
 
     fn is_due(&self, interval: u64) -> bool {
@@ -232,7 +236,7 @@ impl Run {
         let lr = self.config.schedule.at(step, self.config.max_steps, epoch);
         let position = self.batcher.position().clone();
         let (loss, weight, tokens) = self.gradients()?;
-        let checked = self.check(loss / weight, weight, step);
+        let checked = self.check(loss / weight, weight);
         let (loss, norm, scale) = match checked {
             Ok(checked) => checked,
             Err(error) => {
@@ -282,29 +286,38 @@ impl Run {
     }
 
     /// The mean loss, the gradient's norm, and the factor to apply it with, if these are numbers.
-    fn check(&mut self, loss: f64, weight: f64, step: u64) -> Result<(f64, f64, f32)> {
+    fn check(&mut self, loss: f64, weight: f64) -> Result<(f64, f64, f32)> {
         let mean = 1.0 / weight;
+        let mut norm = global_norm(&self.grads) * mean;
+        for (what, value) in [("loss", loss), ("gradient's length", norm)] {
+            if !value.is_finite() {
+                self.grads.zero();
+                return Err(self.not_finite(what, value));
+            }
+        }
         if let Some(limit) = self.config.clip_value {
             let limit = f64::from(limit) / mean;
             (0..self.grads.len())
                 .for_each(|slot| tensor::optim::clip_value(self.grads.slot_mut(slot), limit as f32));
-        }
-        let norm = global_norm(&self.grads) * mean;
-        for (what, value) in [("loss", loss), ("gradient's length", norm)] {
-            if !value.is_finite() {
-                self.grads.zero();
-                return Err(TrainError::NotFinite { what, value, step });
-            }
+            norm = global_norm(&self.grads) * mean;
         }
         let clip = self.config.clip_norm.map_or(1.0, |limit| clip_factor(norm, limit));
         Ok((loss, norm, (mean * clip) as f32))
+    }
+
+    fn not_finite(&self, what: &'static str, value: f64) -> TrainError {
+        TrainError::NotFinite { what, value, step: self.progress.step, saved: self.saved }
     }
 
     /// Scores the validation data, and keeps the model if it is the best so far.
     fn validate(&mut self, metrics: &mut Metrics, observer: &mut dyn Observer) -> Result<()> {
         let Some(val) = &self.val else { return Ok(()) };
         let part = val.slice(0..val.len().min(self.config.eval_tokens.max(2)));
-        let report = eval::evaluate(&self.model, &self.tokenizer, &part, self.eval_options(), &mut |_| {})?;
+        let report = eval::evaluate(&self.model, &self.tokenizer, &part, self.eval_options(), &mut |_| {});
+        let report = report.map_err(|error| match error {
+            EvalError::NotFinite { loss, .. } => self.not_finite("validation loss", loss.into()),
+            error => error.into(),
+        })?;
         let step = self.progress.step;
         let best = self.progress.best.is_none_or(|(best, _)| report.loss < best);
         if best {
@@ -320,18 +333,15 @@ impl Run {
         eval::Options { documents: self.config.documents, ..Default::default() }
     }
 
-    fn save(&self, observer: &mut dyn Observer) -> Result<()> {
+    fn save(&mut self, observer: &mut dyn Observer) -> Result<()> {
         state::save(&self.dir, &self.model, &self.optimizer, &self.progress)?;
+        self.saved = Some(self.progress.step);
         observer.on_save(&state::path(&self.dir));
         Ok(())
     }
 
-    fn finish(
-        &mut self,
-        finished: bool,
-        metrics: &mut Metrics,
-        observer: &mut dyn Observer,
-    ) -> Result<Outcome> {
+    /// The last validation and the last save.
+    fn finish(&mut self, finished: bool, metrics: &mut Metrics, observer: &mut dyn Observer) -> Result<()> {
         let validated = self.progress.best.is_some() && self.is_due(self.config.eval_interval);
         if finished && !validated {
             self.validate(metrics, observer)?;
@@ -340,7 +350,11 @@ impl Run {
         if self.progress.best.is_none() {
             self.model.save(&self.dir)?;
         }
-        self.save(observer)?;
+        self.save(observer)
+    }
+
+    /// What the run has come to. The best model is scored on all of the validation data.
+    fn outcome(&self, finished: bool, metrics: &Metrics) -> Result<Outcome> {
         let plot = Some(metrics.plot()?);
         let val = match &self.val {
             Some(val) if finished => {

@@ -19,7 +19,13 @@ impl EventFile {
     pub fn create(dir: &Path, seconds: f64) -> io::Result<EventFile> {
         std::fs::create_dir_all(dir)?;
         let name = format!("events.out.tfevents.{:010}.gpt2.{}", seconds as u64, std::process::id());
-        let mut file = EventFile { file: File::create(dir.join(name))? };
+        // Within one second a process may open several.
+        let names = std::iter::once(name.clone()).chain((1..).map(|n| format!("{name}.{n}")));
+        let mut created = names.map(|name| File::create_new(dir.join(name)));
+        let taken = |file: &io::Result<File>| {
+            file.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::AlreadyExists)
+        };
+        let mut file = EventFile { file: created.find(|file| !taken(file)).expect("endless names")? };
         let mut event = time(seconds);
         put_bytes(&mut event, 3, b"brain.Event:2");
         file.record(&event)?;

@@ -36,8 +36,8 @@ fn take_steps(case: &str, model: &mut Gpt2, pad: u32, steps: &Steps) -> f64 {
     let mut worst = 0.0_f64;
     for (number, step) in (0..).zip(&steps.taken) {
         let case = format!("{case}, step {number}");
-        let padded = Padded::new(&step.rows, pad);
-        let loss = model.loss(&padded.batch(), Pass::train(model.zero_grads(), 0, number)).unwrap();
+        let packed = Padded::new(&step.rows, pad).packed();
+        let loss = model.loss(&packed.packed_batch(), Pass::train(model.zero_grads(), 0, number)).unwrap();
         let (mean, weight) = (loss.value / loss.weight, loss.weight);
         close(&case, "loss", mean, step.loss, 1e-4);
         worst = worst.max((mean - step.loss).abs());

@@ -130,7 +130,7 @@ fn announce(settings: &Settings, corpus: &Corpus, model: &Gpt2Config, config: &T
     let seconds = config.max_steps as f64 * per_step * cost.flops_per_token / (EXPECTED_SHARE * peak);
     eprintln!(
         "cost:       about {:.2} GB of memory, about {} for {} steps of {} tokens",
-        cost.bytes as f64 / 1e9,
+        cost.bytes / 1e9,
         duration(seconds),
         grouped(config.max_steps),
         grouped(per_step as u64)

@@ -136,7 +136,8 @@ fn a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_good_state() {
     let error = run.run(&mut ()).unwrap_err();
     assert!(matches!(error, TrainError::NotFinite { .. }), "{error}");
     assert!(bits(&run) == wild && good != wild);
-    assert!(error.to_string().contains("at step") && state::path(dir.path()).exists());
+    assert!(error.to_string().contains("at step 4; no state had been saved yet"), "{error}");
+    assert!(!state::path(dir.path()).exists());
 }
 
 #[test]
@@ -168,4 +169,86 @@ fn a_failing_save_keeps_the_old_state() {
     std::fs::create_dir(&path).unwrap();
     assert!(run.save(&mut ()).is_err());
     assert_eq!(std::fs::read(dir.path().join("kept")).unwrap(), before);
+}
+
+#[test]
+fn an_infinite_gradient_is_not_hidden_by_clipping_its_elements() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut run = run_in(dir.path(), TrainConfig { clip_value: Some(1.0), ..config(5) });
+    run.grads.slot_mut(0)[0] = f32::INFINITY;
+    let error = run.check(1.0, 1.0).unwrap_err().to_string();
+    assert!(error.contains("gradient's length is inf") && error.contains("no state had been saved"), "{error}");
+}
+
+#[test]
+fn a_run_that_blows_up_does_not_touch_the_last_good_state() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut run = run_in(dir.path(), TrainConfig { eval_interval: 1000, ..config(3) });
+    run.run(&mut ()).unwrap();
+    let before = std::fs::read(state::path(dir.path())).unwrap();
+    for eval_interval in [1000, 1] {
+        let mut again = run_in(dir.path(), TrainConfig { eval_interval: 1000, ..config(3) });
+        again.resume().unwrap();
+        again.set_max_steps(9);
+        again.config.eval_interval = eval_interval;
+        again.config.schedule = Schedule { lr: f32::MAX, warmup_steps: 0, decay: Decay::Constant };
+        let error = again.run(&mut ()).unwrap_err().to_string();
+        assert!(error.contains("at step 4; the state of step 3 is kept"), "{error}");
+        assert!(std::fs::read(state::path(dir.path())).unwrap() == before);
+    }
+}
+
+#[test]
+fn numbers_survive_the_state_bit_for_bit() {
+    for i in 0..20_000u64 {
+        let x = 0.3 + (i as f64 * 0.618_033_988_749_894_9).fract() * 5.0;
+        let y: f64 = serde_json::from_str(&serde_json::to_string(&x).unwrap()).unwrap();
+        assert_eq!(x.to_bits(), y.to_bits());
+    }
+}
+
+#[test]
+fn a_state_with_a_place_in_other_data_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut run = run_in(dir.path(), config(3));
+    run.run(&mut ()).unwrap();
+    run.progress.position.used = vec![1, 2];
+    run.save(&mut ()).unwrap();
+    let error = run_in(dir.path(), config(3)).resume().unwrap_err().to_string();
+    assert!(error.contains("number of sources"), "{error}");
+}
+
+#[test]
+fn resuming_a_finished_run_adds_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let uneven = || TrainConfig { eval_interval: 2, ..config(5) };
+    let first = run_in(dir.path(), uneven()).run(&mut ()).unwrap();
+    let metrics = || std::fs::read_to_string(dir.path().join("metrics.jsonl")).unwrap();
+    let before = metrics();
+    let mut again = run_in(dir.path(), uneven());
+    again.resume().unwrap();
+    let second = again.run(&mut ()).unwrap();
+    assert_eq!(before, metrics());
+    assert!(second.finished && second.val.unwrap().loss == first.val.unwrap().loss);
+}
+
+#[test]
+fn the_cost_of_huge_batches_does_not_wrap_around() {
+    let model = Gpt2Config::new(2, 2, 16, 16, 100);
+    let cost = |batch| config::cost(&model, &TrainConfig { batch, ..config(1) }, 16).bytes;
+    assert!(cost(1 << 60) > cost(8));
+}
+
+#[test]
+fn muon_resumes_with_the_bits_of_a_run_that_never_stopped() {
+    let adam = AdamConfig { beta1: 0.9, beta2: 0.99, eps: 1e-8, weight_decay: 0.1 };
+    let muon = || TrainConfig { optimizer: OptimizerConfig::Muon { momentum: 0.95, adam }, ..config(8) };
+    let [straight_dir, dir] = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    let mut straight = run_in(straight_dir.path(), muon());
+    straight.run(&mut ()).unwrap();
+    run_in(dir.path(), muon()).run(&mut Watch { stop_after: Some(3), ..Watch::default() }).unwrap();
+    let mut resumed = run_in(dir.path(), muon());
+    resumed.resume().unwrap();
+    resumed.run(&mut ()).unwrap();
+    assert!(bits(&resumed) == bits(&straight));
 }
