@@ -1,5 +1,6 @@
 //! The subcommands, one a file: its `Args`, whose comments are the help, and `run`, short enough to be the summary.
 
+pub mod bench;
 pub mod eval;
 pub mod generate;
 pub mod prepare;

@@ -43,6 +43,8 @@ enum Command {
     Eval(commands::eval::Args),
     /// Train and use tokenizers
     Tokenizer(commands::tokenizer::Args),
+    /// Measure how fast this machine computes, and how near training comes to that
+    Bench(commands::bench::Args),
 }
 
 fn main() -> ExitCode {
@@ -82,6 +84,7 @@ fn run() -> anyhow::Result<()> {
         Command::Generate(args) => commands::generate::run(args),
         Command::Eval(args) => commands::eval::run(args),
         Command::Tokenizer(args) => commands::tokenizer::run(args),
+        Command::Bench(args) => commands::bench::run(args),
     }
 }
 

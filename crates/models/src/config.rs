@@ -98,10 +98,10 @@ impl Gpt2Config {
         self.shapes().iter().map(|(_, shape)| shape.iter().product::<usize>()).sum()
     }
 
-    /// Matrix values that each token is multiplied with: N in "6 N floating-point operations a token".
-    pub fn n_matmul_params(&self) -> usize {
-        let (c, inner) = (self.n_embd, self.n_inner);
-        self.n_layer * (4 * c * c + 2 * c * inner) + self.vocab_size * c
+    /// Values that each token is computed with, all but the position table: N in "6 N floating-point operations a
+    /// token" (Kaplan et al., 2020).
+    pub fn n_compute_params(&self) -> usize {
+        self.n_params() - self.n_ctx * self.n_embd
     }
 
     /// Every weight's name and shape, in the order of the model's parameters.
@@ -289,7 +289,7 @@ mod tests {
         for (name, want) in want {
             assert!((millions(name) - want).abs() < 0.01, "{name} has {} M parameters", millions(name));
         }
-        assert_eq!(Gpt2Config::preset("gpt2").unwrap().n_matmul_params(), 123_532_032);
+        assert_eq!(Gpt2Config::preset("gpt2").unwrap().n_compute_params(), 123_653_376);
     }
 
     #[test]

@@ -69,8 +69,8 @@ pub struct Cost {
     pub parameters: usize,
     /// Bytes at the peak: weights, gradients, moments, activations, and a block of logits.
     pub bytes: f64,
-    /// Floating-point operations for each token trained: `6 N + 12 L C T` (Chowdhery et al., 2022), with N matrix
-    /// values, L layers, width C and sequences of T.
+    /// Floating-point operations for each token trained: `6 N + 12 L C T` (Chowdhery et al., 2022), with N values but
+    /// for the position table, L layers, width C and sequences of T.
     pub flops_per_token: f64,
 }
 
@@ -89,7 +89,7 @@ pub fn cost(model: &Gpt2Config, config: &TrainConfig, time: usize) -> Cost {
     let moments = shapes.iter().map(|(name, shape)| {
         config.optimizer.moments(name, shape) * shape.iter().product::<usize>()
     });
-    let flops = 6.0 * model.n_matmul_params() as f64 + 12.0 * (model.n_layer * c * time) as f64;
+    let flops = 6.0 * model.n_compute_params() as f64 + 12.0 * (model.n_layer * c * time) as f64;
     Cost {
         parameters,
         bytes: 4.0 * ((2 * parameters + moments.sum::<usize>() + logits) as f64 + activations),
