@@ -109,7 +109,8 @@ impl Padded {
     /// The same sequences one after the other, without the padding.
     pub fn packed(&self) -> Padded {
         let kept: Vec<bool> = self.weights.iter().map(|&weight| weight > 0.0).collect();
-        let keep = |ids: &[u32]| ids.iter().zip(&kept).filter(|(_, kept)| **kept).map(|(&id, _)| id).collect();
+        let keep =
+            |ids: &[u32]| ids.iter().zip(&kept).filter(|(_, kept)| **kept).map(|(&id, _)| id).collect();
         let (ids, targets): (Vec<u32>, Vec<u32>) = (keep(&self.ids), keep(&self.targets));
         Padded { weights: vec![1.0; ids.len()], ids, targets, lens: self.lens.clone(), time: self.time }
     }

@@ -103,7 +103,7 @@ mod tests {
         });
         assert_eq!(
             hashes,
-            [7_628_927_868_114_783_298, 8_036_797_165_488_468_791],
+            [7_548_089_494_926_399_327, 7_564_483_845_528_521_700],
             "the stories changed: recorded losses and model files change with them"
         );
     }
@@ -151,7 +151,7 @@ mod tests {
             for story in stories(lang, Split::Train, 7).take(5_000) {
                 let (length, range) = match lang {
                     Lang::En => (story.split_whitespace().count(), 75..=160),
-                    Lang::Zh => (story.chars().filter(|c| c.is_alphabetic()).count(), 120..=230),
+                    Lang::Zh => (story.chars().filter(|c| c.is_alphabetic()).count(), 120..=240),
                 };
                 assert!(range.contains(&length), "{length}: {story}");
                 assert!(!story.contains(['{', '}', '[', ']', '|']), "an open template in: {story}");

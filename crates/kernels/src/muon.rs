@@ -172,7 +172,8 @@ mod tests {
             let n = rows.min(cols);
             for seed in 2..6 {
                 let v = random(n, seed);
-                let at = |i: usize, j: usize| scratch.x[if rows <= cols { i * cols + j } else { j * cols + i }];
+                let at =
+                    |i: usize, j: usize| scratch.x[if rows <= cols { i * cols + j } else { j * cols + i }];
                 let out = (0..rows.max(cols)).map(|j| (0..n).map(|i| v[i] * at(i, j)).sum::<f32>());
                 let ratio = (out.map(|x| x * x).sum::<f32>() / v.iter().map(|x| x * x).sum::<f32>()).sqrt();
                 assert!((0.6..1.3).contains(&ratio), "{rows} × {cols}: {ratio}");

@@ -80,8 +80,7 @@ impl Drop for Span {
 /// All kernels so far, the slowest first, and forgets them.
 pub fn take() -> Vec<Entry> {
     let table = std::mem::take(&mut *TABLE.lock().unwrap_or_else(|poisoned| poisoned.into_inner()));
-    let mut entries: Vec<Entry> =
-        table.into_iter().map(|(name, entry)| Entry { name, ..entry }).collect();
+    let mut entries: Vec<Entry> = table.into_iter().map(|(name, entry)| Entry { name, ..entry }).collect();
     entries.sort_by(|a, b| b.seconds.total_cmp(&a.seconds));
     entries
 }

@@ -184,7 +184,8 @@ impl Gpt2 {
         if ids.is_empty() || !whole || !one_sequence {
             return Err(ModelError::BatchShape { batch, ids: ids.len() });
         }
-        let new = pass.lens.as_ref().map_or(ids.len() / batch, |lens| lens.iter().copied().max().unwrap_or(0));
+        let new =
+            pass.lens.as_ref().map_or(ids.len() / batch, |lens| lens.iter().copied().max().unwrap_or(0));
         let (past, n_ctx) = (pass.past(), self.config.n_ctx);
         if past + new > n_ctx {
             return Err(ModelError::ContextExceeded { past, new, n_ctx });

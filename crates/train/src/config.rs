@@ -86,9 +86,9 @@ pub fn cost(model: &Gpt2Config, config: &TrainConfig, time: usize) -> Cost {
     let activations = tokens * (model.n_layer * block + on_the_way + 4 * c) as f64;
     let logits = (1 << 22).max(16 * model.vocab_size);
     let shapes = model.shapes();
-    let moments = shapes.iter().map(|(name, shape)| {
-        config.optimizer.moments(name, shape) * shape.iter().product::<usize>()
-    });
+    let moments = shapes
+        .iter()
+        .map(|(name, shape)| config.optimizer.moments(name, shape) * shape.iter().product::<usize>());
     let flops = 6.0 * model.n_compute_params() as f64 + 12.0 * (model.n_layer * c * time) as f64;
     Cost {
         parameters,

@@ -91,7 +91,9 @@ fn print_peaks(json: bool) -> Result<()> {
             "f32_gflops": f32_gflops, "mem_read_gb_s": mem_read_gb_s, "threads": threads, "isa": isa,
         }));
     }
-    println!("{threads} threads, {isa}: {f32_gflops:.0} GFLOP/s (f32), {mem_read_gb_s:.1} GB/s read from memory");
+    println!(
+        "{threads} threads, {isa}: {f32_gflops:.0} GFLOP/s (f32), {mem_read_gb_s:.1} GB/s read from memory"
+    );
     Ok(())
 }
 
@@ -188,7 +190,9 @@ fn recipe(args: &TrainArgs) -> TrainConfig {
 fn random_tokens(args: &TrainArgs, vocab_size: usize) -> Tokens {
     let n = (args.batch * (args.steps + 2) + 1) * args.seq + 1;
     let stream = tensor::random::Stream::new(1, 0, 0);
-    Tokens::new((0..n as u64).map(|i| (stream.uniform(i) * vocab_size as f32) as u32 % vocab_size as u32).collect())
+    Tokens::new(
+        (0..n as u64).map(|i| (stream.uniform(i) * vocab_size as f32) as u32 % vocab_size as u32).collect(),
+    )
 }
 
 /// The most memory that this process has had, in bytes, where the system tells.

@@ -8,7 +8,7 @@ use plots::{GOALS, TROUBLES};
 pub(super) static ENGLISH: Grammar = Grammar {
     casts: CASTS,
     they: "they",
-    helpers: &["Otto", "Nell", "Gus"],
+    helpers: HELPERS,
     places: PLACES,
     goals: GOALS,
     troubles: TROUBLES,
@@ -28,9 +28,7 @@ pub(super) static ENGLISH: Grammar = Grammar {
         ("idea", IDEA),
         ("luck", LUCK),
         ("everyone_could", EVERYONE_COULD),
-        ("elder_the", ELDER_THE),
         ("joy", JOY),
-        ("old", OLD),
         ("far", FAR),
     ],
     introduced_after: &["named ", "called "],
@@ -67,6 +65,12 @@ const CASTS: &[Cast] = &[
     Cast { names: &["Pip", "Finn"], kinds: ANIMALS, he: "he", him: "him", his: "his", they: "they" },
     Cast { names: &["Zip"], kinds: &[("a", "robot")], he: "she", him: "her", his: "her", they: "they" },
     Cast { names: &["Bolt"], kinds: &[("a", "robot")], he: "he", him: "him", his: "his", they: "they" },
+];
+
+/// In English every minor character has a name of its own, written out in the plots.
+const HELPERS: &[&str] = &[
+    "Otto", "Nell", "Gus", "Hilda", "Olive", "Barney", "Bruno", "Clover", "Digby", "Edgar", "Ella", "Flash",
+    "Greta", "Hazel", "Hugo", "Lulu", "Minnie", "Nora", "Rocky", "Sheldon", "Sparky", "Winnie",
 ];
 
 const PLACES: &[Place] = &[
@@ -276,10 +280,8 @@ const LUCK: &[&str] =
 
 const EVERYONE_COULD: &[&str] = &["Everyone {place} could", "All the others could"];
 
-const OLD: &[&str] = &["goat", "turtle", "badger", "donkey", "bear", "sheep"];
 const FAR: &[&str] =
     &["behind the hill", "at the end of the road", "far away", "on the other side of the wood"];
-const ELDER_THE: &[&str] = &["an old {old} named {elder}, who lived {far}"];
 
 const JOY: &[&str] = &[
     "{Hero} was so [happy|proud] that {he} [jumped|danced] for joy.",

@@ -177,7 +177,10 @@ fn an_infinite_gradient_is_not_hidden_by_clipping_its_elements() {
     let mut run = run_in(dir.path(), TrainConfig { clip_value: Some(1.0), ..config(5) });
     run.grads.slot_mut(0)[0] = f32::INFINITY;
     let error = run.check(1.0, 1.0).unwrap_err().to_string();
-    assert!(error.contains("gradient's length is inf") && error.contains("no state had been saved"), "{error}");
+    assert!(
+        error.contains("gradient's length is inf") && error.contains("no state had been saved"),
+        "{error}"
+    );
 }
 
 #[test]

@@ -141,77 +141,77 @@ pub(super) const GOALS: &[Goal] = &[
     },
     Goal {
         family: Bring,
-        want: "bring a jar of honey to {elder}",
-        done: "they brought honey to {elder}",
+        want: "bring a jar of honey to Otto",
+        done: "they brought honey to Otto",
         thing: "the honey",
         some: "",
         why: &[
-            "An old {old} named {elder} lived {far} and loved honey more than anything.",
-            "An old {old} named {elder} lived {far} and had a [bad|sore] throat.",
+            "An old bear named Otto lived {far} and loved honey more than anything.",
+            "An old bear named Otto lived {far} and had a [bad|sore] throat.",
         ],
         win: &[
-            "{Elder} tasted the honey and smiled. “Sweet, but not as sweet as you two,” said {elder}.",
-            "“Honey!” said {elder} and licked the spoon [twice|three times].",
+            "Otto tasted the honey and smiled. “Sweet, but not as sweet as you two,” said Otto.",
+            "“Honey!” said Otto and licked the spoon [twice|three times].",
         ],
     },
     Goal {
         family: Bring,
-        want: "bring a basket of pears to {elder}",
-        done: "they brought pears to {elder}",
+        want: "bring a basket of pears to Nell",
+        done: "they brought pears to Nell",
         thing: "the pears",
         some: "",
         why: &[
-            "An old {old} named {elder} lived {far} and had no fruit tree.",
-            "Soon it was the birthday of {elder_the}.",
+            "An old donkey named Nell lived {far} and had no fruit tree.",
+            "Soon it was the birthday of an old donkey named Nell, who lived {far}.",
         ],
         win: &[
-            "{Elder} bit into a pear, and the juice ran everywhere.",
-            "“I will make jam,” said {elder}, “and you will have the first [jar|spoon].”",
+            "Nell bit into a pear, and the juice ran everywhere.",
+            "“I will make jam,” said Nell, “and you will have the first [jar|spoon].”",
         ],
     },
     Goal {
         family: Bring,
-        want: "bring a letter to {elder}",
-        done: "they brought a letter to {elder}",
+        want: "bring a letter to Gus",
+        done: "they brought a letter to Gus",
         thing: "the letter",
         some: "",
         why: &[
-            "An old {old} named {elder} lived {far} and was waiting for a letter.",
-            "An old {old} named {elder} lived {far} and never got any letters.",
+            "An old badger named Gus lived {far} and was waiting for a letter.",
+            "An old badger named Gus lived {far} and never got any letters.",
         ],
         win: &[
-            "{Elder} read the letter [twice|three times] and laughed with joy.",
-            "The letter said, “You are loved.” {Elder} [smiled|laughed] and cried at the same time.",
+            "Gus read the letter [twice|three times] and laughed with joy.",
+            "The letter said, “You are loved.” Gus [smiled|laughed] and cried at the same time.",
         ],
     },
     Goal {
         family: Bring,
-        want: "bring a warm scarf to {elder}",
-        done: "they brought a warm scarf to {elder}",
+        want: "bring a warm scarf to Hilda",
+        done: "they brought a warm scarf to Hilda",
         thing: "the scarf",
         some: "",
         why: &[
-            "An old {old} named {elder} lived {far} and was always cold.",
-            "Snow was coming, and an old {old} named {elder}, who lived {far}, had no scarf.",
+            "An old sheep named Hilda lived {far} and was always cold.",
+            "Snow was coming, and an old sheep named Hilda, who lived {far}, had no scarf.",
         ],
         win: &[
-            "The scarf was so long that it went around {elder} [four|five] times.",
-            "“Now winter can come,” said {elder} and wrapped up in the scarf.",
+            "The scarf was so long that it went around Hilda [four|five] times.",
+            "“Now winter can come,” said Hilda and wrapped up in the scarf.",
         ],
     },
     Goal {
         family: Bring,
-        want: "bring flowers to {elder}",
-        done: "they brought flowers to {elder}",
+        want: "bring flowers to Olive",
+        done: "they brought flowers to Olive",
         thing: "the flowers",
         some: "",
         why: &[
-            "An old {old} named {elder} lived {far} and could not go out anymore.",
-            "An old {old} named {elder} lived {far} and felt lonely.",
+            "An old tortoise named Olive lived {far} and could not go out anymore.",
+            "An old tortoise named Olive lived {far} and felt lonely.",
         ],
         win: &[
-            "{Elder} smelled the flowers and sneezed, and then everyone laughed.",
-            "Soon {elder}'s whole room smelled of [roses|spring].",
+            "Olive smelled the flowers and sneezed, and then everyone laughed.",
+            "Soon Olive's whole room smelled of [roses|spring].",
         ],
     },
     Goal {
@@ -343,7 +343,7 @@ pub(super) const TROUBLES: &[Trouble] = &[
         fixes: &[
             "{idea} They shook the tree, one, two, three, and down came {thing} with a [plop|bump].",
             "{idea} {Friend} climbed on {hero}'s back and reached up with a long stick. Down fell {thing}, right on {hero}'s head.",
-            "{luck} A squirrel named {helper} ran up the tree and threw {thing} down. “Catch!” said {helper}.",
+            "{luck} A squirrel named Hazel ran up the tree and threw {thing} down. “Catch!” said Hazel.",
         ],
     },
     Trouble {
@@ -355,7 +355,7 @@ pub(super) const TROUBLES: &[Trouble] = &[
         fixes: &[
             "{idea} {Friend} threw little stones behind the leaf, and the waves pushed {thing} to the shore.",
             "{idea} {Friend} took a long branch and pulled the leaf closer and closer, until {hero} could grab {thing}.",
-            "{luck} A turtle named {helper} swam out and brought {thing} back, slowly but safely.",
+            "{luck} A turtle named Sheldon swam out and brought {thing} back, slowly but safely.",
         ],
     },
     Trouble {
@@ -367,7 +367,7 @@ pub(super) const TROUBLES: &[Trouble] = &[
         fixes: &[
             "{idea} {Friend} tied a hook to a long string and fished {thing} out of the hole.",
             "{idea} {Friend} held {hero} by the feet, and {hero} reached down and grabbed {thing}.",
-            "{luck} A mole named {helper} dug a little tunnel and pushed {thing} out of the hole. “[Special|Underground] mail!” said {helper}.",
+            "{luck} A mole named Digby dug a little tunnel and pushed {thing} out of the hole. “[Special|Underground] mail!” said Digby.",
         ],
     },
     Trouble {
@@ -379,19 +379,19 @@ pub(super) const TROUBLES: &[Trouble] = &[
         fixes: &[
             "{idea} {Friend} put on thick gloves, and slowly, slowly pulled {thing} out of the bush.",
             "{idea} {Friend} took two long sticks, like the claws of a crab, and lifted {thing} out of the bush.",
-            "{luck} A goat named {helper} came by and ate a path right through the bush. “[Spicy|Delicious]!” said {helper}.",
+            "{luck} A goat named Bruno came by and ate a path right through the bush. “[Spicy|Delicious]!” said Bruno.",
         ],
     },
     Trouble {
         families: &[Find],
         what: &[
-            "Soon they saw {thing}. But a huge cow named {helper} was sleeping on it.",
-            "But a huge cow named {helper} had sat down on {thing} and fallen asleep.",
+            "Soon they saw {thing}. But a huge cow named Clover was sleeping on it.",
+            "But a huge cow named Clover had sat down on {thing} and fallen asleep.",
         ],
         fixes: &[
-            "{idea} {Friend} tickled {helper} with a feather. “Achoo!” said {helper} and rolled over.",
-            "{idea} {Friend} whispered, “Breakfast!” {Helper} jumped up at once.",
-            "{idea} {Friend} put a sweet apple in the grass. {Helper} smelled it, got up, and left {thing} behind.",
+            "{idea} {Friend} tickled Clover with a feather. “Achoo!” said Clover and rolled over.",
+            "{idea} {Friend} whispered, “Breakfast!” Clover jumped up at once.",
+            "{idea} {Friend} put a sweet apple in the grass. Clover smelled it, got up, and left {thing} behind.",
         ],
     },
     Trouble {
@@ -403,7 +403,7 @@ pub(super) const TROUBLES: &[Trouble] = &[
         fixes: &[
             "{idea} {Friend} went to the market and traded a [shiny shell|funny poem|red button] for some {some}.",
             "{idea} They looked under the bed. There, behind an old shoe, {friend} found some {some}.",
-            "{luck} A goose named {helper} came by with a cart full of {some}. “Take some,” said {helper}. “I have much too much.”",
+            "{luck} A goose named Greta came by with a cart full of {some}. “Take some,” said Greta. “I have much too much.”",
         ],
     },
     Trouble {
@@ -415,7 +415,7 @@ pub(super) const TROUBLES: &[Trouble] = &[
         fixes: &[
             "{idea} {Friend} put round sticks under the box, and it rolled along [almost|all] by itself.",
             "{idea} {Friend} opened the box and took out one thing at a time. Suddenly it was easy.",
-            "{luck} A horse named {helper} came by and pulled the box home. “Light as a feather,” said {helper}.",
+            "{luck} A horse named Winnie came by and pulled the box home. “Light as a feather,” said Winnie.",
         ],
     },
     Trouble {
@@ -427,7 +427,7 @@ pub(super) const TROUBLES: &[Trouble] = &[
         fixes: &[
             "{idea} {Friend} found a leaf as big as a [table|door], and they worked under it and stayed dry.",
             "{idea} They carried everything into the barn, and {friend} made a roof out of [a blanket|an old door].",
-            "{luck} A swan named {helper} opened one big white wing, and under it they could work and stay dry.",
+            "{luck} A swan named Nora opened one big white wing, and under it they could work and stay dry.",
         ],
     },
     Trouble {
@@ -439,7 +439,7 @@ pub(super) const TROUBLES: &[Trouble] = &[
         fixes: &[
             "{idea} {Friend} drew a picture in the sand, and then everything was clear.",
             "{idea} They tried it one way, then another way. The third way was just right.",
-            "{luck} An owl named {helper} knew how to do it and showed them, step by step.",
+            "{luck} An owl named Hugo knew how to do it and showed them, step by step.",
         ],
     },
     Trouble {
@@ -451,7 +451,7 @@ pub(super) const TROUBLES: &[Trouble] = &[
         fixes: &[
             "{idea} {Friend} rubbed a little butter on the lid. Pop! It was open.",
             "{idea} {Hero} pulled on one side, and {friend} pulled on the other. Pop! They both fell over, but the lid was open.",
-            "{luck} A woodpecker named {helper} knocked on the lid [three|four] times. Pop! It was open.",
+            "{luck} A woodpecker named Rocky knocked on the lid [three|four] times. Pop! It was open.",
         ],
     },
     Trouble {
@@ -463,7 +463,7 @@ pub(super) const TROUBLES: &[Trouble] = &[
         fixes: &[
             "{idea} Together they pushed an old log across the stream and walked over it, [step by step|like cats].",
             "{idea} {Friend} showed the way, and they jumped from stone to stone across the stream. Only one [foot|sock] got wet.",
-            "{luck} A beaver named {helper} had a little boat and took them across the stream. “Ship ahoy!” said {helper}.",
+            "{luck} A beaver named Barney had a little boat and took them across the stream. “Ship ahoy!” said Barney.",
         ],
     },
     Trouble {
@@ -475,7 +475,7 @@ pub(super) const TROUBLES: &[Trouble] = &[
         fixes: &[
             "{idea} They stood still and listened. Far away a bell rang, and they followed the sound out of the fog.",
             "{idea} {Friend} put one hand on the old stone wall, and they followed the wall out of the fog.",
-            "{luck} A snail named {helper} knew every stone of the road and led them out of the fog, very slowly.",
+            "{luck} A snail named Flash knew every stone of the road and led them out of the fog, very slowly.",
         ],
     },
     Trouble {
@@ -487,7 +487,7 @@ pub(super) const TROUBLES: &[Trouble] = &[
         fixes: &[
             "{idea} They sang as loud as they could, and the dark wood was not scary anymore.",
             "{idea} {Friend} took out a little lamp. The scary sounds were only [two old branches|a sleepy toad].",
-            "{luck} A firefly named {helper} flew ahead like a tiny lamp and led them out of the dark wood.",
+            "{luck} A firefly named Sparky flew ahead like a tiny lamp and led them out of the dark wood.",
         ],
     },
     Trouble {
@@ -499,7 +499,7 @@ pub(super) const TROUBLES: &[Trouble] = &[
         fixes: &[
             "{idea} They had pushed and pushed, but now {friend} pulled. The gate had been open all the time!",
             "{idea} {Friend} found a hole under the gate, and they crawled through, one after the other.",
-            "{luck} A mouse named {helper} slipped under the gate and opened it from behind. “[Ladies and gentlemen|Please come in]!” said {helper}.",
+            "{luck} A mouse named Minnie slipped under the gate and opened it from behind. “[Ladies and gentlemen|Please come in]!” said Minnie.",
         ],
     },
     Trouble {
@@ -511,19 +511,19 @@ pub(super) const TROUBLES: &[Trouble] = &[
         fixes: &[
             "{idea} {Friend} found a gap under the tree, and they crawled through on their tummies.",
             "{idea} {Friend} climbed on {hero}'s back, got on top of the tree, and pulled {hero} up.",
-            "{luck} An elephant named {helper} came by and lifted the tree with one [long|strong] trunk. “My morning exercise,” said {helper}.",
+            "{luck} An elephant named Ella came by and lifted the tree with one [long|strong] trunk. “My morning exercise,” said Ella.",
         ],
     },
     Trouble {
         families: &[Bring, See],
         what: &[
-            "But on the way a proud goose named {helper} stood on the bridge and let nobody pass.",
-            "They set out early. But soon a grumpy goose named {helper} stood in the way and let nobody pass.",
+            "But on the way a proud goose named Greta stood on the bridge and let nobody pass.",
+            "They set out early. But soon a grumpy goose named Greta stood in the way and let nobody pass.",
         ],
         fixes: &[
-            "{idea} {Friend} told a joke about two socks. {Helper} laughed and laughed and let them pass.",
-            "{idea} {Friend} made a deep bow and said, “Please.” “Nobody ever says please to me,” said {helper} and let them pass.",
-            "{idea} {Friend} picked a flower and gave it to {helper}. {Helper} turned pink and let them pass.",
+            "{idea} {Friend} told a joke about two socks. Greta laughed and laughed and let them pass.",
+            "{idea} {Friend} made a deep bow and said, “Please.” “Nobody ever says please to me,” said Greta and let them pass.",
+            "{idea} {Friend} picked a flower and gave it to Greta. Greta turned pink and let them pass.",
         ],
     },
     Trouble {
@@ -535,7 +535,7 @@ pub(super) const TROUBLES: &[Trouble] = &[
         fixes: &[
             "{idea} {Friend} stayed very close and counted to three. On three, {hero} tried, and it was not so bad.",
             "{idea} {Friend} went first, fell over, and made a silly face. {Hero} had to laugh, and the fear was gone.",
-            "{luck} An owl named {helper} said, “Brave is when your knees shake and you try it anyway.” So {hero} tried.",
+            "{luck} An owl named Hugo said, “Brave is when your knees shake and you try it anyway.” So {hero} tried.",
         ],
     },
     Trouble {
@@ -547,7 +547,7 @@ pub(super) const TROUBLES: &[Trouble] = &[
         fixes: &[
             "{idea} They ate a pear, took a deep breath, and {hero} tried again, slowly this time.",
             "{idea} {Friend} showed {him} only one small step, and then the next one, until {hero} knew them all.",
-            "{luck} A frog named {helper} watched and said, “You are trying too hard. Smile, and try again.” So {hero} smiled.",
+            "{luck} A frog named Lulu watched and said, “You are trying too hard. Smile, and try again.” So {hero} smiled.",
         ],
     },
     Trouble {
@@ -559,7 +559,7 @@ pub(super) const TROUBLES: &[Trouble] = &[
         fixes: &[
             "{idea} They went to a quiet place behind the house, where only the cabbages could see them, and {hero} tried again.",
             "{idea} {Friend} said, “Close your eyes and think that they are all potatoes.” {Hero} laughed and tried again.",
-            "{luck} A crow named {helper} said, “At first I fell out of the nest [ten|twenty] times.” So {hero} tried again.",
+            "{luck} A crow named Edgar said, “At first I fell out of the nest [ten|twenty] times.” So {hero} tried again.",
         ],
     },
 ];
