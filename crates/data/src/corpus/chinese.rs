@@ -53,7 +53,8 @@ const ANIMALS: &[(&str, &str)] = &[
 
 const CASTS: &[Cast] = &[
     Cast {
-        names: &["小雨", "朵朵"],
+        heroes: &["小雨", "安安"],
+        friends: &["朵朵", "萌萌"],
         kinds: &[("一个", "小女孩"), ("一个", "小姑娘")],
         he: "她",
         him: "她",
@@ -61,7 +62,8 @@ const CASTS: &[Cast] = &[
         they: "她们",
     },
     Cast {
-        names: &["阿明", "小海"],
+        heroes: &["阿明", "乐乐"],
+        friends: &["小海", "阿杰"],
         kinds: &[("一个", "小男孩")],
         he: "他",
         him: "他",
@@ -69,7 +71,8 @@ const CASTS: &[Cast] = &[
         they: "他们",
     },
     Cast {
-        names: &["豆豆", "球球", "毛毛", "奇奇"],
+        heroes: &["豆豆", "毛毛", "皮皮"],
+        friends: &["球球", "奇奇", "糖糖"],
         kinds: ANIMALS,
         he: "它",
         him: "它",
@@ -77,7 +80,8 @@ const CASTS: &[Cast] = &[
         they: "它们",
     },
     Cast {
-        names: &["铁铁", "方方"],
+        heroes: &["铁铁"],
+        friends: &["方方"],
         kinds: &[("一个", "小机器人")],
         he: "它",
         him: "它",

@@ -28,9 +28,11 @@ pub(super) enum Family {
     Learn,
 }
 
-/// Characters that share pronouns: their names, and the kinds of beings they can be, as (article, noun).
+/// Characters that share pronouns: names of heroes, names of their friends, and the kinds of beings they can be, as
+/// (article, noun).
 pub(super) struct Cast {
-    pub names: &'static [&'static str],
+    pub heroes: &'static [&'static str],
+    pub friends: &'static [&'static str],
     pub kinds: &'static [(&'static str, &'static str)],
     pub he: &'static str,
     pub him: &'static str,
@@ -212,7 +214,7 @@ impl Grammar {
     pub fn tell(&self, split: Split, seed: u64) -> String {
         let mut draw = Draw::new(seed);
         let (hero, goal, place) = self.triple(split, &mut draw);
-        let friend = (hero + 1 + draw.below(self.n_heroes() - 1)) % self.n_heroes();
+        let friend = draw.below(self.friends().count());
         let mut values = self.scene(goal, place, &mut draw);
         values.extend(self.people(hero, friend, &mut draw));
         let plan = draw.pick(self.plans);
@@ -224,7 +226,7 @@ impl Grammar {
     /// The first choices of a story, which decide its split: hero, goal and place by number.
     pub fn triple(&self, split: Split, draw: &mut Draw) -> (usize, usize, usize) {
         loop {
-            let hero = draw.below(self.n_heroes());
+            let hero = draw.below(self.heroes().count());
             let (goal, place) = (draw.below(self.goals.len()), draw.below(self.places.len()));
             if split_of(hero, goal, place) == split {
                 return (hero, goal, place);
@@ -232,24 +234,25 @@ impl Grammar {
         }
     }
 
-    /// How many characters can be heroes, or their friends.
-    pub fn n_heroes(&self) -> usize {
-        self.casts.iter().map(|cast| cast.names.len()).sum()
+    /// The characters that can be heroes, with the cast each is of.
+    pub fn heroes(&self) -> impl Iterator<Item = (&'static str, &'static Cast)> {
+        self.casts.iter().flat_map(|cast| cast.heroes.iter().map(move |&name| (name, cast)))
     }
 
-    /// The name and cast of a hero by number.
-    pub fn hero(&self, number: usize) -> (&'static str, &'static Cast) {
-        let mut heroes = self.casts.iter().flat_map(|cast| cast.names.iter().map(move |&name| (name, cast)));
-        heroes.nth(number).expect("a hero's number is below the number of heroes")
+    /// The characters that can be a hero's friend, with the cast each is of.
+    pub fn friends(&self) -> impl Iterator<Item = (&'static str, &'static Cast)> {
+        self.casts.iter().flat_map(|cast| cast.friends.iter().map(move |&name| (name, cast)))
     }
 
     /// All names that occur in stories.
     pub fn names(&self) -> impl Iterator<Item = &'static str> {
-        self.casts.iter().flat_map(|cast| cast.names).chain(self.helpers).copied()
+        let people = self.casts.iter().flat_map(|cast| cast.heroes.iter().chain(cast.friends));
+        people.chain(self.helpers).copied()
     }
 
     fn people(&self, hero: usize, friend: usize, draw: &mut Draw) -> Vec<(&'static str, &'static str)> {
-        let ((hero, cast), (friend, f_cast)) = (self.hero(hero), self.hero(friend));
+        let (hero, cast) = self.heroes().nth(hero).expect("a hero's number is below the number of heroes");
+        let (friend, f_cast) = self.friends().nth(friend).expect("a friend's number is below their number");
         let ((one, kind), (f_one, f_kind)) = (draw.pick(cast.kinds), draw.pick(f_cast.kinds));
         let they = if cast.they == f_cast.they { cast.they } else { self.they };
         let helper = draw.below(self.helpers.len());
