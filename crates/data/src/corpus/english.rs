@@ -53,7 +53,7 @@ const ANIMALS: &[(&str, &str)] = &[
 
 const CASTS: &[Cast] = &[
     Cast {
-        heroes: &["Lily", "Anna"],
+        heroes: &[("Lily", ("a", "girl"))],
         friends: &["Mia", "Emma"],
         kinds: &[("a", "girl")],
         he: "she",
@@ -62,7 +62,7 @@ const CASTS: &[Cast] = &[
         they: "they",
     },
     Cast {
-        heroes: &["Tom", "Sam"],
+        heroes: &[("Tom", ("a", "boy"))],
         friends: &["Ben", "Leo"],
         kinds: &[("a", "boy")],
         he: "he",
@@ -71,7 +71,7 @@ const CASTS: &[Cast] = &[
         they: "they",
     },
     Cast {
-        heroes: &["Daisy", "Poppy"],
+        heroes: &[("Daisy", ("a", "duck")), ("Poppy", ("a", "rabbit")), ("Anna", ("a", "panda"))],
         friends: &["Ruby", "Coco"],
         kinds: ANIMALS,
         he: "she",
@@ -80,7 +80,12 @@ const CASTS: &[Cast] = &[
         they: "they",
     },
     Cast {
-        heroes: &["Pip", "Toby"],
+        heroes: &[
+            ("Pip", ("a", "mouse")),
+            ("Toby", ("a", "bear")),
+            ("Rusty", ("a", "fox")),
+            ("Sam", ("a", "hedgehog")),
+        ],
         friends: &["Finn", "Teddy"],
         kinds: ANIMALS,
         he: "he",
@@ -89,7 +94,7 @@ const CASTS: &[Cast] = &[
         they: "they",
     },
     Cast {
-        heroes: &["Zip"],
+        heroes: &[("Zip", ("a", "robot"))],
         friends: &["Dot"],
         kinds: &[("a", "robot")],
         he: "she",
@@ -98,7 +103,7 @@ const CASTS: &[Cast] = &[
         they: "they",
     },
     Cast {
-        heroes: &["Rusty"],
+        heroes: &[],
         friends: &["Bolt"],
         kinds: &[("a", "robot")],
         he: "he",

@@ -28,12 +28,14 @@ pub(super) enum Family {
     Learn,
 }
 
-/// Characters that share pronouns: names of heroes, names of their friends, and the kinds of beings they can be, as
-/// (article, noun).
+/// What a character is: article and noun.
+pub(super) type Kind = (&'static str, &'static str);
+
+/// Characters that share pronouns. A hero is the same being in every story; a friend can be of any of the kinds.
 pub(super) struct Cast {
-    pub heroes: &'static [&'static str],
+    pub heroes: &'static [(&'static str, Kind)],
     pub friends: &'static [&'static str],
-    pub kinds: &'static [(&'static str, &'static str)],
+    pub kinds: &'static [Kind],
     pub he: &'static str,
     pub him: &'static str,
     pub his: &'static str,
@@ -234,9 +236,9 @@ impl Grammar {
         }
     }
 
-    /// The characters that can be heroes, with the cast each is of.
-    pub fn heroes(&self) -> impl Iterator<Item = (&'static str, &'static Cast)> {
-        self.casts.iter().flat_map(|cast| cast.heroes.iter().map(move |&name| (name, cast)))
+    /// The characters that can be heroes: name, kind, and the cast each is of.
+    pub fn heroes(&self) -> impl Iterator<Item = (&'static str, Kind, &'static Cast)> {
+        self.casts.iter().flat_map(|cast| cast.heroes.iter().map(move |&(name, kind)| (name, kind, cast)))
     }
 
     /// The characters that can be a hero's friend, with the cast each is of.
@@ -246,14 +248,16 @@ impl Grammar {
 
     /// All names that occur in stories.
     pub fn names(&self) -> impl Iterator<Item = &'static str> {
-        let people = self.casts.iter().flat_map(|cast| cast.heroes.iter().chain(cast.friends));
-        people.chain(self.helpers).copied()
+        let heroes = self.heroes().map(|(name, ..)| name);
+        let friends = self.friends().map(|(name, _)| name);
+        heroes.chain(friends).chain(self.helpers.iter().copied())
     }
 
     fn people(&self, hero: usize, friend: usize, draw: &mut Draw) -> Vec<(&'static str, &'static str)> {
-        let (hero, cast) = self.heroes().nth(hero).expect("a hero's number is below the number of heroes");
+        let (hero, (one, kind), cast) =
+            self.heroes().nth(hero).expect("a hero's number is below the number of heroes");
         let (friend, f_cast) = self.friends().nth(friend).expect("a friend's number is below their number");
-        let ((one, kind), (f_one, f_kind)) = (draw.pick(cast.kinds), draw.pick(f_cast.kinds));
+        let (f_one, f_kind) = draw.pick(f_cast.kinds);
         let they = if cast.they == f_cast.they { cast.they } else { self.they };
         let helper = draw.below(self.helpers.len());
         let elder = (helper + 1 + draw.below(self.helpers.len() - 1)) % self.helpers.len();
