@@ -226,6 +226,7 @@ pub fn train_config(settings: &mut Settings, n_embd: usize, batcher: &Batcher) -
         clip_norm: clip(&mut settings.clip_norm, 1.0),
         clip_value: clip(&mut settings.clip_value, 0.0),
         seed: settings.seed.unwrap_or(0),
+        precision: Default::default(),
         eval_interval,
         eval_tokens: EVAL_TOKENS,
         documents: settings.sequences.as_deref() == Some("documents"),

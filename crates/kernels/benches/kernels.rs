@@ -4,6 +4,7 @@ use std::hint::black_box;
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use kernels::attention::{AttentionShape, attention, attention_backward};
+use kernels::bf16::{Values, ValuesMut};
 use kernels::gemm::{Mat, Out, gemm};
 use kernels::optim::{AdamStep, adam};
 use kernels::random::{Dropout, Stream};
@@ -65,17 +66,19 @@ fn row_kernels(criterion: &mut Criterion) {
     let [mut dw, mut db] = [vec![0.0; c], vec![0.0; c]];
     group.throughput(Throughput::Elements((rows * c) as u64));
     group.bench_function("layer_norm", |bench| {
-        bench.iter(|| rows::layer_norm(&mut out, &mut mean, &mut rstd, &x, &w, &b, 1e-5));
+        bench.iter(|| rows::layer_norm(ValuesMut::F32(&mut out), &mut mean, &mut rstd, &x, &w, &b, 1e-5));
     });
     group.bench_function("layer_norm_backward", |bench| {
-        bench.iter(|| rows::layer_norm_backward(&mut dx, &mut dw, &mut db, &x, &x, &w, &mean, &rstd));
+        bench.iter(|| {
+            rows::layer_norm_backward(&mut dx, &mut dw, &mut db, Values::F32(&x), &x, &w, &mean, &rstd)
+        });
     });
     group.bench_function("gelu", |bench| bench.iter(|| rows::gelu(&mut out, &x)));
     group.bench_function("gelu_backward", |bench| bench.iter(|| rows::gelu_backward(&mut dx, &x, &x)));
     let d = Dropout { p: 0.1, stream: Stream::new(4, 5, 6) };
     group.bench_function("dropout", |bench| bench.iter(|| rows::dropout(&mut out, &x, d)));
     group.bench_function("add", |bench| bench.iter(|| rows::add(&mut out, &x, &dx)));
-    group.bench_function("sum_rows", |bench| bench.iter(|| rows::sum_rows(&mut db, &x)));
+    group.bench_function("sum_rows", |bench| bench.iter(|| rows::sum_rows(&mut db, Values::F32(&x))));
 }
 
 fn cross_entropies(criterion: &mut Criterion) {

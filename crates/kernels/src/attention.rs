@@ -7,6 +7,8 @@
 //!
 //! The backward pass computes the probabilities again from the kept log-sum-exp. Memory is linear in T.
 
+mod pairs;
+
 use std::cell::RefCell;
 
 use crate::gemm::{Causal, Mat, Out, product_inside};
@@ -15,6 +17,7 @@ use crate::math::{LANES, exp, max, sum, sum_pairs};
 use crate::pool::{self, Shared};
 use crate::random::Dropout;
 use crate::timing;
+pub use pairs::{attention_backward_bf16, attention_bf16};
 
 /// Rows of q computed together.
 const QUERIES: usize = 64;
@@ -63,11 +66,11 @@ impl AttentionShape {
 }
 
 /// One head of one sequence: where its rows are, and how long it is.
-struct Head<'a> {
+struct Head<'a, T = f32> {
     isa: Isa,
-    q: Mat<'a>, // (queries, D)
-    k: Mat<'a>, // (keys, D)
-    v: Mat<'a>, // (keys, D)
+    q: Mat<'a, T>, // (queries, D)
+    k: Mat<'a, T>, // (keys, D)
+    v: Mat<'a, T>, // (keys, D)
     /// Keys before the first query's own.
     past: usize,
     dropout: Option<(Dropout, u64)>, // with the index of element (0, 0)
@@ -213,7 +216,7 @@ fn multiply(isa: Isa, c: &mut [f32], ldc: usize, a: Mat, b: Mat, out: Out, causa
     unsafe { product_inside(isa, (&Shared::new(c), 0, ldc), a, b, out, causal) }
 }
 
-impl Head<'_> {
+impl<T> Head<'_, T> {
     /// The scores of `queries` rows from `i0` on with the block of keys from `key` on.
     fn block(&self, i0: usize, queries: usize, key: usize) -> Block {
         let keys = KEYS.min(self.past + i0 + queries - key);
@@ -223,7 +226,9 @@ impl Head<'_> {
         let (first, scale) = ((self.past + i0) as isize - key as isize, 1.0 / (self.q.cols as f32).sqrt());
         Block { queries, keys, first, scale, dropout }
     }
+}
 
+impl Head<'_> {
     /// Output rows of the `n` queries from `i0` on, into `s.out` (n, D), and their log-sum-exps.
     fn forward_block(&self, s: &mut Scratch, lse: &mut [f32], i0: usize, n: usize) {
         let (isa, d, queries) = (self.isa, self.q.cols, self.q.part(i0, n));
@@ -298,14 +303,14 @@ impl Head<'_> {
 }
 
 /// The head `h` of sequence `b`, which has the rows `first..end`.
-fn head_of<'a>(
+fn head_of<'a, T>(
     isa: Isa,
-    qkv: &'a [f32],
+    qkv: &'a [T],
     shape: &AttentionShape,
     (b, h): (usize, usize),
     (first, end): (usize, usize),
     dropout: Option<Dropout>,
-) -> Head<'a> {
+) -> Head<'a, T> {
     let &AttentionShape { time, n_head, head_dim: d, .. } = shape;
     let (c, t) = (shape.width(), end - first);
     let part = |which: usize| {

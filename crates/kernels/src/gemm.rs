@@ -4,29 +4,31 @@
 //! never split a sum. So a result does not depend on the number of threads, on the other rows, or on how the
 //! work was cut. Three ways lead to the same bits:
 //!
-//! - large products (`blocked`): panels of A and B are packed so that a tile reads both in order (Goto and van
-//!   de Geijn, 2008), blocks of `KC` of K and `NC` columns of B at a time, in tasks of some tiles for the pool;
+//! - large products (`blocked.rs`): panels of A and B are packed so that a tile reads both in order (Goto and van
+//!   de Geijn, 2008), blocks of K and of columns of B at a time, in tasks of some tiles for the pool;
 //! - few rows and a row-major B (`small.rs`): B is read once, as it lies;
 //! - few rows and any other B, and products inside a task (`strips.rs`): B is packed a strip of columns at a time.
 
+mod blocked;
 mod pack;
+pub(crate) mod pair_strips;
+mod pairs;
 mod small;
 mod strips;
 mod tiles;
 
-use std::cell::RefCell;
-
+use crate::bf16::{Values, bf16};
 use crate::isa::{self, Isa};
 use crate::pool::{self, Shared};
 use crate::timing;
 pub(crate) use strips::{Causal, product as product_inside};
-use tiles::{A, B, C, Tile, with_tile};
+use tiles::{with_pair_tile, with_tile};
 
 /// A matrix seen through strides: element (i, j) is `data[i * row_stride + j * col_stride]`.
 #[derive(Clone, Copy, Debug)]
-pub struct Mat<'a> {
+pub struct Mat<'a, T = f32> {
     /// The values.
-    pub data: &'a [f32],
+    pub data: &'a [T],
     /// Number of rows.
     pub rows: usize,
     /// Number of columns.
@@ -35,6 +37,94 @@ pub struct Mat<'a> {
     pub row_stride: usize,
     /// Distance from a column to the next.
     pub col_stride: usize,
+}
+
+/// A factor of a product, of either type. If one of the two factors is bfloat16, the other is rounded to it, too.
+#[derive(Clone, Copy, Debug)]
+pub enum Operand<'a> {
+    /// 32 bits a value.
+    F32(Mat<'a>),
+    /// 16 bits a value.
+    Bf16(Mat<'a, bf16>),
+}
+
+impl<'a> From<Mat<'a>> for Operand<'a> {
+    fn from(mat: Mat<'a>) -> Operand<'a> {
+        Operand::F32(mat)
+    }
+}
+
+impl<'a> From<Mat<'a, bf16>> for Operand<'a> {
+    fn from(mat: Mat<'a, bf16>) -> Operand<'a> {
+        Operand::Bf16(mat)
+    }
+}
+
+/// Evaluates an expression with the matrix inside an operand.
+macro_rules! with_matrix {
+    ($operand:expr, |$mat:ident| $body:expr) => {
+        match $operand {
+            Operand::F32($mat) => $body,
+            Operand::Bf16($mat) => $body,
+        }
+    };
+}
+
+impl<'a> Operand<'a> {
+    /// Row-major, without gaps.
+    pub fn new(values: Values<'a>, rows: usize, cols: usize) -> Operand<'a> {
+        match values {
+            Values::F32(values) => Mat::new(values, rows, cols).into(),
+            Values::Bf16(values) => Mat::new(values, rows, cols).into(),
+        }
+    }
+
+    /// Number of rows.
+    pub fn rows(&self) -> usize {
+        with_matrix!(self, |mat| mat.rows)
+    }
+
+    /// Number of columns.
+    pub fn cols(&self) -> usize {
+        with_matrix!(self, |mat| mat.cols)
+    }
+
+    /// The transposed view.
+    pub fn t(self) -> Operand<'a> {
+        with_matrix!(self, |mat| mat.t().into())
+    }
+
+    fn is_whole(&self) -> bool {
+        with_matrix!(self, |mat| mat.is_whole())
+    }
+
+    /// For [`timing`]: the layout, and the type.
+    fn letters(&self) -> String {
+        let layout = with_matrix!(self, |mat| if mat.col_stride == 1 { 'N' } else { 'T' });
+        format!("{layout}{}", if matches!(self, Operand::F32(_)) { "" } else { "h" })
+    }
+
+    fn bytes(&self) -> f64 {
+        let size = if matches!(self, Operand::F32(_)) { 4.0 } else { 2.0 };
+        size * self.rows() as f64 * self.cols() as f64
+    }
+}
+
+/// Takes the finished values of a product, whatever it does with them.
+pub trait Sink: Sync {
+    /// `values` holds rows of `stride` values, of which `cols` are elements of C, from row `row` and column `col` on.
+    /// Each element is handed over once. The values may be used as scratch.
+    fn put(&self, isa: Isa, at: (usize, usize), values: &mut [f32], stride: usize, cols: usize);
+}
+
+/// Where a product goes.
+pub enum Output<'a> {
+    /// `C = A B`
+    Set(&'a mut [f32]),
+    /// `C += A B`: the chain starts from the old value.
+    Add(&'a mut [f32]),
+    /// Each finished element goes there; C is not stored.
+    To(&'a dyn Sink),
 }
 
 /// What happens to C's old values.
@@ -46,15 +136,15 @@ pub enum Out {
     Add,
 }
 
-impl<'a> Mat<'a> {
+impl<'a, T> Mat<'a, T> {
     /// Row-major, without gaps.
-    pub fn new(data: &'a [f32], rows: usize, cols: usize) -> Mat<'a> {
+    pub fn new(data: &'a [T], rows: usize, cols: usize) -> Mat<'a, T> {
         assert_eq!(data.len(), rows * cols, "a {rows} × {cols} matrix");
         Mat { data, rows, cols, row_stride: cols, col_stride: 1 }
     }
 
     /// Rows of `cols` values that start `row_stride` apart.
-    pub fn strided(data: &'a [f32], rows: usize, cols: usize, row_stride: usize) -> Mat<'a> {
+    pub fn strided(data: &'a [T], rows: usize, cols: usize, row_stride: usize) -> Mat<'a, T> {
         assert!(
             rows == 0 || (rows - 1) * row_stride + cols <= data.len(),
             "{rows} rows of {cols}, {row_stride} apart"
@@ -63,14 +153,14 @@ impl<'a> Mat<'a> {
     }
 
     /// `rows` rows from row `first` on.
-    pub(crate) fn part(self, first: usize, rows: usize) -> Mat<'a> {
+    pub(crate) fn part(self, first: usize, rows: usize) -> Mat<'a, T> {
         assert!(first + rows <= self.rows, "rows {first}..{} of {}", first + rows, self.rows);
         let data = if rows == 0 { &[] } else { &self.data[first * self.row_stride..] };
         Mat { data, rows, ..self }
     }
 
     /// `cols` columns from column `first` on.
-    pub(crate) fn columns(self, first: usize, cols: usize) -> Mat<'a> {
+    pub(crate) fn columns(self, first: usize, cols: usize) -> Mat<'a, T> {
         self.t().part(first, cols).t()
     }
 
@@ -82,26 +172,17 @@ impl<'a> Mat<'a> {
     }
 
     /// Where element (i, j) lies.
-    fn at(&self, i: usize, j: usize) -> *const f32 {
+    fn at(&self, i: usize, j: usize) -> *const T {
         self.data.as_ptr().wrapping_add(i * self.row_stride + j * self.col_stride)
     }
 
     /// The transposed view.
-    pub fn t(self) -> Mat<'a> {
+    pub fn t(self) -> Mat<'a, T> {
         let Mat { data, rows, cols, row_stride, col_stride } = self;
         Mat { data, rows: cols, cols: rows, row_stride: col_stride, col_stride: row_stride }
     }
 }
 
-/// Depth of a block. Large, so that C is read and written few times; a panel of A (`KC` × `MR`) fits the first-level
-/// cache, and B's panels come in order from the second, which keeps up.
-const KC: usize = 768;
-/// Columns of B packed at once.
-const NC: usize = 2048;
-/// Rows of A packed at once.
-const MC: usize = 1024;
-/// The largest task's rows and columns: both operands' panels stay in the second-level cache.
-const TASK: (usize, usize) = (48, 96);
 /// Multiply-adds below which a product is not worth waking a thread.
 const TINY: usize = 1 << 16;
 /// The most rows for which a B that is not row-major is packed strip by strip.
@@ -109,53 +190,115 @@ const FEW_ROWS: usize = 48;
 /// The most columns for which a row-major A is read as it lies: each panel would be used a few times only.
 const FEW_COLS: usize = 256;
 
-/// `C = A B + bias` or `C += A B`, on all threads. `c` is (a.rows, b.cols), row-major; `bias` (b.cols) is added to
-/// every row after the chain, and only with [`Out::Set`].
+/// `C = A B + bias` or `C += A B` in `f32`, on all threads. `c` is (a.rows, b.cols), row-major; `bias` (b.cols) is added
+/// to every row after the chain, and only with [`Out::Set`].
 pub fn gemm(c: &mut [f32], a: Mat, b: Mat, out: Out, bias: Option<&[f32]>) {
     gemm_on(isa::current(), c, a, b, out, bias);
 }
 
 /// [`gemm`] with a given instruction set.
 pub fn gemm_on(isa: Isa, c: &mut [f32], a: Mat, b: Mat, out: Out, bias: Option<&[f32]>) {
-    let (m, k, n) = (a.rows, a.cols, b.cols);
-    assert_eq!(b.rows, k, "A is {m} × {k}, B has {} rows", b.rows);
+    let (m, n) = (a.rows, b.cols);
     assert_eq!(c.len(), m * n, "C is {m} × {n}");
-    assert!(a.is_whole() && b.is_whole(), "A and B are as large as they say");
     assert!(bias.is_none_or(|bias| bias.len() == n && out == Out::Set), "a bias has one value a column");
-    if m == 0 || n == 0 {
-        return;
-    }
-    let _span = timing::start(|| {
-        let layout = |mat: &Mat| if mat.col_stride == 1 { 'N' } else { 'T' };
-        let (m, k, n) = (m as f64, k as f64, n as f64);
-        let bytes = 4.0 * (m * k + k * n + m * n);
-        (format!("gemm {}{} {m} × {k} × {n}", layout(&a), layout(&b)), 2.0 * m * k * n, bytes)
-    });
-    if k == 0 {
-        if out == Out::Set {
-            c.fill(0.0);
+    match (out, bias) {
+        (Out::Add, _) => multiply_on(isa, a.into(), b.into(), Output::Add(c)),
+        (Out::Set, None) => multiply_on(isa, a.into(), b.into(), Output::Set(c)),
+        (Out::Set, Some(bias)) => {
+            let sink = Biased { c: Shared::new(c), bias };
+            multiply_on(isa, a.into(), b.into(), Output::To(&sink));
         }
-        return bias.into_iter().for_each(|bias| add_bias(isa, c, bias));
     }
-    if m <= small::MOST_ROWS && b.col_stride == 1 {
-        small::product(isa, c, a, b, out, bias);
-    } else if (m <= FEW_ROWS && b.col_stride != 1) || m * n * k <= TINY {
-        few_rows(isa, c, a, b, out, bias);
-    } else {
-        with_tile!(isa, |tile| blocked(isa, tile, c, a, b, out, bias));
+}
+
+/// Stores the product with a bias added to every row.
+struct Biased<'a> {
+    c: Shared<f32>,
+    bias: &'a [f32],
+}
+
+impl Sink for Biased<'_> {
+    fn put(&self, isa: Isa, at: (usize, usize), values: &mut [f32], stride: usize, cols: usize) {
+        store_biased(isa, self, at, values, stride, cols);
     }
 }
 
 isa::vectorised! {
-    fn add_bias(rows: &mut [f32], bias: &[f32]) {
-        for row in rows.chunks_exact_mut(bias.len()) {
-            row.iter_mut().zip(bias).for_each(|(c, b)| *c += b);
+    fn store_biased(sink: &Biased, at: (usize, usize), values: &mut [f32], stride: usize, cols: usize) {
+        let (n, bias) = (sink.bias.len(), &sink.bias[at.1..at.1 + cols]);
+        for (i, values) in values.chunks(stride).enumerate() {
+            let start = (at.0 + i) * n + at.1;
+            // SAFETY: C is borrowed by `gemm_on`, and each element is handed over once.
+            let c = unsafe { sink.c.part(start, start + cols) };
+            c.iter_mut().zip(values.iter().zip(bias)).for_each(|(c, (x, b))| *c = x + b);
         }
     }
 }
 
+/// The product of two matrices, on all threads: in `f32` if both are, else in bfloat16 with sums in `f32`.
+pub fn multiply(a: Operand, b: Operand, output: Output) {
+    multiply_on(isa::current(), a, b, output);
+}
+
+/// [`multiply`] with a given instruction set.
+pub fn multiply_on(isa: Isa, a: Operand, b: Operand, mut output: Output) {
+    let (m, k, n) = (a.rows(), a.cols(), b.cols());
+    assert_eq!(b.rows(), k, "A is {m} × {k}, B has {} rows", b.rows());
+    assert!(a.is_whole() && b.is_whole(), "A and B are as large as they say");
+    if let Output::Set(c) | Output::Add(c) = &output {
+        assert_eq!(c.len(), m * n, "C is {m} × {n}");
+    }
+    if m == 0 || n == 0 {
+        return;
+    }
+    let _span = timing::start(|| {
+        let (flops, bytes) = (2.0 * m as f64 * k as f64 * n as f64, 4.0 * m as f64 * n as f64);
+        let name = format!("gemm {}{} {m} × {k} × {n}", a.letters(), b.letters());
+        (name, flops, a.bytes() + b.bytes() + bytes)
+    });
+    if k == 0 {
+        if let Output::Set(c) = &mut output {
+            c.fill(0.0);
+        }
+        if let Output::To(sink) = &output {
+            sink.put(isa, (0, 0), &mut vec![0.0; m * n], n, n);
+        }
+        return;
+    }
+    if let (Operand::F32(a), Operand::F32(b)) = (a, b) {
+        let few = m <= small::MOST_ROWS && b.col_stride == 1;
+        let strips = (m <= FEW_ROWS && b.col_stride != 1) || m * n * k <= TINY;
+        if few || strips {
+            return few_rows(isa, few, a, b, output);
+        }
+        with_tile!(isa, |tile| blocked::product(isa, tile, a.into(), b.into(), output));
+    } else {
+        with_pair_tile!(isa, |tile| blocked::product(isa, tile, a, b, output));
+    }
+}
+
 /// Products of few rows, or tiny ones: tasks share the columns.
-fn few_rows(isa: Isa, c: &mut [f32], a: Mat, b: Mat, out: Out, bias: Option<&[f32]>) {
+fn few_rows(isa: Isa, as_it_lies: bool, a: Mat, b: Mat, output: Output) {
+    let mut whole;
+    let (c, out, sink) = match output {
+        Output::Set(c) => (c, Out::Set, None),
+        Output::Add(c) => (c, Out::Add, None),
+        Output::To(sink) => {
+            whole = vec![0.0; a.rows * b.cols];
+            (&mut whole[..], Out::Set, Some(sink))
+        }
+    };
+    if as_it_lies {
+        small::product(isa, c, a, b, out);
+    } else {
+        in_strips(isa, c, a, b, out);
+    }
+    if let Some(sink) = sink {
+        sink.put(isa, (0, 0), c, b.cols, b.cols);
+    }
+}
+
+fn in_strips(isa: Isa, c: &mut [f32], a: Mat, b: Mat, out: Out) {
     let (m, n) = (a.rows, b.cols);
     let cols = if m * n * a.cols <= TINY {
         n
@@ -167,141 +310,7 @@ fn few_rows(isa: Isa, c: &mut [f32], a: Mat, b: Mat, out: Out, bias: Option<&[f3
         let (start, end) = (task * cols, n.min((task + 1) * cols));
         // SAFETY: C is borrowed by this function, and only this task has these columns.
         unsafe { product_inside(isa, (&c, start, n), a, b.columns(start, end - start), out, Causal::No) };
-        let Some(bias) = bias else { return };
-        for i in 0..m {
-            // SAFETY: as above.
-            add_bias(isa, unsafe { c.part(i * n + start, i * n + end) }, &bias[start..end]);
-        }
     });
-}
-
-thread_local! {
-    /// Packed panels of A and B.
-    static PANELS: RefCell<(Vec<f32>, Vec<f32>)> = const { RefCell::new((Vec::new(), Vec::new())) };
-}
-
-/// The whole product, block by block.
-fn blocked<T: Tile>(isa: Isa, tile: T, c: &mut [f32], a: Mat, b: Mat, out: Out, bias: Option<&[f32]>) {
-    let (m, k, n) = (a.rows, a.cols, b.cols);
-    let c = Shared::new(c);
-    // Taken out, not borrowed: a task that runs here may itself multiply.
-    let (mut a_panels, mut b_panels) = PANELS.take();
-    for n0 in (0..n).step_by(NC) {
-        let nc = NC.min(n - n0);
-        for k0 in (0..k).step_by(KC) {
-            let kc = KC.min(k - k0);
-            // The last block of K finishes the chains.
-            let bias = bias.filter(|_| k0 + kc == k).map(|bias| &bias[n0..n0 + nc]);
-            for m0 in (0..m).step_by(MC) {
-                let block =
-                    Block { m0, mc: MC.min(m - m0), n0, nc, k0, kc, from_c: out == Out::Add || k0 > 0, bias };
-                block.pack::<T>(isa, a, b, &mut a_panels, &mut b_panels);
-                block.multiply(isa, tile, &c, n, a, &a_panels, &b_panels);
-            }
-        }
-    }
-    PANELS.set((a_panels, b_panels));
-}
-
-/// Rows `m0..m0+mc`, columns `n0..n0+nc` of C, and the part `k0..k0+kc` of K.
-struct Block<'a> {
-    m0: usize,
-    mc: usize,
-    n0: usize,
-    nc: usize,
-    k0: usize,
-    kc: usize,
-    from_c: bool,
-    bias: Option<&'a [f32]>,
-}
-
-/// Whether A is read as it lies.
-fn reads_a(a: &Mat, nc: usize) -> bool {
-    a.col_stride == 1 && nc <= FEW_COLS
-}
-
-impl Block<'_> {
-    /// Packs A's block, where that pays, and B's when it is new.
-    fn pack<T: Tile>(&self, isa: Isa, a: Mat, b: Mat, a_panels: &mut Vec<f32>, b_panels: &mut Vec<f32>) {
-        let &Block { m0, mc, n0, nc, k0, kc, .. } = self;
-        let n_a = if reads_a(&a, nc) { 0 } else { mc.div_ceil(T::MR) };
-        let n_b = if m0 == 0 { nc.div_ceil(T::NR) } else { 0 };
-        pack::reserve(a_panels, n_a * T::MR * kc);
-        pack::reserve(b_panels, n_b * T::NR * kc);
-        let (a_all, b_all) = (Shared::new(a_panels), Shared::new(b_panels));
-        const GROUP: usize = 8; // panels a task
-        let a_tasks = n_a.div_ceil(GROUP);
-        pool::for_each(a_tasks + n_b.div_ceil(GROUP), |task| {
-            let (all, matrix, width, group, n, first) = match task.checked_sub(a_tasks) {
-                None => (&a_all, a, T::MR, task, n_a, m0),
-                Some(group) => (&b_all, b.t(), T::NR, group, n_b, n0),
-            };
-            let (start, end) = (group * GROUP, n.min((group + 1) * GROUP));
-            // SAFETY: the panels are borrowed by `pack`, and each is written by one task.
-            let panels = unsafe { all.part(start * width * kc, end * width * kc) };
-            pack::panels(isa, panels, width, matrix, first + start * width, [k0, kc]);
-        });
-    }
-
-    /// Rows and columns of a task: whole tiles, and so few that each thread has some tasks.
-    fn task<T: Tile>(&self) -> (usize, usize) {
-        let (mut rows, mut cols) = (TASK.0 / T::MR * T::MR, TASK.1 / T::NR * T::NR);
-        while self.mc.div_ceil(rows) * self.nc.div_ceil(cols) < 12 * pool::threads() && rows.max(cols) > 32 {
-            if cols > rows {
-                cols = (cols / 2).next_multiple_of(T::NR)
-            } else {
-                rows = (rows / 2).next_multiple_of(T::MR)
-            }
-        }
-        (rows, cols)
-    }
-
-    /// Multiplies the packed panels into C, whose rows are `ldc` apart.
-    #[allow(clippy::too_many_arguments)]
-    fn multiply<T: Tile>(
-        &self,
-        isa: Isa,
-        tile: T,
-        c: &Shared<f32>,
-        ldc: usize,
-        a: Mat,
-        a_panels: &[f32],
-        b_panels: &[f32],
-    ) {
-        let &Block { m0, mc, n0, nc, k0, kc, from_c, bias } = self;
-        let (task_rows, task_cols) = self.task::<T>();
-        let across = nc.div_ceil(task_cols);
-        pool::for_each(mc.div_ceil(task_rows) * across, |task| {
-            let (i0, j0) = (task / across * task_rows, task % across * task_cols);
-            let (i1, j1) = (mc.min(i0 + task_rows), nc.min(j0 + task_cols));
-            for j in (j0..j1).step_by(T::NR) {
-                let cols = T::NR.min(nc - j);
-                let b = B { at: b_panels[j * kc..(j + T::NR) * kc].as_ptr(), step: T::NR };
-                for i in (i0..i1).step_by(T::MR) {
-                    let rows = T::MR.min(mc - i);
-                    let a = if reads_a(&a, nc) {
-                        A { at: a.at(m0 + i, k0), row: a.row_stride, step: 1 }
-                    } else {
-                        A { at: a_panels[i * kc..(i + T::MR) * kc].as_ptr(), row: 1, step: T::MR }
-                    };
-                    let at = c.pointer((m0 + i) * ldc + n0 + j, (rows - 1) * ldc + cols);
-                    let tile_of_c = C { at, row: ldc, from_c };
-                    if i + T::MR < i1 {
-                        C { at: at.wrapping_add(T::MR * ldc), ..tile_of_c }.prefetch(T::MR);
-                    }
-                    // SAFETY: A's panel, or A itself, has these rows and `kc` steps, and B's panel `kc` steps of
-                    // `NR` values; the tile lies in C, as `pointer` has checked, and no other task has this place.
-                    unsafe { tile.run(rows, cols, tile_of_c, a, b, kc) };
-                }
-            }
-            let Some(bias) = bias else { return };
-            for i in i0..i1 {
-                let start = (m0 + i) * ldc + n0;
-                // SAFETY: the part of a row that belongs to this task, whose tiles are done.
-                add_bias(isa, unsafe { c.part(start + j0, start + j1) }, &bias[j0..j1]);
-            }
-        });
-    }
 }
 
 #[cfg(test)]

@@ -6,8 +6,10 @@
 //! Shapes are the caller's promise and are asserted. Start at [`gemm`], then [`attention`] and [`rows`].
 
 pub mod attention;
+pub mod bf16;
 pub mod gemm;
 pub mod isa;
+pub mod linear;
 pub mod math;
 pub mod muon;
 pub mod optim;

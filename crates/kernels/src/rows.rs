@@ -4,6 +4,7 @@
 
 use std::cell::RefCell;
 
+use crate::bf16::{SharedValues, Values, ValuesMut, bf16, narrow, widen};
 use crate::isa::{self, Isa, fma, vectorised};
 use crate::math::{LANES, combine, exp, max, sum};
 use crate::pool::{self, Shared};
@@ -30,6 +31,19 @@ fn with_zeros(len: usize, f: impl FnOnce(&mut [f32])) {
     PARTIAL.set(partial);
 }
 
+thread_local! {
+    /// A row on its way between the types.
+    static ROW: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Lends a row of arbitrary values.
+fn with_row<R>(cols: usize, f: impl FnOnce(&mut [f32]) -> R) -> R {
+    ROW.with_borrow_mut(|row| {
+        row.resize(row.len().max(cols), 0.0);
+        f(&mut row[..cols])
+    })
+}
+
 /// Rows of `cols` values for one task.
 fn task_rows(cols: usize) -> usize {
     (CHUNK / cols.max(1)).max(1)
@@ -53,7 +67,7 @@ vectorised! {
 
 /// `out = (x - mean) · rstd · w + b` for rows of `w.len()` values; keeps each row's `mean` and `rstd`.
 pub fn layer_norm(
-    out: &mut [f32],
+    out: ValuesMut,
     mean: &mut [f32],
     rstd: &mut [f32],
     x: &[f32],
@@ -68,7 +82,7 @@ pub fn layer_norm(
 #[allow(clippy::too_many_arguments)]
 pub(crate) fn layer_norm_on(
     isa: Isa,
-    out: &mut [f32],
+    mut out: ValuesMut,
     mean: &mut [f32],
     rstd: &mut [f32],
     x: &[f32],
@@ -79,12 +93,26 @@ pub(crate) fn layer_norm_on(
     let (c, rows) = (w.len(), mean.len());
     assert!(out.len() == rows * c && x.len() == rows * c && rstd.len() == rows && b.len() == c);
     let step = task_rows(c);
-    let (mean, rstd) = (Shared::new(mean), Shared::new(rstd));
-    pool::for_each_chunk_mut(out, step * c, |i, out| {
-        let (start, end) = (i * step, i * step + out.len() / c);
+    let (mean, rstd, out) = (Shared::new(mean), Shared::new(rstd), out.shared());
+    pool::for_each(rows.div_ceil(step), |i| {
+        let (start, end) = (i * step, rows.min((i + 1) * step));
         // SAFETY: `mean` and `rstd` are borrowed by this function, and chunks of rows do not overlap.
         let (mean, rstd) = unsafe { (mean.part(start, end), rstd.part(start, end)) };
-        layer_norm_rows(isa, out, mean, rstd, &x[start * c..end * c], w, b, eps);
+        let x = &x[start * c..end * c];
+        match &out {
+            SharedValues::F32(out) => {
+                // SAFETY: as above.
+                let out = unsafe { out.part(start * c, end * c) };
+                layer_norm_rows(isa, out, mean, rstd, x, w, b, eps);
+            }
+            SharedValues::Bf16(_) => with_row(c, |wide| {
+                for (r, x) in x.chunks_exact(c).enumerate() {
+                    layer_norm_rows(isa, wide, &mut mean[r..r + 1], &mut rstd[r..r + 1], x, w, b, eps);
+                    // SAFETY: as above.
+                    unsafe { write_row(isa, &out, (start + r) * c, wide) };
+                }
+            }),
+        }
     });
 }
 
@@ -134,7 +162,7 @@ pub fn layer_norm_backward(
     dx: &mut [f32],
     dw: &mut [f32],
     db: &mut [f32],
-    dout: &[f32],
+    dout: Values,
     x: &[f32],
     w: &[f32],
     mean: &[f32],
@@ -150,7 +178,7 @@ pub(crate) fn layer_norm_backward_on(
     dx: &mut [f32],
     dw: &mut [f32],
     db: &mut [f32],
-    dout: &[f32],
+    dout: Values,
     x: &[f32],
     w: &[f32],
     mean: &[f32],
@@ -163,11 +191,17 @@ pub(crate) fn layer_norm_backward_on(
     with_zeros(blocks * 2 * c, |partial| {
         pool::for_each_chunk_mut(partial, 2 * c, |i, partial| {
             let (start, end) = (i * ROW_BLOCK, rows.min((i + 1) * ROW_BLOCK));
-            let (at, mean, rstd) = (start * c..end * c, &mean[start..end], &rstd[start..end]);
-            // SAFETY: `dx` is borrowed by this function, and blocks of rows do not overlap.
-            let dx = unsafe { dx.part(at.start, at.end) };
             let (dw, db) = partial.split_at_mut(c);
-            layer_norm_backward_rows(isa, dx, dw, db, &dout[at.clone()], &x[at], w, mean, rstd);
+            with_row(c, |wide| {
+                for row in start..end {
+                    let at = row * c..(row + 1) * c;
+                    // SAFETY: `dx` is borrowed by this function, and blocks of rows do not overlap.
+                    let dx = unsafe { dx.part(at.start, at.end) };
+                    let dout = dout.wide(isa, at.clone(), wide);
+                    let (mean, rstd) = (&mean[row..=row], &rstd[row..=row]);
+                    layer_norm_backward_rows(isa, dx, dw, db, dout, &x[at], w, mean, rstd);
+                }
+            });
         });
         for partial in partial.chunks_exact(2 * c) {
             add_into(isa, dw, &partial[..c]);
@@ -188,9 +222,17 @@ const CUBIC: f32 = 0.044_715;
 
 /// `1 / (1 + e^(-2u))` for GELU's u: then `0.5 (1 + tanh u)`.
 #[inline(always)]
-fn gate<const FMA: bool>(x: f32) -> f32 {
+pub(crate) fn gate<const FMA: bool>(x: f32) -> f32 {
     let minus_2u = x * fma::<FMA>(-2.0 * SQRT_2_OVER_PI * CUBIC * x, x, -2.0 * SQRT_2_OVER_PI);
     1.0 / (1.0 + exp::<FMA>(minus_2u))
+}
+
+/// GELU's derivative.
+#[inline(always)]
+pub(crate) fn slope<const FMA: bool>(x: f32) -> f32 {
+    let g = gate::<FMA>(x);
+    let du = SQRT_2_OVER_PI * fma::<FMA>(3.0 * CUBIC * x, x, 1.0);
+    g + x * g * (1.0 - g) * 2.0 * du
 }
 
 vectorised! {
@@ -202,9 +244,7 @@ vectorised! {
 vectorised! {
     pub(crate) fn gelu_backward_on(dx: &mut [f32], dout: &[f32], x: &[f32]) {
         for (dx, (&dout, &x)) in dx.iter_mut().zip(dout.iter().zip(x)) {
-            let g = gate::<FMA>(x);
-            let du = SQRT_2_OVER_PI * fma::<FMA>(3.0 * CUBIC * x, x, 1.0);
-            *dx = fma::<FMA>(dout, g + x * g * (1.0 - g) * 2.0 * du, *dx);
+            *dx = fma::<FMA>(dout, slope::<FMA>(x), *dx);
         }
     }
 }
@@ -298,6 +338,64 @@ pub(crate) fn cross_entropy_on(
             scale_row(isa, row, weight / sum);
             row[target] -= weight;
         }
+    });
+}
+
+vectorised! {
+    /// The largest value and `Σ e^(x - max)`.
+    fn half_sum(row: &[bf16]) -> (f32, f32) {
+        let mut wide = [0.0; HALF_CHUNK];
+        let mut most = f32::NEG_INFINITY;
+        for x in row.chunks(HALF_CHUNK) {
+            let wide = &mut wide[..x.len()];
+            wide.iter_mut().zip(x).for_each(|(wide, &x)| *wide = widen(x));
+            let here = max(wide);
+            most = if here > most { here } else { most };
+        }
+        let mut total = 0.0;
+        for x in row.chunks(HALF_CHUNK) {
+            let wide = &mut wide[..x.len()];
+            wide.iter_mut().zip(x).for_each(|(wide, &x)| *wide = widen(x));
+            total += sum(wide, |x| exp::<FMA>(x - most));
+        }
+        (most, total)
+    }
+}
+
+vectorised! {
+    /// `row = e^(row - most) · factor`
+    fn half_probs(row: &mut [bf16], most: f32, factor: f32) {
+        row.iter_mut().for_each(|x| *x = narrow(exp::<FMA>(widen(*x) - most) * factor));
+    }
+}
+
+/// Values of a row that are widened together: they stay in the first-level cache.
+const HALF_CHUNK: usize = 1024;
+
+/// [`cross_entropy`] for bfloat16 logits, in rows of `stride` values, of which the first `cols` count. Losses and sums
+/// are computed in `f32`.
+pub fn cross_entropy_bf16(
+    logits: &mut [bf16],
+    stride: usize,
+    cols: usize,
+    loss: &mut [f32],
+    targets: &[u32],
+    weights: &[f32],
+) {
+    let _span = timing::values("cross_entropy", logits.len());
+    let (isa, rows) = (isa::current(), targets.len());
+    assert!(logits.len() == rows * stride && cols <= stride && loss.len() == rows && weights.len() == rows);
+    let loss = Shared::new(loss);
+    pool::for_each_chunk_mut(logits, stride, |r, row| {
+        let (row, target) = (&mut row[..cols], targets[r] as usize);
+        let logit = widen(row[target]);
+        let (most, sum) = half_sum(isa, row);
+        // SAFETY: `loss` is borrowed by this function, and each row has one.
+        let loss = unsafe { loss.part(r, r + 1) };
+        loss[0] = sum.ln() + most - logit;
+        half_probs(isa, row, most, weights[r] / sum);
+        let p = (logit - most).exp() * (weights[r] / sum);
+        row[target] = narrow(p - weights[r]);
     });
 }
 
@@ -398,18 +496,68 @@ pub fn dropout_backward(dx: &mut [f32], dout: &[f32], dropout: Dropout) {
 }
 
 /// Adds each column's sum over the rows of `dout` to `db`.
-pub fn sum_rows(db: &mut [f32], dout: &[f32]) {
+pub fn sum_rows(db: &mut [f32], dout: Values) {
     let _span = timing::values("sum_rows", dout.len());
     let (isa, c) = (isa::current(), db.len());
     assert!(c > 0 && dout.len().is_multiple_of(c));
-    let rows = dout.len() / c;
+    by_row_blocks(isa, db, dout.len() / c, |partial, row| match dout {
+        Values::F32(dout) => add_into(isa, partial, &dout[row * c..][..c]),
+        Values::Bf16(dout) => add_half_into(isa, partial, &dout[row * c..][..c]),
+    });
+}
+
+/// Sums over rows in blocks of fixed size: `add(partial, row)` adds a row, and the blocks are added to `sum` in order.
+fn by_row_blocks(isa: Isa, sum: &mut [f32], rows: usize, add: impl Fn(&mut [f32], usize) + Sync) {
+    let c = sum.len();
     with_zeros(rows.div_ceil(ROW_BLOCK) * c, |partial| {
         pool::for_each_chunk_mut(partial, c, |i, partial| {
-            let rows = &dout[i * ROW_BLOCK * c..(rows * c).min((i + 1) * ROW_BLOCK * c)];
-            rows.chunks_exact(c).for_each(|row| add_into(isa, partial, row));
+            (i * ROW_BLOCK..rows.min((i + 1) * ROW_BLOCK)).for_each(|row| add(partial, row));
         });
-        partial.chunks_exact(c).for_each(|partial| add_into(isa, db, partial));
+        partial.chunks_exact(c).for_each(|partial| add_into(isa, sum, partial));
     });
+}
+
+vectorised! {
+    fn add_half_into(x: &mut [f32], y: &[bf16]) {
+        x.iter_mut().zip(y).for_each(|(x, &y)| *x += widen(y));
+    }
+}
+
+/// The way back through dropout and a bias: `out = dout · keep / (1 - p)`, rounded if need be, and `db += Σ_rows out`.
+pub fn dropout_bias_backward(mut out: ValuesMut, db: &mut [f32], dout: &[f32], dropout: Option<Dropout>) {
+    let _span = timing::values("dropout and bias backward", 2 * dout.len());
+    let (isa, c) = (isa::current(), db.len());
+    assert!(out.len() == dout.len() && c > 0 && dout.len().is_multiple_of(c));
+    let out = out.shared();
+    by_row_blocks(isa, db, dout.len() / c, |partial, row| {
+        let dout = &dout[row * c..][..c];
+        let Some(dropout) = &dropout else {
+            add_into(isa, partial, dout);
+            // SAFETY: `out` is borrowed by this function, and each row is written once.
+            return unsafe { write_row(isa, &out, row * c, dout) };
+        };
+        with_row(c, |dropped| {
+            drop_chunk(isa, dropped, dout, dropout, (row * c) as u64, false);
+            add_into(isa, partial, dropped);
+            // SAFETY: as above.
+            unsafe { write_row(isa, &out, row * c, dropped) };
+        });
+    });
+}
+
+/// [`SharedValues::write`] with the instruction set at hand.
+///
+/// # Safety
+/// As there.
+unsafe fn write_row(isa: Isa, out: &SharedValues, start: usize, x: &[f32]) {
+    match out {
+        // SAFETY: the caller's promise.
+        SharedValues::F32(out) => unsafe { out.part(start, start + x.len()) }.copy_from_slice(x),
+        // SAFETY: the caller's promise.
+        SharedValues::Bf16(out) => {
+            crate::bf16::narrow_into(isa, unsafe { out.part(start, start + x.len()) }, x)
+        }
+    }
 }
 
 /// `out[i] = table[ids[i]]`, rows of `out.len() / ids.len()` values.

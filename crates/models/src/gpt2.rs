@@ -70,14 +70,14 @@ pub struct Scores {
 impl Block {
     /// `x += attn(ln_1(x))`, then `x += mlp(ln_2(x))`. `x` is (B, T, C).
     fn forward(&self, x: &Tensor, at: &Place, pass: &mut Pass) -> Result<Tensor> {
-        let x = self.attn.forward(&self.ln_1.forward(x)?, at, pass)?.add(x)?;
-        Ok(self.mlp.forward(&self.ln_2.forward(&x)?, at, pass)?.add(&x)?)
+        let x = self.attn.forward(&self.ln_1.forward(x, pass.precision)?, x, at, pass)?;
+        self.mlp.forward(&self.ln_2.forward(&x, pass.precision)?, &x, at, pass)
     }
 }
 
 impl Attention {
-    /// Each position gathers from itself and those before it. `x` is (B, T, C).
-    fn forward(&self, x: &Tensor, at: &Place, pass: &mut Pass) -> Result<Tensor> {
+    /// Each position gathers from itself and those before it; what it finds is added to `residual`. Both are (B, T, C).
+    fn forward(&self, x: &Tensor, residual: &Tensor, at: &Place, pass: &mut Pass) -> Result<Tensor> {
         let n_head = at.config.n_head;
         let qkv = self.c_attn.forward(x)?; // (B, T, 3C)
         let out = match &mut pass.cache {
@@ -90,15 +90,15 @@ impl Attention {
                 qkv.attention(AttentionArgs { n_head, lens: pass.lens.as_deref(), dropout })?
             }
         };
-        Ok(self.c_proj.forward(&out)?.dropout(pass.dropout(at.config.dropout.resid))?)
+        self.c_proj.forward_add(&out, pass.dropout(at.config.dropout.resid), residual)
     }
 }
 
 impl Mlp {
-    /// Each position by itself, through a wider layer. `x` is (B, T, C).
-    fn forward(&self, x: &Tensor, at: &Place, pass: &mut Pass) -> Result<Tensor> {
-        let x = self.c_fc.forward(x)?.gelu()?; // (B, T, 4C)
-        Ok(self.c_proj.forward(&x)?.dropout(pass.dropout(at.config.dropout.resid))?)
+    /// Each position by itself, through a wider layer; the result is added to `residual`. Both are (B, T, C).
+    fn forward(&self, x: &Tensor, residual: &Tensor, at: &Place, pass: &mut Pass) -> Result<Tensor> {
+        let x = self.c_fc.forward_gelu(x)?; // (B, T, 4C)
+        self.c_proj.forward_add(&x, pass.dropout(at.config.dropout.resid), residual)
     }
 }
 
@@ -171,7 +171,7 @@ impl Gpt2 {
         if let Some(cache) = &mut pass.cache {
             cache.advance(time);
         }
-        self.ln_f.forward(&x)
+        self.ln_f.forward(&x, pass.precision)
     }
 
     /// T, or the longest sequence's, once the batch is known to fit the model.

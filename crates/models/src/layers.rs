@@ -1,6 +1,7 @@
 //! The layers GPT-2 is made of: weights with their forward pass, under the checkpoint's names.
 
-use tensor::Tensor;
+use tensor::random::Dropout;
+use tensor::{Precision, Tensor};
 
 use crate::Result;
 
@@ -28,12 +29,22 @@ impl Linear {
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         Ok(x.linear(&self.weight, Some(&self.bias))?)
     }
+
+    /// `gelu(x · weight + bias)`.
+    pub fn forward_gelu(&self, x: &Tensor) -> Result<Tensor> {
+        Ok(x.linear_gelu(&self.weight, &self.bias)?)
+    }
+
+    /// `residual + dropout(x · weight + bias)`.
+    pub fn forward_add(&self, x: &Tensor, dropout: Option<Dropout>, residual: &Tensor) -> Result<Tensor> {
+        Ok(x.linear_dropout_add(&self.weight, &self.bias, dropout, residual)?)
+    }
 }
 
 impl LayerNorm {
-    /// Rows of mean 0 and variance 1, scaled by `weight` and shifted by `bias`.
-    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        Ok(x.layer_norm(&self.weight, &self.bias, self.eps)?)
+    /// Rows of mean 0 and variance 1, scaled by `weight` and shifted by `bias`, for products of this precision.
+    pub fn forward(&self, x: &Tensor, precision: Precision) -> Result<Tensor> {
+        Ok(x.layer_norm(&self.weight, &self.bias, self.eps, precision)?)
     }
 }
 

@@ -1,7 +1,7 @@
 //! What differs between training, evaluation and cached decoding: the caller owns it, the model reads it.
 
 use tensor::random::{Dropout, Stream};
-use tensor::{Grads, Tape};
+use tensor::{Grads, Precision, Tape};
 
 use crate::KvCache;
 
@@ -14,6 +14,7 @@ pub struct Pass<'a> {
     pub(crate) tape: Option<Tape>,
     pub(crate) cache: Option<&'a mut KvCache>,
     pub(crate) lens: Option<Vec<usize>>,
+    pub(crate) precision: Precision,
     dropout: Option<DropoutState>,
 }
 
@@ -35,6 +36,11 @@ impl<'a> Pass<'a> {
     pub fn train(grads: Grads, seed: u64, step: u64) -> Pass<'a> {
         let dropout = Some(DropoutState { seed, step, sites: 0 });
         Pass { tape: Some(Tape::new(grads)), dropout, ..Pass::default() }
+    }
+
+    /// The same pass, with its products in this precision.
+    pub fn precision(self, precision: Precision) -> Pass<'a> {
+        Pass { precision, ..self }
     }
 
     /// Decoding: the new tokens follow those in the cache, and are added to it.

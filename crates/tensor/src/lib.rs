@@ -8,10 +8,12 @@
 pub mod gradcheck;
 pub mod memory;
 pub mod ops;
+mod storage;
 pub mod tape;
 mod tensor;
 
 pub use kernels::{isa, muon, optim, peak, pool, random, rows, timing};
+pub use storage::{Precision, Storage};
 pub use tape::{Grads, Tape};
 pub use tensor::{Tensor, TensorError};
 

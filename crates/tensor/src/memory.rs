@@ -5,32 +5,53 @@
 
 use std::collections::HashMap;
 use std::ops::{Deref, DerefMut};
-use std::sync::{LazyLock, Mutex};
+use std::sync::{LazyLock, Mutex, MutexGuard};
+
+use kernels::bf16::bf16;
 
 /// Shorter buffers are left to the allocator.
 const POOLED: usize = 1 << 12;
 
-/// A block of `f32` values that returns to the pool when dropped.
+/// A block of values that returns to the pool of its type when dropped.
 #[derive(Debug)]
-pub struct Buffer(Vec<f32>);
+pub struct Buffer<T: Pooled = f32>(Vec<T>);
 
-#[derive(Default)]
-struct Pool {
-    idle: HashMap<usize, Vec<Vec<f32>>>,
+/// The idle buffers of one type.
+#[derive(Debug, Default)]
+pub struct Pool<T> {
+    idle: HashMap<usize, Vec<Vec<T>>>,
     idle_len: usize,
     used_len: usize,
     peak_len: usize,
 }
 
-static POOL: LazyLock<Mutex<Pool>> = LazyLock::new(Mutex::default);
-
-fn pool() -> std::sync::MutexGuard<'static, Pool> {
-    POOL.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+/// A type with a pool.
+pub trait Pooled: Copy + Default + Send + Sync + 'static {
+    /// The pool, the same for each call.
+    fn shared() -> &'static Mutex<Pool<Self>>;
 }
 
-impl Pool {
+impl Pooled for f32 {
+    fn shared() -> &'static Mutex<Pool<f32>> {
+        static POOL: LazyLock<Mutex<Pool<f32>>> = LazyLock::new(Mutex::default);
+        &POOL
+    }
+}
+
+impl Pooled for bf16 {
+    fn shared() -> &'static Mutex<Pool<bf16>> {
+        static POOL: LazyLock<Mutex<Pool<bf16>>> = LazyLock::new(Mutex::default);
+        &POOL
+    }
+}
+
+fn pool<T: Pooled>() -> MutexGuard<'static, Pool<T>> {
+    T::shared().lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+}
+
+impl<T> Pool<T> {
     /// An idle buffer of this length, if there is one. Makes room for a new one otherwise.
-    fn take(&mut self, len: usize) -> Option<Vec<f32>> {
+    fn take(&mut self, len: usize) -> Option<Vec<T>> {
         self.used_len += len;
         let found = self.idle.get_mut(&len).and_then(Vec::pop);
         if found.is_some() {
@@ -53,7 +74,7 @@ impl Pool {
         }
     }
 
-    fn give(&mut self, values: Vec<f32>) {
+    fn give(&mut self, values: Vec<T>) {
         let len = values.len();
         self.used_len = self.used_len.saturating_sub(len);
         if self.idle_len + self.used_len + len <= self.peak_len {
@@ -63,36 +84,32 @@ impl Pool {
     }
 }
 
-impl Buffer {
+impl<T: Pooled> Buffer<T> {
+    fn reused(len: usize) -> Option<Vec<T>> {
+        if len >= POOLED { pool::<T>().take(len) } else { None }
+    }
+
     /// A buffer of zeros.
-    pub fn zeroed(len: usize) -> Buffer {
-        let mut reused = None;
-        if len >= POOLED {
-            reused = pool().take(len);
-        }
-        match reused {
+    pub fn zeroed(len: usize) -> Buffer<T> {
+        match Buffer::reused(len) {
             Some(mut values) => {
-                values.fill(0.0);
+                values.fill(T::default());
                 Buffer(values)
             }
-            None => Buffer(vec![0.0; len]),
+            None => Buffer(vec![T::default(); len]),
         }
     }
 
     /// A buffer whose values the caller will overwrite, every one: until then they are arbitrary.
-    pub fn scratch(len: usize) -> Buffer {
-        let mut reused = None;
-        if len >= POOLED {
-            reused = pool().take(len);
-        }
-        Buffer(reused.unwrap_or_else(|| vec![0.0; len]))
+    pub fn scratch(len: usize) -> Buffer<T> {
+        Buffer(Buffer::reused(len).unwrap_or_else(|| vec![T::default(); len]))
     }
 }
 
-impl From<Vec<f32>> for Buffer {
-    fn from(values: Vec<f32>) -> Buffer {
+impl<T: Pooled> From<Vec<T>> for Buffer<T> {
+    fn from(values: Vec<T>) -> Buffer<T> {
         if values.len() >= POOLED {
-            let mut pool = pool();
+            let mut pool = pool::<T>();
             pool.used_len += values.len();
             pool.peak_len = pool.peak_len.max(pool.used_len);
         }
@@ -100,15 +117,15 @@ impl From<Vec<f32>> for Buffer {
     }
 }
 
-impl Clone for Buffer {
-    fn clone(&self) -> Buffer {
+impl<T: Pooled> Clone for Buffer<T> {
+    fn clone(&self) -> Buffer<T> {
         let mut copy = Buffer::scratch(self.len());
         copy.copy_from_slice(self);
         copy
     }
 }
 
-impl Drop for Buffer {
+impl<T: Pooled> Drop for Buffer<T> {
     fn drop(&mut self) {
         if self.0.len() >= POOLED {
             pool().give(std::mem::take(&mut self.0));
@@ -116,15 +133,15 @@ impl Drop for Buffer {
     }
 }
 
-impl Deref for Buffer {
-    type Target = [f32];
-    fn deref(&self) -> &[f32] {
+impl<T: Pooled> Deref for Buffer<T> {
+    type Target = [T];
+    fn deref(&self) -> &[T] {
         &self.0
     }
 }
 
-impl DerefMut for Buffer {
-    fn deref_mut(&mut self) -> &mut [f32] {
+impl<T: Pooled> DerefMut for Buffer<T> {
+    fn deref_mut(&mut self) -> &mut [T] {
         &mut self.0
     }
 }
@@ -135,18 +152,18 @@ mod tests {
 
     #[test]
     fn a_zeroed_buffer_is_zero_even_when_reused() {
-        let mut first = Buffer::scratch(POOLED + 7);
+        let mut first = Buffer::<f32>::scratch(POOLED + 7);
         first.fill(3.0);
         drop(first);
-        assert!(Buffer::zeroed(POOLED + 7).iter().all(|&v| v == 0.0));
+        assert!(Buffer::<f32>::zeroed(POOLED + 7).iter().all(|&v| v == 0.0));
     }
 
     #[test]
     fn idle_memory_stays_below_the_peak_in_use() {
         for len in [POOLED + 1, POOLED + 100, POOLED + 5000] {
-            drop(Buffer::scratch(len));
+            drop(Buffer::<f32>::scratch(len));
         }
-        let pool = pool();
+        let pool = pool::<f32>();
         assert!(pool.idle_len + pool.used_len <= pool.peak_len);
     }
 }

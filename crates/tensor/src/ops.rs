@@ -7,9 +7,10 @@ mod add;
 mod attention;
 mod dropout;
 mod embedding;
-mod gelu;
 mod layer_norm;
 mod linear;
+mod linear_dropout_add;
+mod linear_gelu;
 mod lm_head;
 pub mod lm_loss;
 

@@ -8,18 +8,21 @@
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use crate::memory::Buffer;
+use crate::storage::Storage;
 use crate::tensor::{Origin, Tensor};
 
 /// One gradient buffer for every parameter, in the model's order.
 #[derive(Clone, Debug, Default)]
 pub struct Grads {
     slots: Vec<Vec<f32>>,
+    /// Slots to overwrite: what they hold counts as zero.
+    stale: Vec<bool>,
 }
 
 impl Grads {
     /// Zeros, one buffer for each length.
     pub fn new(lens: &[usize]) -> Grads {
-        Grads { slots: lens.iter().map(|&len| vec![0.0; len]).collect() }
+        Grads { slots: lens.iter().map(|&len| vec![0.0; len]).collect(), stale: vec![false; lens.len()] }
     }
 
     /// The number of parameters.
@@ -33,18 +36,30 @@ impl Grads {
     }
 
     /// The gradient of one parameter.
+    ///
+    /// # Panics
+    /// Between [`Grads::forget`] and the next backward pass.
     pub fn slot(&self, slot: usize) -> &[f32] {
+        assert!(!self.stale[slot], "gradients are read after a backward pass");
         &self.slots[slot]
     }
 
     /// The gradient of one parameter, to change.
     pub fn slot_mut(&mut self, slot: usize) -> &mut [f32] {
+        self.settle(slot);
         &mut self.slots[slot]
     }
 
-    /// Sets every gradient to zero.
-    pub fn zero(&mut self) {
-        self.slots.iter_mut().for_each(|slot| slot.fill(0.0));
+    /// Sets every gradient to zero, without touching it: the next backward pass overwrites where it would add.
+    pub fn forget(&mut self) {
+        self.stale.fill(true);
+    }
+
+    /// Makes a slot hold what it counts as.
+    fn settle(&mut self, slot: usize) {
+        if std::mem::take(&mut self.stale[slot]) {
+            self.slots[slot].fill(0.0);
+        }
     }
 }
 
@@ -56,12 +71,18 @@ pub(crate) enum Target {
     Node(usize),
 }
 
-type BackwardFn = Box<dyn FnOnce(Buffer, &mut Backward) + Send>;
+type BackwardFn = Box<dyn FnOnce(Storage, &mut Backward) + Send>;
 
 #[derive(Default)]
 struct Recording {
-    nodes: Vec<BackwardFn>,
+    nodes: Vec<Node>,
     grads: Grads,
+}
+
+struct Node {
+    backward: BackwardFn,
+    /// For `out = gelu(pre)`: the node wants the gradient by `pre`, and who computes it multiplies by the slope.
+    pre: Option<Arc<Storage>>,
 }
 
 /// A recording of the operations of one forward pass. Clones share it.
@@ -88,10 +109,21 @@ impl Tape {
     pub(crate) fn record(
         &self,
         out: Tensor,
-        backward: impl FnOnce(Buffer, &mut Backward) + Send + 'static,
+        backward: impl FnOnce(Storage, &mut Backward) + Send + 'static,
+    ) -> Tensor {
+        self.record_activated(out, None, backward)
+    }
+
+    /// [`Tape::record`] for `out = gelu(pre)`, which goes into linear layers only: these multiply the gradient by the
+    /// activation's slope while they compute it, so that `backward` is handed the gradient by `pre`.
+    pub(crate) fn record_activated(
+        &self,
+        out: Tensor,
+        pre: Option<Arc<Storage>>,
+        backward: impl FnOnce(Storage, &mut Backward) + Send + 'static,
     ) -> Tensor {
         let mut recording = self.lock();
-        recording.nodes.push(Box::new(backward));
+        recording.nodes.push(Node { backward: Box::new(backward), pre });
         let index = recording.nodes.len() - 1;
         drop(recording);
         out.with_origin(Origin::Node(self.clone(), index))
@@ -103,9 +135,11 @@ impl Tape {
         self.record(x.clone(), move |dout, back| back.add(target, dout))
     }
 
-    /// Adds to one parameter's gradient while still recording.
-    pub(crate) fn with_parameter_grad(&self, slot: usize, f: impl FnOnce(&mut [f32])) {
-        f(&mut self.lock().grads.slots[slot]);
+    /// Adds to one parameter's gradient while still recording; where the flag is set, it overwrites.
+    pub(crate) fn with_parameter_grad(&self, slot: usize, f: impl FnOnce(&mut [f32], bool)) {
+        let grads = &mut self.lock().grads;
+        let stale = std::mem::take(&mut grads.stale[slot]);
+        f(&mut grads.slots[slot], stale);
     }
 
     /// Walks back from `out`, whose gradient is `dout`, and hands out the parameters' gradients.
@@ -115,18 +149,26 @@ impl Tape {
     /// # Panics
     /// If `out` was not recorded on this tape or `dout` has another length.
     pub fn backward(self, out: &Tensor, dout: Vec<f32>) -> Grads {
+        self.walk(out, Storage::F32(dout.into()))
+    }
+
+    fn walk(self, out: &Tensor, dout: Storage) -> Grads {
         let Target::Node(last) = out.target() else { panic!("backward starts at a recorded tensor") };
         assert_eq!(out.len(), dout.len(), "dout has the length of out");
         let Recording { mut nodes, grads } = std::mem::take(&mut *self.lock());
         nodes.truncate(last + 1);
-        let mut back = Backward { pending: (0..nodes.len()).map(|_| None).collect(), grads };
-        back.pending[last] = Some(dout.into());
+        let pre = nodes.iter_mut().map(|node| node.pre.take()).collect();
+        let mut back = Backward { pending: (0..nodes.len()).map(|_| None).collect(), pre, grads };
+        back.pending[last] = Some(dout.into_precision(out.precision()));
         while let Some(node) = nodes.pop() {
+            back.pre.truncate(nodes.len());
             if let Some(dout) = back.pending[nodes.len()].take() {
-                node(dout, &mut back);
+                (node.backward)(dout, &mut back);
             }
         }
-        back.grads
+        let mut grads = back.grads;
+        (0..grads.len()).for_each(|slot| grads.settle(slot));
+        grads
     }
 
     /// Ends the recording without a backward pass and gives the gradients back.
@@ -137,11 +179,12 @@ impl Tape {
 
 /// The gradients that are still on their way back.
 pub(crate) struct Backward {
-    pending: Vec<Option<Buffer>>,
+    pending: Vec<Option<Storage>>,
+    pre: Vec<Option<Arc<Storage>>>,
     grads: Grads,
 }
 
-/// One gradient taken out of [`Backward`] to be added to, and put back after.
+/// One `f32` gradient taken out of [`Backward`] to be added to, and put back after.
 pub(crate) struct Grad {
     target: Target,
     values: GradValues,
@@ -174,6 +217,14 @@ impl std::ops::DerefMut for Grad {
 }
 
 impl Backward {
+    /// What an activation was made from, where the target is one: see [`Tape::record_activated`].
+    pub fn pre(&self, target: Target) -> Option<Arc<Storage>> {
+        match target {
+            Target::Node(index) => self.pre[index].clone(),
+            _ => None,
+        }
+    }
+
     /// Takes the gradient to add to, of `len` values, or `None` where none is wanted.
     pub fn take(&mut self, target: Target, len: usize) -> Option<Grad> {
         let mut grad = self.take_for_overwrite(target, len)?;
@@ -189,10 +240,11 @@ impl Backward {
         let (values, fresh) = match target {
             Target::Nowhere => return None,
             Target::Parameter(slot) => {
-                (GradValues::Owned(std::mem::take(&mut self.grads.slots[slot])), false)
+                let fresh = std::mem::take(&mut self.grads.stale[slot]);
+                (GradValues::Owned(std::mem::take(&mut self.grads.slots[slot])), fresh)
             }
             Target::Node(index) => match self.pending[index].take() {
-                Some(values) => (GradValues::Pooled(values), false),
+                Some(values) => (GradValues::Pooled(values.into_f32()), false),
                 None => (GradValues::Pooled(Buffer::scratch(len)), true),
             },
         };
@@ -209,20 +261,28 @@ impl Backward {
                 self.grads.slots[slot] = values;
             }
             Some(Grad { target: Target::Node(index), values: GradValues::Pooled(values), .. }) => {
-                self.pending[index] = Some(values);
+                assert!(self.pre[index].is_none(), "an activation goes into linear layers only");
+                self.pending[index] = Some(values.into());
             }
             Some(_) => unreachable!("parameters' gradients are owned, nodes' are pooled"),
         }
     }
 
     /// Adds `values` to the gradient of `target`, without a copy where they are the first.
-    pub fn add(&mut self, target: Target, values: Buffer) {
+    pub fn add(&mut self, target: Target, values: Storage) {
         match target {
             Target::Node(index) if self.pending[index].is_none() => self.pending[index] = Some(values),
+            Target::Node(index) => {
+                let before = self.pending[index].take().expect("the other arm has taken those without");
+                let precision = before.precision();
+                let mut sum = before.into_f32();
+                kernels::rows::add_assign(&mut sum, &values.into_f32());
+                self.pending[index] = Some(Storage::F32(sum).into_precision(precision));
+            }
             _ => {
                 let mut grad = self.take(target, values.len());
                 if let Some(grad) = &mut grad {
-                    kernels::rows::add_assign(grad, &values);
+                    kernels::rows::add_assign(grad, &values.into_f32());
                 }
                 self.put(grad);
             }

@@ -4,14 +4,17 @@ use std::sync::Arc;
 
 use thiserror::Error;
 
+use kernels::gemm::Operand;
+
 use crate::memory::Buffer;
+use crate::storage::{Precision, Storage};
 use crate::tape::{Tape, Target};
 
-/// A dense `f32` array in row-major order. Cloning shares the values.
+/// A dense array in row-major order, of `f32` unless an operation made it bfloat16. Cloning shares the values.
 #[derive(Clone, Debug)]
 pub struct Tensor {
     shape: Vec<usize>,
-    data: Arc<Buffer>,
+    data: Arc<Storage>,
     origin: Origin,
 }
 
@@ -58,15 +61,16 @@ impl Tensor {
             let want = format!("a shape of {} values", values.len());
             return Err(TensorError::Shape { op: "Tensor::new", got: shape.to_vec(), want });
         }
-        Ok(Tensor::from_buffer(shape, values.into()))
+        Ok(Tensor::from_buffer(shape, Buffer::from(values)))
     }
 
     /// A constant of zeros.
     pub fn zeros(shape: &[usize]) -> Tensor {
-        Tensor::from_buffer(shape, Buffer::zeroed(shape.iter().product()))
+        Tensor::from_buffer(shape, Buffer::<f32>::zeroed(shape.iter().product()))
     }
 
-    pub(crate) fn from_buffer(shape: &[usize], values: Buffer) -> Tensor {
+    pub(crate) fn from_buffer(shape: &[usize], values: impl Into<Storage>) -> Tensor {
+        let values = values.into();
         debug_assert_eq!(shape.iter().product::<usize>(), values.len());
         Tensor { shape: shape.to_vec(), data: Arc::new(values), origin: Origin::Constant }
     }
@@ -98,14 +102,29 @@ impl Tensor {
     }
 
     /// The values in row-major order.
+    ///
+    /// # Panics
+    /// If they are bfloat16, which only training in that precision makes.
     pub fn data(&self) -> &[f32] {
-        &self.data
+        self.data.f32()
     }
 
     /// The values, to change in place; copies them first if they are shared.
+    ///
+    /// # Panics
+    /// As [`Tensor::data`].
     pub fn data_mut(&mut self) -> &mut [f32] {
-        let values: &mut Buffer = Arc::make_mut(&mut self.data);
-        values
+        Arc::make_mut(&mut self.data).f32_mut()
+    }
+
+    /// The type of the values.
+    pub fn precision(&self) -> Precision {
+        self.data.precision()
+    }
+
+    /// The values as a matrix of rows.
+    pub(crate) fn matrix(&self) -> Operand<'_> {
+        self.data.matrix(self.rows(), self.cols())
     }
 
     /// Length of the last dimension: the width of a row.
@@ -118,7 +137,7 @@ impl Tensor {
         self.shape.iter().rev().skip(1).product()
     }
 
-    pub(crate) fn shared(&self) -> Arc<Buffer> {
+    pub(crate) fn shared(&self) -> Arc<Storage> {
         self.data.clone()
     }
 

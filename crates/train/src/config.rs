@@ -2,6 +2,7 @@
 
 use models::Gpt2Config;
 use serde::{Deserialize, Serialize};
+use tensor::Precision;
 
 use crate::optimizer::OptimizerConfig;
 use crate::schedule::Schedule;
@@ -28,6 +29,9 @@ pub struct TrainConfig {
     pub clip_value: Option<f32>,
     /// Start of all random numbers.
     pub seed: u64,
+    /// The type of the products in training.
+    #[serde(default)]
+    pub precision: Precision,
     /// Steps between validations.
     pub eval_interval: u64,
     /// Tokens of the validation data used between steps; the end uses all.

@@ -245,7 +245,7 @@ impl Run {
             }
         };
         self.optimizer.step(&mut self.model, &self.grads, lr, scale, step);
-        self.grads.zero();
+        self.grads.forget();
         let seconds = start.elapsed().as_secs_f64();
         self.progress.step += 1;
         self.progress.seconds += seconds;
@@ -268,7 +268,8 @@ impl Run {
         for micro in 0..self.config.grad_accum as u64 {
             let batch = self.batcher.next_batch()?;
             let number = self.progress.step * self.config.grad_accum as u64 + micro;
-            let pass = Pass::train(std::mem::take(&mut self.grads), self.config.seed, number);
+            let pass = Pass::train(std::mem::take(&mut self.grads), self.config.seed, number)
+                .precision(self.config.precision);
             let view = Batch {
                 ids: &batch.ids,
                 targets: &batch.targets,
@@ -291,7 +292,7 @@ impl Run {
         let mut norm = global_norm(&self.grads) * mean;
         for (what, value) in [("loss", loss), ("gradient's length", norm)] {
             if !value.is_finite() {
-                self.grads.zero();
+                self.grads.forget();
                 return Err(self.not_finite(what, value));
             }
         }

@@ -9,7 +9,7 @@ use data::batches::{Batcher, Mode};
 use models::{Gpt2, Gpt2Config, Init};
 use serde_json::json;
 use tensor::peak::{self, Peaks};
-use tensor::{isa, pool, timing};
+use tensor::{Precision, isa, pool, timing};
 use tokenizer::Tokenizer;
 use train::optimizer::{AdamConfig, OptimizerConfig};
 use train::schedule::{Decay, Schedule};
@@ -71,9 +71,18 @@ struct TrainArgs {
     /// adamw or muon
     #[arg(long, value_name = "NAME", default_value = "adamw", value_parser = ["adamw", "muon"])]
     optimizer: String,
+    /// Type of the products: f32 or bf16
+    #[arg(long, value_name = "TYPE", default_value = "f32", value_parser = ["f32", "bf16"])]
+    precision: String,
     /// Print JSON
     #[arg(long)]
     json: bool,
+}
+
+impl TrainArgs {
+    fn precision(&self) -> Precision {
+        if self.precision == "bf16" { Precision::Bf16 } else { Precision::F32 }
+    }
 }
 
 pub fn run(args: Args) -> Result<()> {
@@ -147,7 +156,7 @@ fn bench_train(args: &TrainArgs) -> Result<()> {
         return super::print_json(&json!({
             "tok_per_sec": tok_per_sec, "gflops": gflops, "peak_fraction": fraction, "peak_rss_bytes": rss,
             "ms_per_step": median, "ms_best": best, "ms_worst": worst, "steps": args.steps, "loss": loss,
-            "threads": threads, "isa": isa, "precision": "f32", "parameters": cost.parameters,
+            "threads": threads, "isa": isa, "precision": args.precision, "parameters": cost.parameters,
             "peaks": { "f32_gflops": peaks.f32_gflops, "mem_read_gb_s": peaks.mem_read_gb_s },
         }));
     }
@@ -179,6 +188,7 @@ fn recipe(args: &TrainArgs) -> TrainConfig {
         clip_norm: Some(1.0),
         clip_value: None,
         seed: 1,
+        precision: args.precision(),
         eval_interval: 1,
         eval_tokens: 0,
         documents: false,

@@ -1,6 +1,7 @@
 //! Fused attention against the plain version, and its promises about bits.
 
 use super::*;
+use crate::bf16::bf16;
 use crate::random::Stream;
 use crate::reference;
 
@@ -62,6 +63,53 @@ fn forward_and_backward_agree_with_the_plain_version() {
                     for (which, want) in grads.iter().enumerate() {
                         assert_close(&part(&dqkv, d, start, t, 3 * c, which * c + h * d), want, &case);
                     }
+                }
+            }
+        }
+    }
+}
+
+/// On values that bfloat16 holds exactly, it differs from `f32` by the rounding of probabilities and results alone.
+#[test]
+fn bfloat16_agrees_with_f32_and_with_itself_at_any_thread_count() {
+    for (batch, time, n_head, head_dim) in
+        [(1, 1, 1, 1), (2, 7, 3, 6), (2, 65, 1, 8), (1, 130, 2, 33), (2, 200, 2, 64)]
+    {
+        let shape = AttentionShape { batch, time, n_head, head_dim };
+        let c = shape.width();
+        let lens: Vec<usize> = (0..batch).map(|b| time - b * time / 3).collect();
+        let dropout = Dropout { p: 0.3, stream: Stream::new(5, 6, 7) };
+        for (lens, dropout) in [(None, None), (Some(&lens[..]), Some(dropout))] {
+            let rows: usize = lens.map_or(batch * time, |lens| lens.iter().sum());
+            let half = |x: Vec<f32>| x.into_iter().map(bf16::from_f32).collect::<Vec<_>>();
+            let wide = |x: &[bf16]| x.iter().map(|x| x.to_f32()).collect::<Vec<_>>();
+            let (qkv, dout) = (half(random(rows * 3 * c, 1)), half(random(rows * c, 2)));
+            let (mut want, mut lse) = (vec![0.0; rows * c], vec![0.0; n_head * rows]);
+            attention(&mut want, &mut lse, &wide(&qkv), &shape, lens, dropout);
+            let mut want_grad = vec![0.0; qkv.len()];
+            attention_backward(&mut want_grad, &wide(&dout), &want, &lse, &wide(&qkv), &shape, lens, dropout);
+            for isa in isa::tested() {
+                let mut first = None;
+                for threads in [1, 2, 3] {
+                    pool::set_threads(threads);
+                    let (mut out, mut lse) = (vec![bf16::NAN; rows * c], vec![0.0; n_head * rows]);
+                    pairs::attention_bf16_on(isa, &mut out, &mut lse, &qkv, &shape, lens, dropout);
+                    let mut grad = vec![bf16::NAN; qkv.len()];
+                    pairs::attention_backward_bf16_on(
+                        isa, &mut grad, &dout, &out, &lse, &qkv, &shape, lens, dropout,
+                    );
+                    let case = format!("{isa:?} {shape:?} lens {lens:?}");
+                    for (got, want) in [(wide(&out), &want), (wide(&grad), &want_grad)] {
+                        let most = want.iter().fold(0.0f32, |most, x| most.max(x.abs()));
+                        for (i, (got, want)) in got.iter().zip(want).enumerate() {
+                            assert!((got - want).abs() <= 0.02 * most, "{case} [{i}]: {got}, not {want}");
+                        }
+                        let error: f32 = got.iter().zip(want).map(|(x, y)| (x - y).powi(2)).sum();
+                        let size: f32 = want.iter().map(|x| x * x).sum();
+                        assert!(error <= 1e-4 * size + 1e-12, "{case}: {}", (error / size).sqrt());
+                    }
+                    let all = (out, grad);
+                    assert!(first.get_or_insert_with(|| all.clone()) == &all, "{case}, {threads} threads");
                 }
             }
         }

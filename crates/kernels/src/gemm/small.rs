@@ -2,7 +2,7 @@
 //!
 //! The chains are those of the tiles: one multiply-add after the other over ascending K.
 
-use super::{Mat, Out, add_bias};
+use super::{Mat, Out};
 use crate::isa::{Isa, fma, vectorised};
 use crate::pool::{self, Shared};
 
@@ -11,8 +11,8 @@ pub const MOST_ROWS: usize = 8;
 /// The most columns of a task: pieces of C's rows that stay in the first-level cache.
 const COLS: usize = 512;
 
-/// `C = A B + bias` or `C += A B` for a row-major B.
-pub fn product(isa: Isa, c: &mut [f32], a: Mat, b: Mat, out: Out, bias: Option<&[f32]>) {
+/// `C = A B` or `C += A B` for a row-major B.
+pub fn product(isa: Isa, c: &mut [f32], a: Mat, b: Mat, out: Out) {
     let n = b.cols;
     let cols = n.div_ceil(2 * pool::threads()).next_multiple_of(64).min(COLS);
     let cols = if a.rows * a.cols * n <= super::TINY { n } else { cols };
@@ -33,8 +33,6 @@ pub fn product(isa: Isa, c: &mut [f32], a: Mat, b: Mat, out: Out, bias: Option<&
                 add_steps(isa, row(i), &values[..steps], &b.data[k * b.row_stride + start..], b.row_stride);
             }
         }
-        let Some(bias) = bias else { return };
-        (0..a.rows).for_each(|i| add_bias(isa, row(i), &bias[start..end]));
     });
 }
 

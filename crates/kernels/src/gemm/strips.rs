@@ -36,7 +36,7 @@ pub enum Causal {
 impl Causal {
     /// The steps of K that matter for rows `i..i + rows` and columns from `j` on.
     #[inline(always)]
-    fn steps(self, i: usize, rows: usize, j: usize, k: Range<usize>) -> Range<usize> {
+    pub(super) fn steps(self, i: usize, rows: usize, j: usize, k: Range<usize>) -> Range<usize> {
         let seen = |first: isize| (first + 1).saturating_add_unsigned(i + rows).max(1) as usize - 1;
         match self {
             Causal::No => k,
@@ -81,7 +81,7 @@ pub unsafe fn product(isa: Isa, c: (&Shared<f32>, usize, usize), a: Mat, b: Mat,
 /// # Safety
 /// As for [`product`]; A and B are whole, and C is not empty.
 #[allow(clippy::too_many_arguments)]
-unsafe fn strips<T: Tile>(
+unsafe fn strips<T: Tile<Unit = f32>>(
     isa: Isa,
     tile: T,
     (c, start, ldc): (&Shared<f32>, usize, usize),

@@ -120,7 +120,7 @@ fn a_tall_wide_tile_in_plain_rust() {
         for isa in isa::tested() {
             for (layout, a, b) in layouts(&a, &at, &b, &bt, size) {
                 let (mut got, mut inside) = (vec![f32::NAN; m * n], vec![f32::NAN; m * n]);
-                blocked(isa, tiles::Plain::<14, 32>, &mut got, a, b, Out::Set, None);
+                blocked::product(isa, tiles::Plain::<14, 32>, a.into(), b.into(), Output::Set(&mut got));
                 // SAFETY: `inside` is borrowed for this call alone.
                 unsafe {
                     product_inside(
@@ -138,6 +138,92 @@ fn a_tall_wide_tile_in_plain_rust() {
                     assert!(close, "{layout} {size:?} [{i}] is {got}, not {want}");
                 }
             }
+        }
+    }
+}
+
+/// Collects what is handed over, and how often.
+struct Collect(Shared<f32>, usize);
+
+impl Sink for Collect {
+    fn put(&self, _isa: Isa, at: (usize, usize), values: &mut [f32], stride: usize, cols: usize) {
+        for (i, values) in values.chunks(stride).enumerate() {
+            let start = (at.0 + i) * self.1 + at.1;
+            // SAFETY: each element is handed over once, which the test checks: one handed over twice counts twice.
+            let all = unsafe { self.0.part(start, start + cols) };
+            all.iter_mut().zip(values).for_each(|(all, x)| *all += *x);
+        }
+    }
+}
+
+fn round(x: &[f32]) -> Vec<bf16> {
+    x.iter().map(|&x| bf16::from_f32(x)).collect()
+}
+
+fn widen(x: &[bf16]) -> Vec<f32> {
+    x.iter().map(|x| x.to_f32()).collect()
+}
+
+#[test]
+fn products_of_bfloat16_in_every_layout_with_every_output() {
+    let sizes =
+        [[1, 1, 1], [14, 2, 32], [15, 7, 33], [5, 512, 20], [29, 3075, 40], [130, 33, 150], [9, 40, 2053]];
+    for size @ [m, k, n] in sizes {
+        let (a, b) = (round(&random(m * k, 1)), round(&random(k * n, 2)));
+        let (wide_a, wide_b) = (widen(&a), widen(&b));
+        let (at, bt) = (transpose(&wide_a, m, k), transpose(&wide_b, k, n));
+        let (half_at, half_bt) = (round(&at), round(&bt));
+        let mut want = vec![0.0; m * n];
+        reference::gemm(&mut want, &wide_a, &wide_b, size);
+        let start = random(m * n, 3);
+        for isa in isa::tested() {
+            let mut first: Option<Vec<f32>> = None;
+            let a_views: [Operand; 4] = [
+                Mat::new(&a, m, k).into(),
+                Mat::new(&half_at, k, m).t().into(),
+                Mat::new(&wide_a, m, k).into(),
+                Mat::new(&at, k, m).t().into(),
+            ];
+            let b_views: [Operand; 4] = [
+                Mat::new(&b, k, n).into(),
+                Mat::new(&half_bt, n, k).t().into(),
+                Mat::new(&wide_b, k, n).into(),
+                Mat::new(&bt, n, k).t().into(),
+            ];
+            for (i, j) in (0..4).flat_map(|i| (0..4).map(move |j| (i, j))).filter(|&(i, j)| i < 2 || j < 2) {
+                let case = format!("{isa:?} {size:?} layouts {i} {j}");
+                let (mut set, mut add, mut to) = (vec![f32::NAN; m * n], start.clone(), vec![0.0; m * n]);
+                multiply_on(isa, a_views[i], b_views[j], Output::Set(&mut set));
+                multiply_on(isa, a_views[i], b_views[j], Output::Add(&mut add));
+                multiply_on(isa, a_views[i], b_views[j], Output::To(&Collect(Shared::new(&mut to), n)));
+                assert!(to == set, "{case}: what is handed over is what would be stored");
+                let first = first.get_or_insert_with(|| set.clone());
+                assert!(&set == first, "{case}: the bits depend on the layout");
+                for e in 0..m * n {
+                    let close =
+                        |got: f32, want: f32| (got - want).abs() <= 4e-6 * k as f32 + 1e-5 * want.abs();
+                    assert!(close(set[e], want[e]), "{case} [{e}] is {}, not {}", set[e], want[e]);
+                    assert!(close(add[e], want[e] + start[e]), "{case} [{e}] added");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn products_of_bfloat16_do_not_depend_on_threads_or_company() {
+    let [m, k, n] = [70, 500, 300];
+    let (a, b) = (round(&random(m * k, 1)), round(&random(k * n, 2)));
+    let b = Mat::new(&b, k, n);
+    for isa in isa::tested() {
+        let mut all = vec![0.0; m * n];
+        pool::set_threads(1);
+        multiply_on(isa, Mat::new(&a, m, k).into(), b.into(), Output::Set(&mut all));
+        for (threads, rows) in [(2, m), (3, m), (2, 1), (2, 9), (1, 20)] {
+            pool::set_threads(threads);
+            let mut part = vec![0.0; rows * n];
+            multiply_on(isa, Mat::new(&a[..rows * k], rows, k).into(), b.into(), Output::Set(&mut part));
+            assert!(part == all[..rows * n], "{isa:?}, {threads} threads, {rows} rows");
         }
     }
 }

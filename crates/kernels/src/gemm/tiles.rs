@@ -1,28 +1,31 @@
 //! The innermost loops: a tile of C in registers, one multiply-add per element and step of K.
 //!
-//! A value of A is broadcast for each row of the tile; B gives a few vectors for each step. There is code for
+//! A step is a unit of K: one `f32`, or a pair of bfloat16, whose two products join the chain together (the first in
+//! the lower half). A unit of A is broadcast for each row of the tile; B gives a few vectors for each step. There is code for
 //! every number of rows up to `MR`, so that nothing is read or computed below the last row of C. At the right
 //! edge the tile is computed in a buffer, and the columns that C has are copied.
 
+use super::{Operand, pack, pairs};
+use crate::isa::Isa;
 #[cfg(target_arch = "x86_64")]
-use crate::isa::{Avx2, Avx512};
+use crate::isa::{Avx2, Avx512, Avx512Bf16};
 
-/// Element (i, k) of A's part is `at[i * row + k * step]`.
+/// Unit (i, k) of A's part is `at[i * row + k * step]`.
 #[derive(Clone, Copy)]
-pub struct A {
-    /// Element (0, 0).
-    pub at: *const f32,
+pub struct A<U = f32> {
+    /// Unit (0, 0).
+    pub at: *const U,
     /// Distance between rows.
     pub row: usize,
     /// Distance between steps of K.
     pub step: usize,
 }
 
-/// Element (k, j) of B's part is `at[k * step + j]`.
+/// Unit (k, j) of B's part is `at[k * step + j]`.
 #[derive(Clone, Copy)]
-pub struct B {
-    /// Element (0, 0).
-    pub at: *const f32,
+pub struct B<U = f32> {
+    /// Unit (0, 0).
+    pub at: *const U,
     /// Distance between steps of K.
     pub step: usize,
 }
@@ -57,10 +60,25 @@ const MOST: usize = 14 * 32;
 
 /// A micro-kernel.
 pub trait Tile: Copy + Sync {
+    /// What a panel is made of.
+    type Unit: Copy + Default + Send + Sync + 'static;
+    /// Elements of K in a unit.
+    const DEEP: usize;
     /// The most rows.
     const MR: usize;
     /// The most columns.
     const NR: usize;
+    /// Elements of K in a block. Many, so that C is read and written few times: A's panels come from the first-level
+    /// cache or the second, and B's from the second, which keeps up.
+    const KC: usize;
+    /// The largest task's rows and columns.
+    const TASK: (usize, usize);
+
+    /// Panels `width` wide of rows `first..` of the matrix, for `kc` elements of K from `k0` on; zeros past its end.
+    fn pack(isa: Isa, panels: &mut [Self::Unit], width: usize, matrix: &Operand, first: usize, k: [usize; 2]);
+
+    /// Rows of A from `first` on, steps from element `k0` on, where they can be read as they lie.
+    fn as_it_lies(a: &Operand, first: usize, k: [usize; 2], n: usize) -> Option<A<Self::Unit>>;
 
     /// The columns that are computed, and read from B, where `cols` are wanted: `NR`, or less if few are wanted.
     fn width(cols: usize) -> usize;
@@ -70,14 +88,14 @@ pub trait Tile: Copy + Sync {
     /// # Safety
     /// `a` can be read for `rows` and `depth`, and `b` for `depth` and `width`. `c` can be written for `rows` and
     /// `width`, and read too if `from_c`, and no one else uses these values.
-    unsafe fn whole(self, rows: usize, width: usize, c: C, a: A, b: B, depth: usize);
+    unsafe fn whole(self, rows: usize, width: usize, c: C, a: A<Self::Unit>, b: B<Self::Unit>, depth: usize);
 
     /// A tile of `rows` (1 to `MR`) and `cols` (1 to `NR`) of C.
     ///
     /// # Safety
     /// As for [`Tile::whole`]; but `c` need only have `cols` columns.
     #[inline(always)]
-    unsafe fn run(self, rows: usize, cols: usize, c: C, a: A, b: B, depth: usize) {
+    unsafe fn run(self, rows: usize, cols: usize, c: C, a: A<Self::Unit>, b: B<Self::Unit>, depth: usize) {
         let width = Self::width(cols);
         if width == cols {
             // SAFETY: the caller's promise.
@@ -107,9 +125,53 @@ pub trait Tile: Copy + Sync {
 #[derive(Clone, Copy)]
 pub struct Plain<const MR: usize, const NR: usize>;
 
+/// What the tiles of `f32` have in common.
+macro_rules! floats {
+    () => {
+        type Unit = f32;
+        const DEEP: usize = 1;
+        const KC: usize = 768;
+        const TASK: (usize, usize) = (48, 96);
+
+        fn pack(isa: Isa, panels: &mut [f32], width: usize, matrix: &Operand, first: usize, k: [usize; 2]) {
+            let Operand::F32(matrix) = matrix else { unreachable!("a product of f32 has such operands") };
+            pack::panels(isa, panels, width, *matrix, first, k);
+        }
+
+        fn as_it_lies(a: &Operand, first: usize, [k0, _]: [usize; 2], n: usize) -> Option<A> {
+            let Operand::F32(a) = a else { return None };
+            let pays = a.col_stride == 1 && n <= super::FEW_COLS;
+            pays.then(|| A { at: a.at(first, k0), row: a.row_stride, step: 1 })
+        }
+    };
+}
+
+/// What the tiles of pairs have in common.
+macro_rules! pairs {
+    () => {
+        type Unit = u32;
+        const DEEP: usize = 2;
+        const KC: usize = 3072;
+        const TASK: (usize, usize) = (112, 128);
+
+        fn pack(isa: Isa, panels: &mut [u32], width: usize, matrix: &Operand, first: usize, k: [usize; 2]) {
+            pairs::panels(isa, panels, width, matrix, first, k);
+        }
+
+        fn as_it_lies(a: &Operand, first: usize, [k0, kc]: [usize; 2], _n: usize) -> Option<A<u32>> {
+            let Operand::Bf16(a) = a else { return None };
+            // Whole pairs, and rows that do not all fall into the same sets of the cache.
+            let whole = a.row_stride.is_multiple_of(2) && kc.is_multiple_of(2) && k0.is_multiple_of(2);
+            let pays = a.col_stride == 1 && whole && !a.row_stride.is_multiple_of(512);
+            pays.then(|| A { at: a.at(first, k0).cast(), row: a.row_stride / 2, step: 1 })
+        }
+    };
+}
+
 impl<const MR: usize, const NR: usize> Tile for Plain<MR, NR> {
     const MR: usize = MR;
     const NR: usize = NR;
+    floats!();
 
     fn width(_cols: usize) -> usize {
         NR
@@ -157,16 +219,53 @@ unsafe fn plain<const R: usize, const NR: usize>(c: C, a: A, b: B, depth: usize)
     }
 }
 
+/// Pairs of bfloat16 in plain Rust: what the instruction does, to the last bit or nearly.
+#[derive(Clone, Copy)]
+pub struct PlainPairs<const MR: usize, const NR: usize>;
+
+impl<const MR: usize, const NR: usize> Tile for PlainPairs<MR, NR> {
+    const MR: usize = MR;
+    const NR: usize = NR;
+    pairs!();
+
+    fn width(_cols: usize) -> usize {
+        NR
+    }
+
+    unsafe fn whole(self, rows: usize, _width: usize, c: C, a: A<u32>, b: B<u32>, depth: usize) {
+        let [low, high] =
+            [|pair: u32| f32::from_bits(pair << 16), |pair: u32| f32::from_bits(pair & 0xffff_0000)];
+        for i in 0..rows {
+            // SAFETY: row i of C has `NR` values, which are ours.
+            let c_row = unsafe { &mut *c.at.add(i * c.row).cast::<[f32; NR]>() };
+            let mut acc = if c.from_c { *c_row } else { [0.0; NR] };
+            for k in 0..depth {
+                // SAFETY: A and B can be read for `depth` steps; a row of A may start at an odd element.
+                let (a, b) = unsafe {
+                    let a = a.at.add(i * a.row + k * a.step).read_unaligned();
+                    (a, b.at.add(k * b.step).cast::<[u32; NR]>().read())
+                };
+                for (acc, b) in acc.iter_mut().zip(b) {
+                    *acc += high(a) * high(b);
+                    *acc += low(a) * low(b);
+                }
+            }
+            *c_row = acc;
+        }
+    }
+}
+
 /// Writes the tile of one vector type: every height given, one or two vectors wide.
 #[cfg(target_arch = "x86_64")]
 macro_rules! simd_tile {
     (
-        $isa:ty, $features:literal, lanes $lanes:literal, rows $most:literal: [$($rows:literal)*],
-        $load:ident, $store:ident, $splat:ident, $zero:ident, $fma:ident
+        $isa:ty, $common:ident, $unit:ty, $features:literal, lanes $lanes:literal, rows $most:literal: [$($rows:literal)*],
+        $load:ident, $store:ident, $zero:ident, $load_b:ident, $splat:ident, $fma:ident
     ) => {
         impl Tile for $isa {
             const MR: usize = $most;
             const NR: usize = 2 * $lanes;
+            $common!();
 
             #[inline(always)]
             fn width(cols: usize) -> usize {
@@ -174,14 +273,15 @@ macro_rules! simd_tile {
             }
 
             #[inline(always)]
-            unsafe fn whole(self, rows: usize, width: usize, c: C, a: A, b: B, depth: usize) {
+            unsafe fn whole(self, rows: usize, width: usize, c: C, a: A<$unit>, b: B<$unit>, depth: usize) {
+                #[allow(unused_imports)]
                 use std::arch::x86_64::*;
 
                 /// # Safety
                 /// As for [`Tile::whole`], with `R` rows and `V` vectors.
                 #[target_feature(enable = $features)]
                 #[inline]
-                unsafe fn kernel<const R: usize, const V: usize>(c: C, a: A, b: B, depth: usize) {
+                unsafe fn kernel<const R: usize, const V: usize>(c: C, a: A<$unit>, b: B<$unit>, depth: usize) {
                     let mut acc = [[$zero(); V]; R];
                     if c.from_c {
                         for i in 0..R {
@@ -193,14 +293,11 @@ macro_rules! simd_tile {
                     }
                     let (mut a_at, mut b_at) = (a.at, b.at);
                     for _ in 0..depth {
-                        let mut values = [$zero(); V];
-                        for v in 0..V {
-                            // SAFETY: B has `V` vectors at each of `depth` steps.
-                            values[v] = unsafe { $load(b_at.add(v * $lanes)) };
-                        }
+                        // SAFETY: B has `V` vectors at each of `depth` steps.
+                        let values: [_; V] = std::array::from_fn(|v| unsafe { $load_b(b_at.add(v * $lanes)) });
                         for i in 0..R {
                             // SAFETY: A has `R` rows at each of `depth` steps.
-                            let a = $splat(unsafe { *a_at.add(i * a.row) });
+                            let a = $splat(unsafe { a_at.add(i * a.row).read_unaligned() });
                             for v in 0..V {
                                 acc[i][v] = $fma(a, values[v], acc[i][v]);
                             }
@@ -220,7 +317,7 @@ macro_rules! simd_tile {
                 /// # Safety
                 /// As for [`Tile::whole`].
                 #[target_feature(enable = $features)]
-                unsafe fn packed<const V: usize>(c: C, a: A, b: B, depth: usize) {
+                unsafe fn packed<const V: usize>(c: C, a: A<$unit>, b: B<$unit>, depth: usize) {
                     let (a, b) = (A { row: 1, step: $most, ..a }, B { step: 2 * $lanes, ..b });
                     // SAFETY: the caller's promise.
                     unsafe { kernel::<$most, V>(c, a, b, depth) }
@@ -243,14 +340,56 @@ macro_rules! simd_tile {
 
 #[cfg(target_arch = "x86_64")]
 simd_tile!(
-    Avx2, "avx2,fma", lanes 8, rows 6: [1 2 3 4 5 6],
-    _mm256_loadu_ps, _mm256_storeu_ps, _mm256_set1_ps, _mm256_setzero_ps, _mm256_fmadd_ps
+    Avx2, floats, f32, "avx2,fma", lanes 8, rows 6: [1 2 3 4 5 6],
+    _mm256_loadu_ps, _mm256_storeu_ps, _mm256_setzero_ps, _mm256_loadu_ps, _mm256_set1_ps, _mm256_fmadd_ps
 );
 #[cfg(target_arch = "x86_64")]
 simd_tile!(
-    Avx512, "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma", lanes 16, rows 14: [1 2 3 4 5 6 7 8 9 10 11 12 13 14],
-    _mm512_loadu_ps, _mm512_storeu_ps, _mm512_set1_ps, _mm512_setzero_ps, _mm512_fmadd_ps
+    Avx512, floats, f32, "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma", lanes 16,
+    rows 14: [1 2 3 4 5 6 7 8 9 10 11 12 13 14],
+    _mm512_loadu_ps, _mm512_storeu_ps, _mm512_setzero_ps, _mm512_loadu_ps, _mm512_set1_ps, _mm512_fmadd_ps
 );
+#[cfg(target_arch = "x86_64")]
+simd_tile!(
+    Avx512Bf16, pairs, u32, "avx512bf16,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma", lanes 16,
+    rows 14: [1 2 3 4 5 6 7 8 9 10 11 12 13 14],
+    _mm512_loadu_ps, _mm512_storeu_ps, _mm512_setzero_ps, load_pairs, splat_pair, multiply_pairs
+);
+
+/// Sixteen pairs.
+///
+/// # Safety
+/// They can be read.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512bf16,avx512f")]
+#[inline]
+unsafe fn load_pairs(at: *const u32) -> std::arch::x86_64::__m512bh {
+    use std::arch::x86_64::*;
+    // SAFETY: the caller's promise; and both types are 64 bytes of anything.
+    unsafe { std::mem::transmute::<__m512i, __m512bh>(_mm512_loadu_si512(at.cast())) }
+}
+
+/// A pair in every lane.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512bf16,avx512f")]
+#[inline]
+fn splat_pair(pair: u32) -> std::arch::x86_64::__m512bh {
+    use std::arch::x86_64::*;
+    // SAFETY: both types are 64 bytes of anything.
+    unsafe { std::mem::transmute::<__m512i, __m512bh>(_mm512_set1_epi32(pair as i32)) }
+}
+
+/// The products of a lane's pair, added to the lane.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512bf16,avx512f")]
+#[inline]
+fn multiply_pairs(
+    a: std::arch::x86_64::__m512bh,
+    b: std::arch::x86_64::__m512bh,
+    acc: std::arch::x86_64::__m512,
+) -> std::arch::x86_64::__m512 {
+    std::arch::x86_64::_mm512_dpbf16_ps(acc, a, b)
+}
 
 /// Evaluates an expression with the tile of an instruction set.
 macro_rules! with_tile {
@@ -272,3 +411,23 @@ macro_rules! with_tile {
     }};
 }
 pub(crate) use with_tile;
+
+/// The same for pairs of bfloat16.
+macro_rules! with_pair_tile {
+    ($isa:expr, |$tile:ident| $body:expr) => {{
+        #[cfg(target_arch = "x86_64")]
+        match $crate::isa::Avx512Bf16::detect() {
+            Some($tile) if $isa >= $crate::isa::Isa::Avx512Bf16 => $body,
+            _ => {
+                let $tile = $crate::gemm::tiles::PlainPairs::<4, 32>;
+                $body
+            }
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        {
+            let $tile = $crate::gemm::tiles::PlainPairs::<4, 32>;
+            $body
+        }
+    }};
+}
+pub(crate) use with_pair_tile;

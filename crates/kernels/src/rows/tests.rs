@@ -32,10 +32,10 @@ fn layer_norm_and_its_backward() {
         for isa in isa::tested() {
             let case = format!("{isa:?} {rows} × {c}");
             let [mut out, mut mean, mut rstd] = [vec![0.0; rows * c], vec![0.0; rows], vec![0.0; rows]];
-            layer_norm_on(isa, &mut out, &mut mean, &mut rstd, &x, &w, &b, 1e-5);
+            layer_norm_on(isa, ValuesMut::F32(&mut out), &mut mean, &mut rstd, &x, &w, &b, 1e-5);
             assert_close(&out, &want, &case);
             let [mut dx, mut dw, mut db] = start.clone();
-            layer_norm_backward_on(isa, &mut dx, &mut dw, &mut db, &dout, &x, &w, &mean, &rstd);
+            layer_norm_backward_on(isa, &mut dx, &mut dw, &mut db, Values::F32(&dout), &x, &w, &mean, &rstd);
             if c > 1 {
                 assert_close(&dx, &wdx, &case);
             }
@@ -114,7 +114,7 @@ fn sums_do_not_depend_on_the_number_of_threads() {
     for threads in [1, 2, 3] {
         pool::set_threads(threads);
         let mut db = vec![0.0; c];
-        sum_rows(&mut db, &dout);
+        sum_rows(&mut db, Values::F32(&dout));
         let want: Vec<f32> = (0..c).map(|j| (0..rows).map(|i| dout[i * c + j]).sum()).collect();
         for (got, want) in db.iter().zip(&want) {
             assert!((got - want).abs() < 1e-3, "{got} {want}");
@@ -135,8 +135,8 @@ fn row_loops_have_the_same_bits_at_any_number_of_threads() {
         let [mut out, mut dx, mut dropped] = [vec![0.0; rows * c], vec![0.0; rows * c], vec![0.0; rows * c]];
         let [mut mean, mut rstd] = [vec![0.0; rows], vec![0.0; rows]];
         let [mut dw, mut db] = [vec![0.0; c], vec![0.0; c]];
-        layer_norm(&mut out, &mut mean, &mut rstd, &x, &w, &b, 1e-5);
-        layer_norm_backward(&mut dx, &mut dw, &mut db, &dout, &x, &w, &mean, &rstd);
+        layer_norm(ValuesMut::F32(&mut out), &mut mean, &mut rstd, &x, &w, &b, 1e-5);
+        layer_norm_backward(&mut dx, &mut dw, &mut db, Values::F32(&dout), &x, &w, &mean, &rstd);
         dropout(&mut dropped, &x, Dropout { p: 0.5, stream: Stream::new(1, 2, 3) });
         let (mut logits, mut loss) = (x.clone(), vec![0.0; rows]);
         cross_entropy(&mut logits, &mut loss, &vec![7; rows], &vec![0.5; rows]);

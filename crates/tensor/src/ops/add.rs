@@ -8,7 +8,7 @@ impl Tensor {
     /// `self + other`, of equal shapes.
     pub fn add(&self, other: &Tensor) -> Result<Tensor> {
         other.expect("add", self.shape())?;
-        let mut out = Buffer::scratch(self.len());
+        let mut out: Buffer = Buffer::scratch(self.len());
         kernels::rows::add(&mut out, self.data(), other.data());
         let out = Tensor::from_buffer(self.shape(), out);
         let Some(tape) = tape_of(&[self, other]) else { return Ok(out) };

@@ -10,6 +10,7 @@ use kernels::random::Dropout;
 
 use super::tape_of;
 use crate::memory::Buffer;
+use crate::storage::Storage;
 use crate::{Result, Tensor, TensorError};
 
 /// What attention needs beside the projections.
@@ -44,20 +45,39 @@ impl Tensor {
             }
             (shape.batch, shape.time) = (lens.len(), lens.iter().copied().max().unwrap_or(0));
         }
-        let mut out = Buffer::scratch(rows * c);
-        let mut lse = Buffer::scratch(rows * shape.n_head);
-        fused::attention(&mut out, &mut lse, self.data(), &shape, args.lens, args.dropout);
+        let mut out = Storage::scratch(self.precision(), rows * c);
+        let mut lse: Buffer = Buffer::scratch(rows * shape.n_head);
+        let qkv = self.shared();
+        match (&mut out, &*qkv) {
+            (Storage::F32(out), Storage::F32(qkv)) => {
+                fused::attention(out, &mut lse, qkv, &shape, args.lens, args.dropout);
+            }
+            (Storage::Bf16(out), Storage::Bf16(qkv)) => {
+                fused::attention_bf16(out, &mut lse, qkv, &shape, args.lens, args.dropout);
+            }
+            _ => unreachable!("the result has the precision of the input"),
+        }
         let out = Tensor::from_buffer(&dims, out);
         let Some(tape) = tape_of(&[self]) else { return Ok(out) };
-        let (qkv, saved_out, target) = (self.shared(), out.shared(), self.target());
+        let (saved_out, target) = (out.shared(), self.target());
         let (lens, dropout) = (args.lens.map(<[usize]>::to_vec), args.dropout);
         Ok(tape.record(out, move |dout, back| {
-            let mut dqkv = back.take(target, qkv.len());
-            if let Some(dqkv) = &mut dqkv {
-                let lens = lens.as_deref();
-                fused::attention_backward(dqkv, &dout, &saved_out, &lse, &qkv, &shape, lens, dropout);
+            let lens = lens.as_deref();
+            match (&dout, &*saved_out, &*qkv) {
+                (Storage::Bf16(dout), Storage::Bf16(out), Storage::Bf16(qkv)) => {
+                    let mut dqkv = Buffer::scratch(qkv.len());
+                    fused::attention_backward_bf16(&mut dqkv, dout, out, &lse, qkv, &shape, lens, dropout);
+                    back.add(target, Storage::Bf16(dqkv));
+                }
+                (dout, out, qkv) => {
+                    let [dout, out, qkv] = [dout, out, qkv].map(Storage::f32);
+                    let mut dqkv = back.take(target, qkv.len());
+                    if let Some(dqkv) = &mut dqkv {
+                        fused::attention_backward(dqkv, dout, out, &lse, qkv, &shape, lens, dropout);
+                    }
+                    back.put(dqkv);
+                }
             }
-            back.put(dqkv);
         }))
     }
 
@@ -70,7 +90,7 @@ impl Tensor {
             let want = "one sequence, whose newest keys and values are in the cache".into();
             return Err(TensorError::Shape { op: "attention_cached", got: self.shape().to_vec(), want });
         }
-        let mut out = Buffer::scratch(n * c);
+        let mut out: Buffer = Buffer::scratch(n * c);
         let past = held - n;
         fused::attention_cached(
             &mut out,

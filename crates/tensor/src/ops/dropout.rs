@@ -12,7 +12,7 @@ impl Tensor {
     /// Drops elements, or does nothing for `None`.
     pub fn dropout(&self, dropout: Option<Dropout>) -> Result<Tensor> {
         let Some(dropout) = dropout else { return Ok(self.clone()) };
-        let mut out = Buffer::scratch(self.len());
+        let mut out: Buffer = Buffer::scratch(self.len());
         kernels::rows::dropout(&mut out, self.data(), dropout);
         let out = Tensor::from_buffer(self.shape(), out);
         let Some(tape) = tape_of(&[self]) else { return Ok(out) };
@@ -20,7 +20,7 @@ impl Tensor {
         Ok(tape.record(out, move |dout, back| {
             let mut dx = back.take(target, dout.len());
             if let Some(dx) = &mut dx {
-                kernels::rows::dropout_backward(dx, &dout, dropout);
+                kernels::rows::dropout_backward(dx, dout.f32(), dropout);
             }
             back.put(dx);
         }))

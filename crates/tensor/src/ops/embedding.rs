@@ -15,7 +15,7 @@ pub fn embedding(tape: Option<&Tape>, table: &Tensor, ids: &[u32], shape: &[usiz
     if let Some(position) = ids.iter().position(|&id| id as usize >= rows) {
         return Err(TensorError::IdOutOfRange { id: ids[position], position, rows });
     }
-    let mut out = Buffer::scratch(ids.len() * c);
+    let mut out: Buffer = Buffer::scratch(ids.len() * c);
     kernels::rows::embedding(&mut out, table.data(), ids);
     let mut out_shape = shape.to_vec();
     out_shape.push(c);
@@ -25,7 +25,7 @@ pub fn embedding(tape: Option<&Tape>, table: &Tensor, ids: &[u32], shape: &[usiz
     Ok(tape.record(out, move |dout, back| {
         let mut dtable = back.take(target, len);
         if let Some(dtable) = &mut dtable {
-            kernels::rows::embedding_backward(dtable, &dout, &ids);
+            kernels::rows::embedding_backward(dtable, dout.f32(), &ids);
         }
         back.put(dtable);
     }))

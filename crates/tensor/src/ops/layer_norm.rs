@@ -4,16 +4,26 @@
 
 use super::tape_of;
 use crate::memory::Buffer;
+use crate::storage::{Precision, Storage};
 use crate::{Result, Tensor};
 
 impl Tensor {
-    /// Normalises each row to mean 0 and variance 1, then scales by `w` and shifts by `b`, both (C).
-    pub fn layer_norm(&self, w: &Tensor, b: &Tensor, eps: f32) -> Result<Tensor> {
+    /// Normalises each row to mean 0 and variance 1, then scales by `w` and shifts by `b`, both (C). The result, and
+    /// its gradient, have the precision asked for; everything else is `f32`.
+    pub fn layer_norm(&self, w: &Tensor, b: &Tensor, eps: f32, precision: Precision) -> Result<Tensor> {
         w.expect("layer_norm weight", &[self.cols()])?;
         b.expect("layer_norm bias", &[self.cols()])?;
-        let mut out = Buffer::scratch(self.len());
-        let [mut mean, mut rstd] = [Buffer::scratch(self.rows()), Buffer::scratch(self.rows())];
-        kernels::rows::layer_norm(&mut out, &mut mean, &mut rstd, self.data(), w.data(), b.data(), eps);
+        let mut out = Storage::scratch(precision, self.len());
+        let [mut mean, mut rstd] = [0, 1].map(|_| Buffer::<f32>::scratch(self.rows()));
+        kernels::rows::layer_norm(
+            out.values_mut(),
+            &mut mean,
+            &mut rstd,
+            self.data(),
+            w.data(),
+            b.data(),
+            eps,
+        );
         let out = Tensor::from_buffer(self.shape(), out);
         let Some(tape) = tape_of(&[self, w, b]) else { return Ok(out) };
         let (x, weight) = (self.shared(), w.shared());
@@ -27,9 +37,9 @@ impl Tensor {
                 or_unused(&mut dx, ux, lens[0]),
                 or_unused(&mut dw, uw, lens[1]),
                 or_unused(&mut db, ub, lens[2]),
-                &dout,
-                &x,
-                &weight,
+                dout.values(),
+                x.f32(),
+                weight.f32(),
                 &mean,
                 &rstd,
             );
@@ -60,7 +70,7 @@ mod tests {
     #[test]
     fn gradient() {
         check(&[random(&[5, 13], 1), random(&[13], 2), random(&[13], 3)], |x| {
-            x[0].layer_norm(&x[1], &x[2], 1e-5)
+            x[0].layer_norm(&x[1], &x[2], 1e-5, crate::Precision::F32)
         });
     }
 }

@@ -13,7 +13,7 @@ impl Tensor {
     pub fn lm_head(&self, wte: &Tensor) -> Result<Tensor> {
         let (rows, c, v) = (self.rows(), self.cols(), wte.rows());
         wte.expect("lm_head weight", &[v, c])?;
-        let mut out = Buffer::scratch(rows * v);
+        let mut out: Buffer = Buffer::scratch(rows * v);
         gemm(&mut out, Mat::new(self.data(), rows, c), Mat::new(wte.data(), v, c).t(), Out::Set, None);
         let mut shape = self.shape().to_vec();
         *shape.last_mut().expect("a tensor with rows") = v;
@@ -22,15 +22,15 @@ impl Tensor {
         let (x, weight) = (self.shared(), wte.shared());
         let targets = (self.target(), wte.target());
         Ok(tape.record(out, move |dout, back| {
-            let dout = Mat::new(&dout, rows, v);
+            let dout = Mat::new(dout.f32(), rows, v);
             let mut dx = back.take(targets.0, rows * c);
             if let Some(dx) = &mut dx {
-                gemm(dx, dout, Mat::new(&weight, v, c), Out::Add, None);
+                gemm(dx, dout, Mat::new(weight.f32(), v, c), Out::Add, None);
             }
             back.put(dx);
             let mut dw = back.take(targets.1, v * c);
             if let Some(dw) = &mut dw {
-                gemm(dw, dout.t(), Mat::new(&x, rows, c), Out::Add, None);
+                gemm(dw, dout.t(), Mat::new(x.f32(), rows, c), Out::Add, None);
             }
             back.put(dw);
         }))

@@ -1,19 +1,22 @@
 //! Output layer and cross-entropy in one: `loss = Σ_i weights[i] · (-ln softmax(x_i wteᵀ)[targets_i])`.
 //!
-//! x: (rows, C); wte: (V, C); targets, weights: (rows). The logits of a block of rows at a time are computed,
+//! x: (rows, C); wte: (V, C); targets, weights: (rows). Where x is bfloat16, logits and their gradients are, too, with
+//! losses and sums in `f32`. The logits of a block of rows at a time are computed,
 //! turned into their gradient `weights · (p - onehot)` in place, and multiplied into `dx` and `dwte` while they
 //! are still in the cache. So no (rows × V) matrix is ever stored, and none is computed twice.
 
-use kernels::gemm::{Mat, Out, gemm};
-use kernels::rows;
+use kernels::bf16::bf16;
+use kernels::gemm::{Mat, Operand, Out, Output, gemm, multiply};
+use kernels::{linear, rows};
 
 use super::tape_of;
 use crate::memory::Buffer;
+use crate::storage::{Precision, Storage};
 use crate::tape::Target;
 use crate::{Result, Tape, Tensor, TensorError};
 
-/// Values of a block of logits: 16 MiB.
-const BLOCK_VALUES: usize = 1 << 22;
+/// Bytes of a block of logits: many rows, so that the table and its gradient pass through memory few times.
+const BLOCK_BYTES: usize = 56 << 20;
 
 /// The summed loss of a batch, and the way back from it.
 #[derive(Debug)]
@@ -47,8 +50,8 @@ fn check(x: &Tensor, wte: &Tensor, targets: &[u32]) -> Result<(usize, usize, usi
     }
 }
 
-fn block_rows(v: usize) -> usize {
-    (BLOCK_VALUES / v.max(1)).clamp(16, 1024)
+fn block_rows(v: usize, value_bytes: usize) -> usize {
+    (BLOCK_BYTES / value_bytes / v.max(1)).clamp(16, 1024)
 }
 
 /// The weighted sum of cross-entropies. Where `x` was recorded, the gradients are taken in the same pass.
@@ -61,18 +64,18 @@ pub fn lm_loss(x: &Tensor, wte: &Tensor, targets: &[u32], weights: &[f32]) -> Re
     let tape = tape_of(&[x]);
     let mut dx = tape.map(|_| Buffer::scratch(rows * c));
     let mut losses = vec![0.0; rows];
-    let step = block_rows(v);
-    let mut logits = Buffer::scratch(step.min(rows) * v);
+    let size = if x.precision() == Precision::F32 { size_of::<f32>() } else { size_of::<bf16>() };
+    let step = block_rows(v, size);
+    let mut logits = Logits::new(x.precision(), step.min(rows), v);
     let table = Mat::new(wte.data(), v, c);
+    let stored = x.shared();
     for start in (0..rows).step_by(step) {
         let end = (start + step).min(rows);
-        let block = Mat::new(&x.data()[start * c..end * c], end - start, c);
-        let logits = &mut logits[..(end - start) * v];
-        gemm(logits, block, table.t(), Out::Set, None);
-        rows::cross_entropy(logits, &mut losses[start..end], &targets[start..end], &weights[start..end]);
+        let block = Operand::new(stored.values().part(start * c..end * c), end - start, c);
+        logits.compute(block, table);
+        let dlogits = logits.loss(&mut losses[start..end], &targets[start..end], &weights[start..end]);
         let (Some(tape), Some(dx)) = (tape, &mut dx) else { continue };
-        let dlogits = Mat::new(logits, end - start, v);
-        gemm(&mut dx[start * c..end * c], dlogits, table, Out::Set, None);
+        multiply(dlogits, table.into(), Output::Set(&mut dx[start * c..end * c]));
         add_dwte(tape, wte, dlogits, block);
     }
     let value =
@@ -81,19 +84,63 @@ pub fn lm_loss(x: &Tensor, wte: &Tensor, targets: &[u32], weights: &[f32]) -> Re
     let weight = weights.iter().map(|&w| f64::from(w)).sum();
     let taped = tape.zip(dx).map(|(tape, dx)| {
         let target = x.target();
-        let out = Tensor::from_buffer(&[1], vec![value as f32].into());
+        let dx = Storage::F32(dx).into_precision(x.precision());
+        let out = Tensor::from_buffer(&[1], Buffer::from(vec![value as f32]));
         (tape.clone(), tape.record(out, move |_one, back| back.add(target, dx)))
     });
     Ok(LmLoss { value, weight, taped })
 }
 
+/// The logits of a block of rows, then their gradient.
+struct Logits {
+    values: Storage,
+    v: usize,
+    /// Values of a row, rounded up so that bfloat16 rows start at whole cache lines.
+    stride: usize,
+}
+
+impl Logits {
+    fn new(precision: Precision, rows: usize, v: usize) -> Logits {
+        let stride = if precision == Precision::F32 { v } else { v.next_multiple_of(32) };
+        Logits { values: Storage::scratch(precision, rows * stride), v, stride }
+    }
+
+    fn compute(&mut self, x: Operand, table: Mat) {
+        let len = x.rows() * self.stride;
+        match &mut self.values {
+            Storage::F32(values) => multiply(x, table.t().into(), Output::Set(&mut values[..len])),
+            Storage::Bf16(values) => {
+                linear::linear_strided(&mut values[..len], self.stride, x, table.t().into())
+            }
+        }
+    }
+
+    /// Writes the losses, and turns the logits into their gradient.
+    fn loss(&mut self, losses: &mut [f32], targets: &[u32], weights: &[f32]) -> Operand<'_> {
+        let (rows, v, stride) = (targets.len(), self.v, self.stride);
+        match &mut self.values {
+            Storage::F32(values) => {
+                let values = &mut values[..rows * v];
+                rows::cross_entropy(values, losses, targets, weights);
+                Mat::new(&*values, rows, v).into()
+            }
+            Storage::Bf16(values) => {
+                let values = &mut values[..rows * stride];
+                rows::cross_entropy_bf16(values, stride, v, losses, targets, weights);
+                Mat::strided(&*values, rows, v, stride).into()
+            }
+        }
+    }
+}
+
 /// `dwte += dlogitsᵀ x`, straight into the parameter's gradient.
-fn add_dwte(tape: &Tape, wte: &Tensor, dlogits: Mat, x: Mat) {
+fn add_dwte(tape: &Tape, wte: &Tensor, dlogits: Operand, x: Operand) {
     match wte.target() {
         Target::Nowhere => {}
-        Target::Parameter(slot) => {
-            tape.with_parameter_grad(slot, |dwte| gemm(dwte, dlogits.t(), x, Out::Add, None));
-        }
+        Target::Parameter(slot) => tape.with_parameter_grad(slot, |dwte, overwrite| {
+            let output = if overwrite { Output::Set(dwte) } else { Output::Add(dwte) };
+            multiply(dlogits.t(), x, output);
+        }),
         Target::Node(_) => panic!("lm_loss takes the embedding table itself, not something computed from it"),
     }
 }
@@ -103,8 +150,8 @@ pub fn lm_scores(x: &Tensor, wte: &Tensor, targets: &[u32]) -> Result<(Vec<f32>,
     let (rows, c, v) = check(x, wte, targets)?;
     let mut losses = vec![0.0; rows];
     let mut correct = Vec::with_capacity(rows);
-    let step = block_rows(v);
-    let mut logits = Buffer::scratch(step.min(rows) * v);
+    let step = block_rows(v, size_of::<f32>());
+    let mut logits: Buffer = Buffer::scratch(step.min(rows) * v);
     for start in (0..rows).step_by(step) {
         let end = (start + step).min(rows);
         let block = Mat::new(&x.data()[start * c..end * c], end - start, c);

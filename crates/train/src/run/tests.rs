@@ -5,6 +5,7 @@ use crate::optimizer::{AdamConfig, OptimizerConfig};
 use crate::schedule::{Decay, Schedule};
 use data::batches::Mode;
 use models::{Dropouts, Gpt2Config, Init};
+use tensor::Precision;
 
 const TEXT: &str = "the cat sat on the mat and the dog sat on the log. ";
 
@@ -21,6 +22,7 @@ fn config(max_steps: u64) -> TrainConfig {
         clip_value: None,
         seed: 3,
         eval_interval: 1000,
+        precision: Precision::F32,
         eval_tokens: 1000,
         documents: false,
         save_interval: 0,

@@ -1,0 +1,334 @@
+//! A linear layer with what follows it: bias, GELU, dropout and the residual sum ride in the product's last step, while
+//! its values are still in the first-level cache.
+//!
+//! x: (rows, K); w: (K, N), always `f32`; b: (N); out: (rows, N). Results are `f32` or bfloat16, as the caller's slices
+//! are; where x is bfloat16, so is the product, with sums in `f32`.
+
+use crate::bf16::{SharedValues, Values, ValuesMut, bf16, widen};
+use crate::gemm::{Operand, Output, Sink, multiply_on};
+use crate::isa::{self, Isa, vectorised};
+use crate::pool::Shared;
+use crate::random::Dropout;
+use crate::rows::{gate, slope};
+
+/// Columns that are handed over together at most.
+const MOST: usize = 256;
+
+fn check(x: &Operand, w: &Operand, b: Option<&[f32]>, out: usize) {
+    assert!(
+        b.is_none_or(|b| b.len() == w.cols()) && out == x.rows() * w.cols(),
+        "one value a row and column"
+    );
+}
+
+/// `out = x w + b`.
+pub fn linear(out: ValuesMut, x: Operand, w: Operand, b: Option<&[f32]>) {
+    linear_on(isa::current(), out, x, w, b);
+}
+
+pub(crate) fn linear_on(isa: Isa, out: ValuesMut, x: Operand, w: Operand, b: Option<&[f32]>) {
+    check(&x, &w, b, out.len());
+    match (out, b) {
+        (ValuesMut::F32(out), None) => multiply_on(isa, x, w, Output::Set(out)),
+        (ref mut out, _) => {
+            let sink = Store { out: out.shared(), n: w.cols(), bias: b };
+            multiply_on(isa, x, w, Output::To(&sink));
+        }
+    }
+}
+
+/// `out = x w` in bfloat16, in rows of `stride` values, of which the first N are written.
+pub fn linear_strided(out: &mut [bf16], stride: usize, x: Operand, w: Operand) {
+    assert!(out.len() == x.rows() * stride && w.cols() <= stride);
+    let sink = Store { out: SharedValues::Bf16(Shared::new(out)), n: stride, bias: None };
+    multiply_on(isa::current(), x, w, Output::To(&sink));
+}
+
+struct Store<'a> {
+    out: SharedValues,
+    n: usize,
+    bias: Option<&'a [f32]>,
+}
+
+impl Sink for Store<'_> {
+    fn put(&self, isa: Isa, at: (usize, usize), values: &mut [f32], stride: usize, cols: usize) {
+        store(isa, self, at, values, stride, cols);
+    }
+}
+
+#[inline(always)]
+fn add_bias(values: &mut [f32], bias: Option<&[f32]>, col: usize) {
+    if let Some(bias) = bias {
+        let bias = &bias[col..col + values.len()];
+        values.iter_mut().zip(bias).for_each(|(x, b)| *x += b);
+    }
+}
+
+vectorised! {
+    fn store(sink: &Store, at: (usize, usize), values: &mut [f32], stride: usize, cols: usize) {
+        let (row, col) = at;
+        for (i, values) in values.chunks_mut(stride).enumerate() {
+            let values = &mut values[..cols];
+            add_bias(values, sink.bias, col);
+            // SAFETY: the caller of the product borrows `out`, and each element is handed over once.
+            unsafe { sink.out.write((row + i) * sink.n + col, values) };
+        }
+    }
+}
+
+/// `pre = x w + b` and `out = gelu(pre)`.
+pub fn linear_gelu(pre: ValuesMut, out: ValuesMut, x: Operand, w: Operand, b: Option<&[f32]>) {
+    linear_gelu_on(isa::current(), pre, out, x, w, b);
+}
+
+pub(crate) fn linear_gelu_on(
+    isa: Isa,
+    mut pre: ValuesMut,
+    mut out: ValuesMut,
+    x: Operand,
+    w: Operand,
+    b: Option<&[f32]>,
+) {
+    check(&x, &w, b, out.len());
+    assert_eq!(pre.len(), out.len());
+    let sink = Gelu { pre: pre.shared(), out: out.shared(), n: w.cols(), bias: b };
+    multiply_on(isa, x, w, Output::To(&sink));
+}
+
+struct Gelu<'a> {
+    pre: SharedValues,
+    out: SharedValues,
+    n: usize,
+    bias: Option<&'a [f32]>,
+}
+
+impl Sink for Gelu<'_> {
+    fn put(&self, isa: Isa, at: (usize, usize), values: &mut [f32], stride: usize, cols: usize) {
+        store_gelu(isa, self, at, values, stride, cols);
+    }
+}
+
+vectorised! {
+    fn store_gelu(sink: &Gelu, at: (usize, usize), values: &mut [f32], stride: usize, cols: usize) {
+        let (row, col) = at;
+        for (i, values) in values.chunks_mut(stride).enumerate() {
+            let values = &mut values[..cols];
+            add_bias(values, sink.bias, col);
+            let start = (row + i) * sink.n + col;
+            // SAFETY: the caller of the product borrows `pre` and `out`, and each element is handed over once.
+            unsafe { sink.pre.write(start, values) };
+            values.iter_mut().for_each(|x| *x *= gate::<FMA>(*x));
+            // SAFETY: as above.
+            unsafe { sink.out.write(start, values) };
+        }
+    }
+}
+
+/// `out = residual + dropout(x w + b)`; the dropout of element (i, j) has index `i N + j`.
+pub fn linear_dropout_add(
+    out: &mut [f32],
+    x: Operand,
+    w: Operand,
+    b: Option<&[f32]>,
+    dropout: Option<Dropout>,
+    residual: &[f32],
+) {
+    linear_dropout_add_on(isa::current(), out, x, w, b, dropout, residual);
+}
+
+pub(crate) fn linear_dropout_add_on(
+    isa: Isa,
+    out: &mut [f32],
+    x: Operand,
+    w: Operand,
+    b: Option<&[f32]>,
+    dropout: Option<Dropout>,
+    residual: &[f32],
+) {
+    check(&x, &w, b, out.len());
+    assert_eq!(residual.len(), out.len());
+    let sink = DropoutAdd { out: Shared::new(out), residual, n: w.cols(), bias: b, dropout };
+    multiply_on(isa, x, w, Output::To(&sink));
+}
+
+struct DropoutAdd<'a> {
+    out: Shared<f32>,
+    residual: &'a [f32],
+    n: usize,
+    bias: Option<&'a [f32]>,
+    dropout: Option<Dropout>,
+}
+
+impl Sink for DropoutAdd<'_> {
+    fn put(&self, isa: Isa, at: (usize, usize), values: &mut [f32], stride: usize, cols: usize) {
+        drop_and_add(isa, self, at, values, stride, cols);
+    }
+}
+
+vectorised! {
+    fn drop_and_add(sink: &DropoutAdd, at: (usize, usize), values: &mut [f32], stride: usize, cols: usize) {
+        let (row, col) = at;
+        let mut factors = [0.0; MOST];
+        for (i, values) in values.chunks_mut(stride).enumerate() {
+            let values = &mut values[..cols];
+            add_bias(values, sink.bias, col);
+            let start = (row + i) * sink.n + col;
+            if let Some(dropout) = &sink.dropout {
+                for (c, values) in values.chunks_mut(MOST).enumerate() {
+                    let factors = &mut factors[..values.len()];
+                    dropout.factors((start + c * MOST) as u64, factors);
+                    values.iter_mut().zip(factors).for_each(|(x, factor)| *x *= *factor);
+                }
+            }
+            let residual = &sink.residual[start..start + cols];
+            // SAFETY: the caller of the product borrows `out`, and each element is handed over once.
+            let out = unsafe { sink.out.part(start, start + cols) };
+            out.iter_mut().zip(residual.iter().zip(values)).for_each(|(out, (r, x))| *out = r + *x);
+        }
+    }
+}
+
+/// The gradient by the input, `dx = dout wᵀ`; where the input was `gelu(pre)`, that by `pre`.
+pub fn linear_backward_input(dx: ValuesMut, dout: Operand, w: Operand, pre: Option<Values>) {
+    linear_backward_input_on(isa::current(), dx, dout, w, pre);
+}
+
+pub(crate) fn linear_backward_input_on(
+    isa: Isa,
+    mut dx: ValuesMut,
+    dout: Operand,
+    w: Operand,
+    pre: Option<Values>,
+) {
+    let Some(pre) = pre else { return linear_on(isa, dx, dout, w.t(), None) };
+    assert!(dx.len() == dout.rows() * w.rows() && pre.len() == dx.len());
+    let sink = Slope { out: dx.shared(), pre, n: w.rows() };
+    multiply_on(isa, dout, w.t(), Output::To(&sink));
+}
+
+struct Slope<'a> {
+    out: SharedValues,
+    pre: Values<'a>,
+    n: usize,
+}
+
+impl Sink for Slope<'_> {
+    fn put(&self, isa: Isa, at: (usize, usize), values: &mut [f32], stride: usize, cols: usize) {
+        multiply_slope(isa, self, at, values, stride, cols);
+    }
+}
+
+vectorised! {
+    fn multiply_slope(sink: &Slope, at: (usize, usize), values: &mut [f32], stride: usize, cols: usize) {
+        let (row, col) = at;
+        for (i, values) in values.chunks_mut(stride).enumerate() {
+            let values = &mut values[..cols];
+            let start = (row + i) * sink.n + col;
+            match sink.pre {
+                Values::F32(pre) => {
+                    let pre = &pre[start..start + cols];
+                    values.iter_mut().zip(pre).for_each(|(x, &pre)| *x *= slope::<FMA>(pre));
+                }
+                Values::Bf16(pre) => {
+                    let pre = &pre[start..start + cols];
+                    values.iter_mut().zip(pre).for_each(|(x, &pre)| *x *= slope::<FMA>(widen(pre)));
+                }
+            }
+            // SAFETY: the caller of the product borrows `dx`, and each element is handed over once.
+            unsafe { sink.out.write(start, values) };
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gemm::Mat;
+    use crate::random::Stream;
+    use crate::{reference, rows};
+
+    fn random(len: usize, seed: u64) -> Vec<f32> {
+        let stream = Stream::new(seed, 0, 0);
+        // Multiples of 1/16 that bfloat16 holds exactly, so that both types compute with the same numbers.
+        (0..len as u64).map(|i| (stream.normal(i) * 16.0).round() / 16.0).collect()
+    }
+
+    /// Sizes at which tiles end, and one whose K takes several blocks of `f32`.
+    const SIZES: [[usize; 3]; 4] = [[1, 3, 5], [17, 40, 35], [61, 1600, 70], [9, 33, 300]];
+
+    /// Runs a case for both types and all instruction sets; results must be near `want`, bfloat16 ones less so.
+    fn hold(want: &[f32], case: &str, run: impl Fn(Isa, ValuesMut, bool)) {
+        for isa in isa::tested() {
+            let mut wide = vec![f32::NAN; want.len()];
+            run(isa, ValuesMut::F32(&mut wide), false);
+            let mut half = vec![bf16::NAN; want.len()];
+            run(isa, ValuesMut::Bf16(&mut half), true);
+            for (i, &want) in want.iter().enumerate() {
+                let (got, near) = (wide[i], half[i].to_f32());
+                assert!(
+                    (got - want).abs() <= 1e-3 * (1.0 + want.abs()),
+                    "{case} {isa:?} [{i}]: {got}, not {want}"
+                );
+                assert!(
+                    (near - want).abs() <= 1e-2 * (1.0 + want.abs()),
+                    "{case} {isa:?} bf16 [{i}]: {near}, not {want}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn each_agrees_with_the_plain_steps() {
+        for [m, k, n] in SIZES {
+            let (x, w, b) = (random(m * k, 1), random(k * n, 2), random(n, 3));
+            let (residual, dout, pre) = (random(m * n, 4), random(m * n, 5), random(m * k, 6));
+            let half = |x: &[f32]| x.iter().map(|&x| bf16::from_f32(x)).collect::<Vec<_>>();
+            let (half_x, half_dout, half_pre) = (half(&x), half(&dout), half(&pre));
+            let x_of = |is_half| -> Operand {
+                if is_half { Mat::new(&half_x, m, k).into() } else { Mat::new(&x, m, k).into() }
+            };
+            let w_of = || Operand::from(Mat::new(&w, k, n));
+            let case = format!("{m} × {k} × {n}");
+
+            let mut plain = vec![0.0; m * n];
+            reference::gemm(&mut plain, &x, &w, [m, k, n]);
+            plain.iter_mut().enumerate().for_each(|(i, y)| *y += b[i % n]);
+            hold(&plain, &case, |isa, out, h| linear_on(isa, out, x_of(h), w_of(), Some(&b)));
+
+            let mut gelu = vec![0.0; m * n];
+            reference::gelu(&mut gelu, &plain);
+            hold(&gelu, &case, |isa, out, h| {
+                let mut kept = vec![0.0; m * n];
+                linear_gelu_on(isa, ValuesMut::F32(&mut kept), out, x_of(h), w_of(), Some(&b));
+                assert!(
+                    kept.iter().zip(&plain).all(|(x, y)| (x - y).abs() <= 1e-3 * (1.0 + y.abs())),
+                    "{case}"
+                );
+            });
+
+            let dropout = Dropout { p: 0.3, stream: Stream::new(7, 8, 9) };
+            let mut sum = vec![0.0; m * n];
+            rows::dropout(&mut sum, &plain, dropout);
+            sum.iter_mut().zip(&residual).for_each(|(x, r)| *x += r);
+            hold(&sum, &case, |isa, mut out, h| {
+                let mut wide = vec![0.0; m * n];
+                linear_dropout_add_on(isa, &mut wide, x_of(h), w_of(), Some(&b), Some(dropout), &residual);
+                // SAFETY: `out` is ours.
+                unsafe { out.shared().write(0, &wide) };
+            });
+
+            let (mut wt, mut dx, mut dpre) = (vec![0.0; n * k], vec![0.0; m * k], vec![0.0; m * k]);
+            (0..n * k).for_each(|i| wt[i] = w[i % k * n + i / k]);
+            reference::gemm(&mut dx, &dout, &wt, [m, n, k]);
+            reference::gelu_backward(&mut dpre, &dx, &pre);
+            let dout_of = |is_half| -> Operand {
+                if is_half { Mat::new(&half_dout, m, n).into() } else { Mat::new(&dout, m, n).into() }
+            };
+            hold(&dx, &case, |isa, out, h| linear_backward_input_on(isa, out, dout_of(h), w_of(), None));
+            hold(&dpre, &case, |isa, out, h| {
+                let pre = if h { Values::Bf16(&half_pre) } else { Values::F32(&pre) };
+                linear_backward_input_on(isa, out, dout_of(h), w_of(), Some(pre));
+            });
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! The values of a tensor, in one of the two types that are computed with.
+
+use kernels::bf16::{self, Values, ValuesMut, bf16 as Bf16};
+use kernels::gemm::Operand;
+use serde::{Deserialize, Serialize};
+
+use crate::memory::Buffer;
+
+/// The type that products are computed in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Precision {
+    /// 32 bits.
+    #[default]
+    F32,
+    /// bfloat16 factors with sums in `f32`; weights, norms, softmax, residual sums and reductions stay `f32`.
+    Bf16,
+}
+
+/// Values of one of the two types.
+#[derive(Clone, Debug)]
+pub enum Storage {
+    /// 32 bits each.
+    F32(Buffer),
+    /// 16 bits each.
+    Bf16(Buffer<Bf16>),
+}
+
+impl From<Buffer> for Storage {
+    fn from(values: Buffer) -> Storage {
+        Storage::F32(values)
+    }
+}
+
+impl Storage {
+    /// Arbitrary values that the caller will overwrite, every one.
+    pub(crate) fn scratch(precision: Precision, len: usize) -> Storage {
+        match precision {
+            Precision::F32 => Storage::F32(Buffer::scratch(len)),
+            Precision::Bf16 => Storage::Bf16(Buffer::scratch(len)),
+        }
+    }
+
+    /// The type of the values.
+    pub fn precision(&self) -> Precision {
+        match self {
+            Storage::F32(_) => Precision::F32,
+            Storage::Bf16(_) => Precision::Bf16,
+        }
+    }
+
+    /// The number of values.
+    pub fn len(&self) -> usize {
+        self.values().len()
+    }
+
+    /// Whether there are no values.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The values.
+    pub fn values(&self) -> Values<'_> {
+        match self {
+            Storage::F32(values) => Values::F32(values),
+            Storage::Bf16(values) => Values::Bf16(values),
+        }
+    }
+
+    pub(crate) fn values_mut(&mut self) -> ValuesMut<'_> {
+        match self {
+            Storage::F32(values) => ValuesMut::F32(values),
+            Storage::Bf16(values) => ValuesMut::Bf16(values),
+        }
+    }
+
+    /// The values as a row-major matrix.
+    pub(crate) fn matrix(&self, rows: usize, cols: usize) -> Operand<'_> {
+        Operand::new(self.values(), rows, cols)
+    }
+
+    /// The values, where they are known to be `f32`.
+    ///
+    /// # Panics
+    /// If they are not.
+    pub fn f32(&self) -> &[f32] {
+        match self {
+            Storage::F32(values) => values,
+            Storage::Bf16(_) => panic!("these values are bfloat16"),
+        }
+    }
+
+    /// [`Storage::f32`], to change.
+    ///
+    /// # Panics
+    /// If they are not `f32`.
+    pub fn f32_mut(&mut self) -> &mut [f32] {
+        match self {
+            Storage::F32(values) => values,
+            Storage::Bf16(_) => panic!("these values are bfloat16"),
+        }
+    }
+
+    /// The values as `f32`, widened where they are not.
+    pub(crate) fn into_f32(self) -> Buffer {
+        match self {
+            Storage::F32(values) => values,
+            Storage::Bf16(values) => {
+                let mut wide = Buffer::scratch(values.len());
+                bf16::to_f32(&mut wide, &values);
+                wide
+            }
+        }
+    }
+
+    /// The values in a type, rounded where need be.
+    pub(crate) fn into_precision(self, precision: Precision) -> Storage {
+        match (self, precision) {
+            (Storage::F32(values), Precision::Bf16) => {
+                let mut narrow = Buffer::scratch(values.len());
+                bf16::to_bf16(&mut narrow, &values);
+                Storage::Bf16(narrow)
+            }
+            (storage @ Storage::Bf16(_), Precision::F32) => Storage::F32(storage.into_f32()),
+            (storage, _) => storage,
+        }
+    }
+}
