@@ -13,9 +13,9 @@ use std::cell::RefCell;
 
 use crate::gemm::{Causal, Mat, Out, product_inside};
 use crate::isa::{self, Isa, fma, vectorised};
-use crate::math::{LANES, exp, max, sum, sum_pairs};
+use crate::math::{exp, map, max, sum, sum_pairs};
 use crate::pool::{self, Shared};
-use crate::random::Dropout;
+use crate::random::{Dropout, GROUP};
 use crate::timing;
 pub use pairs::{attention_backward_bf16, attention_bf16};
 
@@ -119,22 +119,17 @@ impl Block {
     fn factors(&self, i: usize, n: usize) -> Option<[f32; KEYS]> {
         let (dropout, first, row_step) = self.dropout.as_ref()?;
         let mut factors = [0.0; KEYS];
-        dropout.factors(first + i as u64 * row_step, &mut factors[..n]);
+        // Whole groups, which are computed together; what is beyond `n` is not used.
+        dropout.factors(first + i as u64 * row_step, &mut factors[..n.next_multiple_of(GROUP).min(KEYS)]);
         Some(factors)
     }
 }
 
+/// A row's values, those that are not visible set. Always a whole row, whose length the compiler knows.
 #[inline(always)]
-fn multiply_row(row: &mut [f32], factors: &[f32; KEYS]) {
-    row.iter_mut().zip(factors).for_each(|(x, factor)| *x *= factor);
-}
-
-/// A row's values up to the last visible one, and on to a whole vector; those in between are set.
-#[inline(always)]
-fn padded(row: &mut [f32], visible: usize, value: f32) -> &mut [f32] {
-    let row = &mut row[..visible.next_multiple_of(LANES)];
+fn padded(row: &mut [f32], visible: usize, value: f32) -> &mut [f32; KEYS] {
     row[visible..].fill(value);
-    row
+    row.try_into().expect("a row has as many scores as a block has keys")
 }
 
 vectorised! {
@@ -144,23 +139,24 @@ vectorised! {
         let d = out.len() / block.queries;
         for (i, row) in scores.chunks_exact_mut(KEYS).enumerate() {
             let (running, visible) = (&mut running[i], block.visible(i));
-            if visible > 0 {
-                let row = padded(row, visible, f32::NEG_INFINITY);
-                row.iter_mut().for_each(|s| *s *= block.scale);
-                let most = max(row);
-                let most = if most > running.most { most } else { running.most };
-                row.iter_mut().for_each(|s| *s = exp::<FMA>(*s - most));
-                let shrink = exp::<FMA>(running.most - most);
-                running.sum = fma::<FMA>(running.sum, shrink, sum(row, |x| x));
-                if most > running.most {
-                    out[i * d..(i + 1) * d].iter_mut().for_each(|x| *x *= shrink);
-                }
-                running.most = most;
-                if let Some(factors) = block.factors(i, visible) {
-                    multiply_row(row, &factors);
-                }
+            if visible == 0 {
+                row.fill(0.0);
+                continue;
             }
-            row[visible..].fill(0.0);
+            let row = padded(row, visible, f32::NEG_INFINITY);
+            // The scale is positive, so that the largest score is the largest scaled one.
+            let most = max(row) * block.scale;
+            let most = if most > running.most { most } else { running.most };
+            row.iter_mut().for_each(|s| *s = exp::<FMA>(fma::<FMA>(*s, block.scale, -most)));
+            let shrink = exp::<FMA>(running.most - most);
+            running.sum = fma::<FMA>(running.sum, shrink, sum(row, |x| x));
+            if most > running.most {
+                map(&mut out[i * d..(i + 1) * d], |x| x * shrink);
+            }
+            running.most = most;
+            if let Some(factors) = block.factors(i, visible) {
+                row.iter_mut().zip(&factors).for_each(|(x, factor)| *x *= factor);
+            }
         }
     }
 }
@@ -171,7 +167,7 @@ vectorised! {
         let d = out.len() / running.len();
         for (i, (row, running)) in out.chunks_exact_mut(d).zip(running).enumerate() {
             let factor = 1.0 / running.sum;
-            row.iter_mut().for_each(|x| *x *= factor);
+            map(row, |x| x * factor);
             lse[i] = running.most + running.sum.ln();
         }
     }
@@ -183,23 +179,21 @@ vectorised! {
         let rows = scores.chunks_exact_mut(KEYS).zip(dscores.chunks_exact_mut(KEYS));
         for (i, (probs, dscores)) in rows.enumerate() {
             let visible = block.visible(i);
-            if visible > 0 {
-                let probs = padded(probs, visible, f32::NEG_INFINITY);
-                probs.iter_mut().for_each(|s| *s = exp::<FMA>(fma::<FMA>(*s, block.scale, -lse[i])));
-                let dscores = padded(dscores, visible, 0.0);
-                let factors = block.factors(i, visible);
-                if let Some(factors) = &factors {
-                    multiply_row(dscores, factors);
-                }
-                for (ds, p) in dscores.iter_mut().zip(&*probs) {
-                    *ds = block.scale * p * (*ds - delta[i]);
-                }
-                if let Some(factors) = &factors {
-                    multiply_row(probs, factors);
-                }
+            if visible == 0 {
+                probs.fill(0.0);
+                dscores.fill(0.0);
+                continue;
             }
-            probs[visible..].fill(0.0);
-            dscores[visible..].fill(0.0);
+            let (probs, dscores) = (padded(probs, visible, f32::NEG_INFINITY), padded(dscores, visible, 0.0));
+            probs.iter_mut().for_each(|s| *s = exp::<FMA>(fma::<FMA>(*s, block.scale, -lse[i])));
+            let factors = block.factors(i, visible);
+            if let Some(factors) = &factors {
+                dscores.iter_mut().zip(factors).for_each(|(x, factor)| *x *= factor);
+            }
+            dscores.iter_mut().zip(&*probs).for_each(|(ds, p)| *ds = block.scale * p * (*ds - delta[i]));
+            if let Some(factors) = &factors {
+                probs.iter_mut().zip(factors).for_each(|(x, factor)| *x *= factor);
+            }
         }
     }
 }

@@ -7,6 +7,7 @@
 use crate::bf16::{SharedValues, Values, ValuesMut, bf16, widen};
 use crate::gemm::{Operand, Output, Sink, multiply_on};
 use crate::isa::{self, Isa, vectorised};
+use crate::math::{map, map_pairs};
 use crate::pool::Shared;
 use crate::random::Dropout;
 use crate::rows::{gate, slope};
@@ -60,7 +61,7 @@ impl Sink for Store<'_> {
 fn add_bias(values: &mut [f32], bias: Option<&[f32]>, col: usize) {
     if let Some(bias) = bias {
         let bias = &bias[col..col + values.len()];
-        values.iter_mut().zip(bias).for_each(|(x, b)| *x += b);
+        map_pairs(values, bias, |x, b| x + b);
     }
 }
 
@@ -117,7 +118,7 @@ vectorised! {
             let start = (row + i) * sink.n + col;
             // SAFETY: the caller of the product borrows `pre` and `out`, and each element is handed over once.
             unsafe { sink.pre.write(start, values) };
-            values.iter_mut().for_each(|x| *x *= gate::<FMA>(*x));
+            map(values, |x| x * gate::<FMA>(x));
             // SAFETY: as above.
             unsafe { sink.out.write(start, values) };
         }
@@ -177,13 +178,14 @@ vectorised! {
                 for (c, values) in values.chunks_mut(MOST).enumerate() {
                     let factors = &mut factors[..values.len()];
                     dropout.factors((start + c * MOST) as u64, factors);
-                    values.iter_mut().zip(factors).for_each(|(x, factor)| *x *= *factor);
+                    map_pairs(values, factors, |x, factor| x * factor);
                 }
             }
             let residual = &sink.residual[start..start + cols];
             // SAFETY: the caller of the product borrows `out`, and each element is handed over once.
             let out = unsafe { sink.out.part(start, start + cols) };
-            out.iter_mut().zip(residual.iter().zip(values)).for_each(|(out, (r, x))| *out = r + *x);
+            map_pairs(values, residual, |x, residual| residual + x);
+            out.copy_from_slice(values);
         }
     }
 }
@@ -227,11 +229,11 @@ vectorised! {
             match sink.pre {
                 Values::F32(pre) => {
                     let pre = &pre[start..start + cols];
-                    values.iter_mut().zip(pre).for_each(|(x, &pre)| *x *= slope::<FMA>(pre));
+                    map_pairs(values, pre, |x, pre| x * slope::<FMA>(pre));
                 }
                 Values::Bf16(pre) => {
                     let pre = &pre[start..start + cols];
-                    values.iter_mut().zip(pre).for_each(|(x, &pre)| *x *= slope::<FMA>(widen(pre)));
+                    map_pairs(values, pre, |x, pre| x * slope::<FMA>(widen(pre)));
                 }
             }
             // SAFETY: the caller of the product borrows `dx`, and each element is handed over once.

@@ -28,6 +28,18 @@ pub(crate) fn exp<const FMA: bool>(x: f32) -> f32 {
     fma::<FMA>(p, r2, r + 1.0) * f32::from_bits(shifted.to_bits() << 23)
 }
 
+/// `x = f(x)`. A plain loop: cut into pieces of a constant length, the compiler would vectorise across the pieces.
+#[inline(always)]
+pub(crate) fn map(x: &mut [f32], f: impl Fn(f32) -> f32) {
+    x.iter_mut().for_each(|x| *x = f(*x));
+}
+
+/// `x = f(x, y)`, for slices of one length.
+#[inline(always)]
+pub(crate) fn map_pairs<T: Copy>(x: &mut [f32], y: &[T], f: impl Fn(f32, T) -> f32) {
+    x.iter_mut().zip(y).for_each(|(x, &y)| *x = f(*x, y));
+}
+
 /// Adds up `LANES` partial sums in a fixed tree.
 #[inline(always)]
 pub(crate) fn combine(mut lanes: [f32; LANES]) -> f32 {

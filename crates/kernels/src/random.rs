@@ -85,7 +85,7 @@ impl Dropout {
         let (head, rest) = out.split_at_mut(head);
         head.iter_mut().zip(first..).for_each(|(out, i)| *out = factor(self.stream.u32(i)));
         let mut block = (first + head.len() as u64) / WORDS;
-        let (wide, tail) = rest.as_chunks_mut::<{ BLOCKS * WORDS as usize }>();
+        let (wide, tail) = rest.as_chunks_mut::<GROUP>();
         for out in wide {
             let words = self.stream.blocks(block);
             for (out, pair) in out.as_chunks_mut::<2>().0.iter_mut().zip(words.as_flattened()) {
@@ -125,8 +125,10 @@ fn round([c0, c1, c2, c3]: [u32; 4], key: [u32; 2]) -> [u32; 4] {
     [(p1 >> 32) as u32 ^ c1 ^ key[0], p1 as u32, (p0 >> 32) as u32 ^ c3 ^ key[1], p0 as u32]
 }
 
-/// Blocks computed side by side.
-const BLOCKS: usize = 16;
+/// Blocks computed side by side: one vector of the widest.
+const BLOCKS: usize = 8;
+/// Elements whose dropout is decided together.
+pub(crate) const GROUP: usize = BLOCKS * WORDS as usize;
 
 impl Stream {
     /// The words of `BLOCKS` consecutive blocks, in the order of their elements, two words in each value (the first

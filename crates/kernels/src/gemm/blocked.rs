@@ -162,16 +162,18 @@ impl Block<'_> {
                     }
                 }
                 Place::Sink(sink) => TILES.with_borrow_mut(|tiles| {
-                    tiles.resize(tiles.len().max((i1 - i0) * T::NR), 0.0);
+                    // Whole tiles, though the last may be cut short: rows of the task's full width.
+                    let len = (i1 - i0) * task_cols;
+                    tiles.resize(tiles.len().max(len), 0.0);
                     let all = Shared::new(tiles);
                     for j in (j0..j1).step_by(T::NR) {
                         self.column(tile, a, panels, (i0, i1), j, |i, len| {
-                            (all.pointer((i - i0) * T::NR, len), T::NR)
+                            (all.pointer((i - i0) * task_cols + j - j0, len), task_cols)
                         });
-                        // SAFETY: `tiles` is borrowed here, and the tiles are done.
-                        let values = unsafe { all.part(0, (i1 - i0) * T::NR) };
-                        sink.put(isa, (self.m0 + i0, self.n0 + j), values, T::NR, T::NR.min(nc - j));
                     }
+                    // SAFETY: `tiles` is borrowed here, and the tiles are done.
+                    let values = unsafe { all.part(0, len) };
+                    sink.put(isa, (self.m0 + i0, self.n0 + j0), values, task_cols, j1 - j0);
                 }),
                 Place::Both(c, sink) => {
                     for j in (j0..j1).step_by(T::NR) {

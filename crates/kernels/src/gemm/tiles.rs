@@ -152,7 +152,7 @@ macro_rules! pairs {
         type Unit = u32;
         const DEEP: usize = 2;
         const KC: usize = 3072;
-        const TASK: (usize, usize) = (112, 128);
+        const TASK: (usize, usize) = (56, 128);
 
         fn pack(isa: Isa, panels: &mut [u32], width: usize, matrix: &Operand, first: usize, k: [usize; 2]) {
             pairs::panels(isa, panels, width, matrix, first, k);
