@@ -118,7 +118,8 @@ class Ours:
     def __init__(self, args):
         layers, heads, width, vocab = SHAPES[args.preset]
         shape = ["--n-layer", layers, "--n-head", heads, "--n-embd", width, "--vocab", vocab]
-        rest = ["--batch", args.batch, "--seq", args.seq, "--dropout", args.dropout, "--threads", args.threads]
+        rest = ["--batch", args.batch, "--seq", args.seq, "--dropout", args.dropout]
+        rest += ["--precision", args.precision, "--threads", args.threads]
         self.name = "gpt2"
         self.command = [args.gpt2, "bench", "train", *map(str, shape + rest), "--json"]
         self.last = {}
