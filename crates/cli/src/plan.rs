@@ -7,6 +7,7 @@ use data::Tokens;
 use data::batches::{Batcher, Mode};
 use data::read::Source;
 use models::{Dropouts, Gpt2, Gpt2Config, Init};
+use tensor::Precision;
 use tokenizer::Tokenizer;
 use train::TrainConfig;
 use train::optimizer::{AdamConfig, OptimizerConfig};
@@ -226,7 +227,8 @@ pub fn train_config(settings: &mut Settings, n_embd: usize, batcher: &Batcher) -
         clip_norm: clip(&mut settings.clip_norm, 1.0),
         clip_value: clip(&mut settings.clip_value, 0.0),
         seed: settings.seed.unwrap_or(0),
-        precision: Default::default(),
+        precision: resolve_precision(settings)?,
+        recompute: *settings.recompute.get_or_insert(false),
         eval_interval,
         eval_tokens: EVAL_TOKENS,
         documents: settings.sequences.as_deref() == Some("documents"),
@@ -234,6 +236,23 @@ pub fn train_config(settings: &mut Settings, n_embd: usize, batcher: &Batcher) -
     };
     config.validate()?;
     Ok(config)
+}
+
+/// The precision of this name; `auto` is what is fastest here.
+pub fn precision(name: &str) -> Result<Precision> {
+    match name {
+        "auto" => Ok(Precision::fastest()),
+        "f32" => Ok(Precision::F32),
+        "bf16" => Ok(Precision::Bf16),
+        other => bail!("--precision {other}: use auto, f32 or bf16"),
+    }
+}
+
+/// Resolved once and saved, so that a run resumes in the precision it began with, on whatever machine.
+fn resolve_precision(settings: &mut Settings) -> Result<Precision> {
+    let precision = precision(settings.precision.as_deref().unwrap_or("auto"))?;
+    settings.precision = Some(precision.to_string());
+    Ok(precision)
 }
 
 fn optimizer(settings: &mut Settings) -> Result<OptimizerConfig> {

@@ -98,6 +98,15 @@ pub struct Settings {
     #[arg(long, value_name = "N", help_heading = "Training")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub grad_accum: Option<usize>,
+    /// Type of the products: f32, bf16 (with f32 weights, sums and residual stream), or auto: bf16 where the CPU
+    /// multiplies it [default: auto]
+    #[arg(long, value_name = "TYPE", value_parser = ["auto", "f32", "bf16"], help_heading = "Training")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub precision: Option<String>,
+    /// Keep only what goes into each block, and compute the rest again on the way back: less memory, a quarter slower
+    #[arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "true|false", help_heading = "Training")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub recompute: Option<bool>,
     /// adamw (decay on matrices only), adam, sgd, muon (for the blocks' matrices, adamw for the rest) [default: adamw]
     #[arg(long, value_name = "NAME", help_heading = "Training")]
     #[serde(skip_serializing_if = "Option::is_none")]

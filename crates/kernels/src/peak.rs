@@ -11,6 +11,10 @@ use crate::pool;
 pub struct Peaks {
     /// Multiply-adds in registers, two operations each.
     pub f32_gflops: f64,
+    /// The same for pairs of bfloat16, where the CPU has them.
+    pub bf16_gflops: Option<f64>,
+    /// The same for 8-bit integers, four at a time, where the CPU has them.
+    pub int8_gops: Option<f64>,
     /// Reading memory in order.
     pub mem_read_gb_s: f64,
 }
@@ -20,18 +24,19 @@ const CHAINS: usize = 12;
 /// Values of the buffer that is read: 128 MiB, more than most caches hold.
 const MEMORY: usize = 1 << 25;
 
-/// Defines `rounds` rounds of a multiply-add in each chain, with nothing but registers.
+/// Defines `rounds` rounds of a multiply-add in each chain, with nothing but registers. `$start` gives a
+/// chain's beginning and what it is multiplied by, `$step` the next value of a chain.
 #[cfg(target_arch = "x86_64")]
 macro_rules! register_chains {
-    ($name:ident, $features:literal, $splat:ident, $fma:ident) => {
+    ($name:ident, $features:literal, $start:expr, |$acc:ident, $x:ident| $step:expr) => {
         #[target_feature(enable = $features)]
         fn $name(rounds: usize, x: f32) {
             use std::arch::x86_64::*;
-            let (x, quarter) = ($splat(x), $splat(0.25));
-            let mut acc = [x; CHAINS];
+            let (start, $x) = $start(x);
+            let mut acc = [start; CHAINS];
             for _ in 0..rounds {
-                for acc in &mut acc {
-                    *acc = $fma(*acc, x, quarter);
+                for $acc in &mut acc {
+                    *$acc = $step;
                 }
             }
             black_box(acc);
@@ -39,9 +44,33 @@ macro_rules! register_chains {
     };
 }
 #[cfg(target_arch = "x86_64")]
-register_chains!(chains_avx2, "avx2,fma", _mm256_set1_ps, _mm256_fmadd_ps);
+register_chains!(
+    chains_avx2,
+    "avx2,fma",
+    |x| (_mm256_set1_ps(x), (_mm256_set1_ps(x), _mm256_set1_ps(0.25))),
+    |acc, x| _mm256_fmadd_ps(*acc, x.0, x.1)
+);
 #[cfg(target_arch = "x86_64")]
-register_chains!(chains_avx512, "avx512f,avx2,fma", _mm512_set1_ps, _mm512_fmadd_ps);
+register_chains!(
+    chains_avx512,
+    "avx512f,avx2,fma",
+    |x| (_mm512_set1_ps(x), (_mm512_set1_ps(x), _mm512_set1_ps(0.25))),
+    |acc, x| _mm512_fmadd_ps(*acc, x.0, x.1)
+);
+#[cfg(target_arch = "x86_64")]
+register_chains!(
+    chains_bf16,
+    "avx512bf16,avx512f,avx2,fma",
+    |x| (_mm512_set1_ps(x), _mm512_cvtne2ps_pbh(_mm512_set1_ps(x), _mm512_set1_ps(x))),
+    |acc, x| _mm512_dpbf16_ps(*acc, x, x)
+);
+#[cfg(target_arch = "x86_64")]
+register_chains!(
+    chains_int8,
+    "avx512vnni,avx512f,avx2,fma",
+    |x| (_mm512_setzero_si512(), _mm512_set1_epi8(x as i8 + 3)),
+    |acc, x| _mm512_dpbusd_epi32(*acc, x, x)
+);
 
 /// The same in plain Rust, four lanes a chain.
 fn chains_portable(rounds: usize, x: f32) {
@@ -84,6 +113,28 @@ vectorised! {
     }
 }
 
+/// Runs rounds of products of pairs of bfloat16, or of 8-bit integers, where the CPU has them; operations done.
+#[cfg(target_arch = "x86_64")]
+fn narrow_products(isa: Isa, bytes: bool, rounds: usize) -> Option<usize> {
+    let x = black_box(0.75);
+    if bytes && isa >= Isa::Avx512Vnni && is_x86_feature_detected!("avx512vnni") {
+        // SAFETY: the features are there.
+        unsafe { chains_int8(rounds, x) };
+        return Some(2 * 64 * rounds * CHAINS);
+    }
+    if !bytes && isa >= Isa::Avx512Bf16 && isa::Avx512Bf16::detect().is_some() {
+        // SAFETY: `detect` has found the features on this CPU.
+        unsafe { chains_bf16(rounds, x) };
+        return Some(2 * 32 * rounds * CHAINS);
+    }
+    None
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn narrow_products(_isa: Isa, _bytes: bool, _rounds: usize) -> Option<usize> {
+    None
+}
+
 /// The best of some short runs of each; takes less than half a second.
 pub fn measure() -> Peaks {
     const ROUNDS: usize = 1 << 20;
@@ -98,11 +149,17 @@ pub fn measure() -> Peaks {
     };
     let operations = multiply_add(isa, 1) * ROUNDS * threads;
     let seconds = best(&|_| _ = multiply_add(isa, ROUNDS));
+    let narrow = |bytes: bool| {
+        let operations = narrow_products(isa, bytes, 1)? * ROUNDS * threads;
+        Some(operations as f64 / best(&|_| _ = narrow_products(isa, bytes, ROUNDS)) / 1e9)
+    };
     let memory = vec![1.0f32; MEMORY];
     let share = MEMORY / threads;
     let read_seconds = best(&|i| _ = black_box(read(isa, &memory[i * share..(i + 1) * share])));
     Peaks {
         f32_gflops: operations as f64 / seconds / 1e9,
+        bf16_gflops: narrow(false),
+        int8_gops: narrow(true),
         mem_read_gb_s: (threads * share * size_of::<f32>()) as f64 / read_seconds / 1e9,
     }
 }

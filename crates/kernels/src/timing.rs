@@ -92,13 +92,18 @@ pub fn report(entries: &[Entry], wall: f64, peaks: &crate::peak::Peaks) -> Strin
         "{:<44} {:>8} {:>9} {:>6} {:>9} {:>6} {:>7} {:>6}\n",
         "kernel", "calls", "ms", "time", "GFLOP/s", "peak", "GB/s", "peak"
     );
+    // A factor of bfloat16 is marked by an h in the layout.
+    let peak_of = |name: &str| match name.split(' ').nth(1) {
+        Some(layout) if layout.contains('h') => peaks.bf16_gflops.unwrap_or(peaks.f32_gflops),
+        _ => peaks.f32_gflops,
+    };
     let mut row = |name: &str, calls: u64, seconds: f64, flops: f64, bytes: f64| {
         let (gflops, gb) = (flops / seconds / 1e9, bytes / seconds / 1e9);
         text += &format!(
             "{name:<44} {calls:>8} {:>9.2} {:>5.1}% {gflops:>9.1} {:>5.0}% {gb:>7.1} {:>5.0}%\n",
             1e3 * seconds,
             100.0 * seconds / wall,
-            100.0 * gflops / peaks.f32_gflops,
+            100.0 * gflops / peak_of(name),
             100.0 * gb / peaks.mem_read_gb_s,
         );
     };

@@ -75,6 +75,19 @@ impl Block {
     }
 }
 
+impl Block {
+    /// [`Block::forward`], of which only `x` is kept: the way back computes the rest again.
+    fn forward_again(&self, x: Tensor, at: &Place, pass: &mut Pass) -> Result<Tensor> {
+        let Some(tape) = x.tape().cloned() else { return self.forward(&x, at, pass) };
+        let (block, layer, config, start) = (self.clone(), at.layer, at.config.clone(), pass.again(None));
+        let out = self.forward(&x.clone().constant(), at, pass)?;
+        Ok(tape.recomputed(&x, out, move |tape, x| {
+            let at = Place { layer, config: &config };
+            block.forward(&x, &at, &mut start.again(Some(tape))).expect("it ran before")
+        }))
+    }
+}
+
 impl Attention {
     /// Each position gathers from itself and those before it; what it finds is added to `residual`. Both are (B, T, C).
     fn forward(&self, x: &Tensor, residual: &Tensor, at: &Place, pass: &mut Pass) -> Result<Tensor> {
@@ -166,7 +179,12 @@ impl Gpt2 {
         let positions = ops::embedding(pass.tape.as_ref(), &self.wpe, &positions, &shape)?;
         let mut x = tokens.add(&positions)?.dropout(pass.dropout(self.config.dropout.embd))?;
         for (layer, block) in self.h.iter().enumerate() {
-            x = block.forward(&x, &Place { layer, config: &self.config }, pass)?;
+            let at = Place { layer, config: &self.config };
+            x = if pass.recompute {
+                block.forward_again(x, &at, pass)?
+            } else {
+                block.forward(&x, &at, pass)?
+            };
         }
         if let Some(cache) = &mut pass.cache {
             cache.advance(time);

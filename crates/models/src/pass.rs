@@ -15,10 +15,11 @@ pub struct Pass<'a> {
     pub(crate) cache: Option<&'a mut KvCache>,
     pub(crate) lens: Option<Vec<usize>>,
     pub(crate) precision: Precision,
+    pub(crate) recompute: bool,
     dropout: Option<DropoutState>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct DropoutState {
     seed: u64,
     step: u64,
@@ -41,6 +42,18 @@ impl<'a> Pass<'a> {
     /// The same pass, with its products in this precision.
     pub fn precision(self, precision: Precision) -> Pass<'a> {
         Pass { precision, ..self }
+    }
+
+    /// The same pass; if `recompute`, only what goes into each block is kept for the way back.
+    pub fn recompute(self, recompute: bool) -> Pass<'a> {
+        Pass { recompute, ..self }
+    }
+
+    /// The pass as it stands now, for doing a part of it again on another tape.
+    pub(crate) fn again(&self, tape: Option<Tape>) -> Pass<'static> {
+        let Pass { lens, precision, dropout, .. } = self;
+        let (lens, dropout) = (lens.clone(), dropout.clone());
+        Pass { tape, cache: None, lens, precision: *precision, recompute: false, dropout }
     }
 
     /// Decoding: the new tokens follow those in the cache, and are added to it.

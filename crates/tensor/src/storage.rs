@@ -17,6 +17,26 @@ pub enum Precision {
     Bf16,
 }
 
+impl std::fmt::Display for Precision {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        f.write_str(match self {
+            Precision::F32 => "f32",
+            Precision::Bf16 => "bf16",
+        })
+    }
+}
+
+impl Precision {
+    /// What trains fastest here: bfloat16 where the CPU multiplies it.
+    pub fn fastest() -> Precision {
+        if kernels::isa::current() >= kernels::isa::Isa::Avx512Bf16 {
+            Precision::Bf16
+        } else {
+            Precision::F32
+        }
+    }
+}
+
 /// Values of one of the two types.
 #[derive(Clone, Debug)]
 pub enum Storage {

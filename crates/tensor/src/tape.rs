@@ -153,6 +153,13 @@ impl Tape {
     }
 
     fn walk(self, out: &Tensor, dout: Storage) -> Grads {
+        let mut back = self.walk_to(out, dout, 0);
+        (0..back.grads.len()).for_each(|slot| back.grads.settle(slot));
+        back.grads
+    }
+
+    /// Walks back from `out` to node number `first`, which is not called.
+    fn walk_to(self, out: &Tensor, dout: Storage, first: usize) -> Backward {
         let Target::Node(last) = out.target() else { panic!("backward starts at a recorded tensor") };
         assert_eq!(out.len(), dout.len(), "dout has the length of out");
         let Recording { mut nodes, grads } = std::mem::take(&mut *self.lock());
@@ -160,15 +167,36 @@ impl Tape {
         let pre = nodes.iter_mut().map(|node| node.pre.take()).collect();
         let mut back = Backward { pending: (0..nodes.len()).map(|_| None).collect(), pre, grads };
         back.pending[last] = Some(dout.into_precision(out.precision()));
-        while let Some(node) = nodes.pop() {
+        while nodes.len() > first
+            && let Some(node) = nodes.pop()
+        {
             back.pre.truncate(nodes.len());
             if let Some(dout) = back.pending[nodes.len()].take() {
                 (node.backward)(dout, &mut back);
             }
         }
-        let mut grads = back.grads;
-        (0..grads.len()).for_each(|slot| grads.settle(slot));
-        grads
+        back
+    }
+
+    /// Records `out`, which was computed from `x` without being recorded, so that only `x` is kept: the way back
+    /// calls `again` to compute it once more, on a tape of its own, and walks through that (Chen et al., 2016).
+    pub fn recomputed(
+        &self,
+        x: &Tensor,
+        out: Tensor,
+        again: impl FnOnce(Tape, Tensor) -> Tensor + Send + 'static,
+    ) -> Tensor {
+        let (input, target) = (x.clone().constant(), x.target());
+        self.record(out, move |dout, back| {
+            let tape = Tape::new(std::mem::take(&mut back.grads));
+            let input = tape.input(&input);
+            let out = again(tape.clone(), input);
+            let mut inner = tape.walk_to(&out, dout, 1);
+            back.grads = inner.grads;
+            if let Some(dx) = inner.pending[0].take() {
+                back.add(target, dx);
+            }
+        })
     }
 
     /// Ends the recording without a backward pass and gives the gradients back.

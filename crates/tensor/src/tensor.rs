@@ -81,6 +81,19 @@ impl Tensor {
         self
     }
 
+    /// The same values, whatever they were made from: nothing that uses them is recorded for their sake.
+    pub fn constant(self) -> Tensor {
+        self.with_origin(Origin::Constant)
+    }
+
+    /// The tape this tensor was recorded on.
+    pub fn tape(&self) -> Option<&Tape> {
+        match &self.origin {
+            Origin::Node(tape, _) => Some(tape),
+            _ => None,
+        }
+    }
+
     pub(crate) fn with_origin(mut self, origin: Origin) -> Tensor {
         self.origin = origin;
         self
@@ -139,14 +152,6 @@ impl Tensor {
 
     pub(crate) fn shared(&self) -> Arc<Storage> {
         self.data.clone()
-    }
-
-    /// The tape this tensor was recorded on.
-    pub(crate) fn tape(&self) -> Option<&Tape> {
-        match &self.origin {
-            Origin::Node(tape, _) => Some(tape),
-            _ => None,
-        }
     }
 
     pub(crate) fn target(&self) -> Target {

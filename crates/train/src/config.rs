@@ -32,6 +32,9 @@ pub struct TrainConfig {
     /// The type of the products in training.
     #[serde(default)]
     pub precision: Precision,
+    /// Whether each block is computed again on the way back, rather than kept.
+    #[serde(default)]
+    pub recompute: bool,
     /// Steps between validations.
     pub eval_interval: u64,
     /// Tokens of the validation data used between steps; the end uses all.

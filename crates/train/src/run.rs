@@ -269,7 +269,8 @@ impl Run {
             let batch = self.batcher.next_batch()?;
             let number = self.progress.step * self.config.grad_accum as u64 + micro;
             let pass = Pass::train(std::mem::take(&mut self.grads), self.config.seed, number)
-                .precision(self.config.precision);
+                .precision(self.config.precision)
+                .recompute(self.config.recompute);
             let view = Batch {
                 ids: &batch.ids,
                 targets: &batch.targets,

@@ -71,18 +71,15 @@ struct TrainArgs {
     /// adamw or muon
     #[arg(long, value_name = "NAME", default_value = "adamw", value_parser = ["adamw", "muon"])]
     optimizer: String,
-    /// Type of the products: f32 or bf16
-    #[arg(long, value_name = "TYPE", default_value = "f32", value_parser = ["f32", "bf16"])]
+    /// Type of the products: f32, bf16, or auto: bf16 where the CPU multiplies it
+    #[arg(long, value_name = "TYPE", default_value = "auto", value_parser = ["auto", "f32", "bf16"])]
     precision: String,
+    /// Keep only what goes into each block, and compute the rest again on the way back
+    #[arg(long)]
+    recompute: bool,
     /// Print JSON
     #[arg(long)]
     json: bool,
-}
-
-impl TrainArgs {
-    fn precision(&self) -> Precision {
-        if self.precision == "bf16" { Precision::Bf16 } else { Precision::F32 }
-    }
 }
 
 pub fn run(args: Args) -> Result<()> {
@@ -93,17 +90,29 @@ pub fn run(args: Args) -> Result<()> {
 }
 
 fn print_peaks(json: bool) -> Result<()> {
-    let Peaks { f32_gflops, mem_read_gb_s } = peak::measure();
+    let peaks = peak::measure();
     let (threads, isa) = (pool::threads(), isa::current().name());
     if json {
-        return super::print_json(&json!({
-            "f32_gflops": f32_gflops, "mem_read_gb_s": mem_read_gb_s, "threads": threads, "isa": isa,
-        }));
+        let mut all = peaks_json(&peaks);
+        (all["threads"], all["isa"]) = (json!(threads), json!(isa));
+        return super::print_json(&all);
     }
+    let Peaks { f32_gflops, mem_read_gb_s, .. } = peaks;
+    let narrow = |rate: Option<f64>, what| rate.map_or(String::new(), |rate| format!(", {rate:.0} {what}"));
     println!(
-        "{threads} threads, {isa}: {f32_gflops:.0} GFLOP/s (f32), {mem_read_gb_s:.1} GB/s read from memory"
+        "{threads} threads, {isa}: {f32_gflops:.0} GFLOP/s (f32){}{}, {mem_read_gb_s:.1} GB/s read from memory",
+        narrow(peaks.bf16_gflops, "GFLOP/s (bf16)"),
+        narrow(peaks.int8_gops, "GOP/s (int8)"),
     );
     Ok(())
+}
+
+/// What the machine can do; null where it lacks the instructions.
+fn peaks_json(peaks: &Peaks) -> serde_json::Value {
+    let Peaks { f32_gflops, bf16_gflops, int8_gops, mem_read_gb_s } = *peaks;
+    json!({
+        "f32_gflops": f32_gflops, "bf16_gflops": bf16_gflops, "int8_gops": int8_gops, "mem_read_gb_s": mem_read_gb_s,
+    })
 }
 
 fn bench_train(args: &TrainArgs) -> Result<()> {
@@ -118,7 +127,8 @@ fn bench_train(args: &TrainArgs) -> Result<()> {
     );
     config.dropout = models::Dropouts { embd: args.dropout, attn: args.dropout, resid: args.dropout };
     config.validate()?;
-    let recipe = recipe(args);
+    let recipe = recipe(args)?;
+    let precision = recipe.precision;
     let cost = train::config::cost(&config, &recipe, args.seq);
     crate::plan::ensure_fits(cost.bytes as u64)?;
     let peaks = peak::measure();
@@ -150,35 +160,40 @@ fn bench_train(args: &TrainArgs) -> Result<()> {
     let (median, best, worst) = (ms[ms.len() / 2], ms[0], ms[ms.len() - 1]);
     let tok_per_sec = 1e3 * (args.batch * args.seq) as f64 / median;
     let gflops = tok_per_sec * cost.flops_per_token / 1e9;
-    let (fraction, rss) = (gflops / peaks.f32_gflops, peak_rss());
+    let peak = match precision {
+        Precision::F32 => peaks.f32_gflops,
+        Precision::Bf16 => peaks.bf16_gflops.unwrap_or(peaks.f32_gflops),
+    };
+    let (fraction, rss) = (gflops / peak, peak_rss());
     let (threads, isa) = (pool::threads(), isa::current().name());
     if args.json {
         return super::print_json(&json!({
             "tok_per_sec": tok_per_sec, "gflops": gflops, "peak_fraction": fraction, "peak_rss_bytes": rss,
             "ms_per_step": median, "ms_best": best, "ms_worst": worst, "steps": args.steps, "loss": loss,
-            "threads": threads, "isa": isa, "precision": args.precision, "parameters": cost.parameters,
-            "peaks": { "f32_gflops": peaks.f32_gflops, "mem_read_gb_s": peaks.mem_read_gb_s },
+            "threads": threads, "isa": isa, "precision": precision, "recompute": args.recompute, "parameters": cost.parameters,
+            "peaks": peaks_json(&peaks),
         }));
     }
     println!(
-        "{} × {} tokens, {} parameters, {threads} threads, {isa}: {tok_per_sec:.0} tokens/s, {median:.1} ms a step ({best:.1} to {worst:.1}), {gflops:.0} GFLOP/s ({:.0} % of the peak of {:.0}), {} of memory",
+        "{} × {} tokens, {} parameters, {threads} threads, {isa}, {precision}: {tok_per_sec:.0} tokens/s, {median:.1} ms a step ({best:.1} to {worst:.1}), {gflops:.0} GFLOP/s ({:.0} % of the peak of {:.0}), {} of memory",
         args.batch,
         args.seq,
         crate::input::grouped(cost.parameters as u64),
         100.0 * fraction,
-        peaks.f32_gflops,
+        peak,
         rss.map_or("an unknown amount".into(), |rss| format!("{:.2} GB", rss as f64 / 1e9)),
     );
     Ok(())
 }
 
-fn recipe(args: &TrainArgs) -> TrainConfig {
+fn recipe(args: &TrainArgs) -> Result<TrainConfig> {
+    let precision = crate::plan::precision(&args.precision)?;
     let adam = AdamConfig { beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.1 };
     let optimizer = match args.optimizer.as_str() {
         "muon" => OptimizerConfig::Muon { momentum: 0.95, adam },
         _ => OptimizerConfig::AdamW(adam),
     };
-    TrainConfig {
+    Ok(TrainConfig {
         batch: args.batch,
         grad_accum: 1,
         max_steps: args.steps as u64 + 1,
@@ -188,12 +203,13 @@ fn recipe(args: &TrainArgs) -> TrainConfig {
         clip_norm: Some(1.0),
         clip_value: None,
         seed: 1,
-        precision: args.precision(),
+        precision,
+        recompute: args.recompute,
         eval_interval: 1,
         eval_tokens: 0,
         documents: false,
         save_interval: 0,
-    }
+    })
 }
 
 /// As many tokens as the steps need, evenly spread over the vocabulary.

@@ -1,11 +1,13 @@
 //! The output layer: `logits = x wteᵀ`, the embedding table read the other way round.
 //!
-//! logits: (rows, V); x: (rows, C); wte: (V, C). For training see [`super::lm_loss`], which never stores them.
+//! logits: (rows, V); x: (rows, C); wte: (V, C). Logits are `f32`, whatever x is.
+//! For training see [`super::lm_loss`], which never stores them.
 
-use kernels::gemm::{Mat, Out, gemm};
+use kernels::gemm::{Output, multiply};
 
 use super::tape_of;
 use crate::memory::Buffer;
+use crate::storage::Storage;
 use crate::{Result, Tensor};
 
 impl Tensor {
@@ -14,7 +16,7 @@ impl Tensor {
         let (rows, c, v) = (self.rows(), self.cols(), wte.rows());
         wte.expect("lm_head weight", &[v, c])?;
         let mut out: Buffer = Buffer::scratch(rows * v);
-        gemm(&mut out, Mat::new(self.data(), rows, c), Mat::new(wte.data(), v, c).t(), Out::Set, None);
+        multiply(self.matrix(), wte.matrix().t(), Output::Set(&mut out));
         let mut shape = self.shape().to_vec();
         *shape.last_mut().expect("a tensor with rows") = v;
         let out = Tensor::from_buffer(&shape, out);
@@ -22,17 +24,16 @@ impl Tensor {
         let (x, weight) = (self.shared(), wte.shared());
         let targets = (self.target(), wte.target());
         Ok(tape.record(out, move |dout, back| {
-            let dout = Mat::new(dout.f32(), rows, v);
-            let mut dx = back.take(targets.0, rows * c);
-            if let Some(dx) = &mut dx {
-                gemm(dx, dout, Mat::new(weight.f32(), v, c), Out::Add, None);
-            }
-            back.put(dx);
-            let mut dw = back.take(targets.1, v * c);
+            let dout = dout.matrix(rows, v);
+            let mut dw = back.take_for_overwrite(targets.1, v * c);
             if let Some(dw) = &mut dw {
-                gemm(dw, dout.t(), Mat::new(x.f32(), rows, c), Out::Add, None);
+                let output = if dw.fresh { Output::Set(dw) } else { Output::Add(dw) };
+                multiply(dout.t(), x.matrix(rows, c), output);
             }
             back.put(dw);
+            let mut dx = Buffer::scratch(rows * c);
+            multiply(dout, weight.matrix(v, c), Output::Set(&mut dx));
+            back.add(targets.0, Storage::F32(dx).into_precision(x.precision()));
         }))
     }
 }

@@ -23,6 +23,7 @@ fn config(max_steps: u64) -> TrainConfig {
         seed: 3,
         eval_interval: 1000,
         precision: Precision::F32,
+        recompute: false,
         eval_tokens: 1000,
         documents: false,
         save_interval: 0,
@@ -256,4 +257,33 @@ fn muon_resumes_with_the_bits_of_a_run_that_never_stopped() {
     resumed.resume().unwrap();
     resumed.run(&mut ()).unwrap();
     assert!(bits(&resumed) == bits(&straight));
+}
+
+#[test]
+fn ten_steps_have_the_same_bits_at_any_number_of_threads() {
+    for precision in [Precision::F32, Precision::Bf16] {
+        let mut first = None;
+        for threads in [1, 2, 3] {
+            tensor::pool::set_threads(threads);
+            let dir = tempfile::tempdir().unwrap();
+            let mut run = run_in(dir.path(), TrainConfig { precision, grad_accum: 2, ..config(10) });
+            run.run(&mut ()).unwrap();
+            let bits = bits(&run);
+            assert!(first.get_or_insert_with(|| bits.clone()) == &bits, "{precision}, {threads} threads");
+        }
+    }
+}
+
+#[test]
+fn computing_blocks_again_changes_no_bit() {
+    for precision in [Precision::F32, Precision::Bf16] {
+        let [kept, again] = [false, true].map(|recompute| {
+            let dir = tempfile::tempdir().unwrap();
+            let mut run =
+                run_in(dir.path(), TrainConfig { precision, recompute, grad_accum: 2, ..config(6) });
+            run.run(&mut ()).unwrap();
+            bits(&run)
+        });
+        assert!(kept == again, "{precision}");
+    }
 }
