@@ -15,6 +15,9 @@ use std::process::ExitCode;
 use clap::builder::FalseyValueParser;
 use clap::{ArgAction, CommandFactory, FromArgMatches, Parser, Subcommand};
 
+#[global_allocator]
+static ALLOCATOR: tensor::LargePages = tensor::LargePages;
+
 /// GPT-2, whole: from raw text to a trained model that writes, on an ordinary CPU.
 #[derive(Parser)]
 #[command(name = "gpt2", version, max_term_width = 110)]

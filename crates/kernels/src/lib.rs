@@ -11,6 +11,7 @@ pub mod gemm;
 pub mod isa;
 pub mod linear;
 pub mod math;
+pub mod memory;
 pub mod muon;
 pub mod optim;
 pub mod peak;

@@ -12,6 +12,7 @@ mod storage;
 pub mod tape;
 mod tensor;
 
+pub use kernels::memory::LargePages;
 pub use kernels::{isa, muon, optim, peak, pool, random, rows, timing};
 pub use storage::{Precision, Storage};
 pub use tape::{Grads, Tape};

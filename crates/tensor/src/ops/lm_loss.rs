@@ -50,8 +50,10 @@ fn check(x: &Tensor, wte: &Tensor, targets: &[u32]) -> Result<(usize, usize, usi
     }
 }
 
-fn block_rows(v: usize, value_bytes: usize) -> usize {
-    (BLOCK_BYTES / value_bytes / v.max(1)).clamp(16, 1024)
+/// Rows of a block, so that `rows` make blocks of about one size.
+fn block_rows(rows: usize, v: usize, value_bytes: usize) -> usize {
+    let most = (BLOCK_BYTES / value_bytes / v.max(1)).clamp(16, 1024);
+    rows.div_ceil(rows.div_ceil(most).max(1)).max(1)
 }
 
 /// The weighted sum of cross-entropies. Where `x` was recorded, the gradients are taken in the same pass.
@@ -65,7 +67,7 @@ pub fn lm_loss(x: &Tensor, wte: &Tensor, targets: &[u32], weights: &[f32]) -> Re
     let mut dx = tape.map(|_| Buffer::scratch(rows * c));
     let mut losses = vec![0.0; rows];
     let size = if x.precision() == Precision::F32 { size_of::<f32>() } else { size_of::<bf16>() };
-    let step = block_rows(v, size);
+    let step = block_rows(rows, v, size);
     let mut logits = Logits::new(x.precision(), step.min(rows), v);
     let table = Mat::new(wte.data(), v, c);
     let stored = x.shared();
@@ -150,7 +152,7 @@ pub fn lm_scores(x: &Tensor, wte: &Tensor, targets: &[u32]) -> Result<(Vec<f32>,
     let (rows, c, v) = check(x, wte, targets)?;
     let mut losses = vec![0.0; rows];
     let mut correct = Vec::with_capacity(rows);
-    let step = block_rows(v, size_of::<f32>());
+    let step = block_rows(rows, v, size_of::<f32>());
     let mut logits: Buffer = Buffer::scratch(step.min(rows) * v);
     for start in (0..rows).step_by(step) {
         let end = (start + step).min(rows);
