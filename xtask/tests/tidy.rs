@@ -183,7 +183,8 @@ fn files() -> Vec<PathBuf> {
             let ours = if folder == root() { FOLDERS.contains(&name) } else { !BUILT.contains(&name) };
             if path.is_dir() && ours {
                 walk(&path, found);
-            } else if path.is_file() {
+            } else if path.is_file() && name != ".git" {
+                // In a second work tree `.git` is a file that names the first.
                 found.push(path.strip_prefix(root()).expect("below the root").to_owned());
             }
         }

@@ -3,9 +3,11 @@
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use models::Gpt2;
 use tokenizer::Tokenizer;
+
+use crate::output::note;
 
 /// The seed that was given, or a random one.
 pub fn seed(given: Option<u64>) -> u64 {
@@ -30,9 +32,14 @@ pub fn open_model(dir: &Path) -> Result<(Gpt2, Tokenizer)> {
     Ok((model, tokenizer))
 }
 
-/// An existing tokenizer by name (`gpt2`), file or directory.
-pub fn open_tokenizer(spec: &str) -> Result<Tokenizer> {
-    if spec == "gpt2" && !Path::new(spec).exists() {
+/// What `--tokenizer` may be where a vocabulary can be learnt from the data, and where not.
+pub const MAY_LEARN: &str = "gpt2, char, word:N, bpe:N (N tokens, learnt from the data), or a directory or file that holds a tokenizer";
+pub const MUST_EXIST: &str = "gpt2, or a directory or file that holds a tokenizer";
+
+/// An existing tokenizer by name (`gpt2`), file or directory; `choices` says what may be given.
+pub fn open_tokenizer(spec: &str, choices: &str) -> Result<Tokenizer> {
+    if !Path::new(spec).exists() {
+        ensure!(spec == "gpt2", "--tokenizer {spec}: there is no such tokenizer; give {choices}");
         return Ok(Tokenizer::gpt2());
     }
     Tokenizer::load(Path::new(spec)).with_context(|| format!("cannot load the tokenizer {spec}"))
@@ -49,13 +56,29 @@ pub fn read_bytes(path: &Path) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
+/// A prompt from a file, or from standard input for `-`, without the newline that ends it: editors and `echo` add one
+/// that is not meant.
+pub fn read_prompt(path: &Path) -> Result<String> {
+    let mut text = read_text(path)?;
+    if text.ends_with('\n') {
+        text.pop();
+        if text.ends_with('\r') {
+            text.pop();
+        }
+    }
+    Ok(text)
+}
+
 /// The text of a file, or of standard input for `-`.
-pub fn read_text(path: &Path) -> Result<String> {
+fn read_text(path: &Path) -> Result<String> {
     String::from_utf8(read_bytes(path)?).map_err(|error| {
         let offset = error.utf8_error().valid_up_to();
         anyhow::anyhow!("{}: not UTF-8 at byte {offset}; convert it first", path.display())
     })
 }
+
+/// The largest vocabulary that can be asked for.
+const MOST_TOKENS: usize = 1 << 24;
 
 /// A vocabulary to be learnt from text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,10 +100,14 @@ impl Learn {
         if !["word", "bpe"].contains(&kind) || Path::new(spec).exists() {
             return Ok(None);
         }
-        let size = size.parse().ok().filter(|&size| size <= 1 << 24);
-        let size = size.with_context(|| {
+        let size: usize = size.parse().ok().with_context(|| {
             format!("--tokenizer {spec}: {kind}:N takes a number of tokens, as in {kind}:8000")
         })?;
+        ensure!(
+            size <= MOST_TOKENS,
+            "--tokenizer {spec}: a vocabulary may have at most {} tokens",
+            grouped(MOST_TOKENS as u64)
+        );
         Ok(Some(if kind == "word" { Learn::Words(size) } else { Learn::Bpe(size) }))
     }
 
@@ -112,6 +139,44 @@ pub fn documents(
     let files: Vec<_> =
         paths.iter().map(|path| data::read::read(path, encoding)).collect::<Result<_, _>>()?;
     Ok(files.into_iter().flatten().map(|piece| piece.map(|piece| piece.text)))
+}
+
+/// Pieces of a file, and characters of each, that are looked at to tell Chinese.
+const SAMPLE_PIECES: usize = 20;
+const SAMPLE_CHARS: usize = 2_000;
+
+/// Says what GPT-2's English vocabulary costs on those of these files that are Chinese. Shards are passed over.
+pub fn warn_about_chinese<'a>(
+    paths: impl Iterator<Item = &'a Path>,
+    encoding: Option<&str>,
+    tokenizer: &Tokenizer,
+) -> Result<()> {
+    if !tokenizer.is_same_as(&Tokenizer::gpt2()) {
+        return Ok(());
+    }
+    let encoding = data::read::encoding(encoding)?;
+    for path in paths.filter(|path| path.is_file()) {
+        // A file that cannot be read is refused where it is read as a whole.
+        let Ok(pieces) = data::read::read(path, encoding) else { continue };
+        let sample: String = pieces.take(SAMPLE_PIECES).flatten().map(|piece| sample(&piece.text)).collect();
+        let stats = tokenizer.stats(&sample)?;
+        if 5 * stats.chinese_chars > stats.chars {
+            note!(
+                "warning: {} is Chinese, and GPT-2's vocabulary spends {:.1} tokens on each character of it; \
+                 a vocabulary of your own, such as --tokenizer bpe:8000, spends about one or less",
+                path.display(),
+                stats.tokens_per_char
+            );
+        }
+    }
+    Ok(())
+}
+
+/// Characters from the beginning and the middle of a text: the beginning may be a licence in another language.
+fn sample(text: &str) -> String {
+    let middle = text.floor_char_boundary(text.len() / 2);
+    let from = |start: usize| text[start..].chars().take(SAMPLE_CHARS);
+    if middle > 4 * SAMPLE_CHARS { from(0).chain(from(middle)).collect() } else { from(0).collect() }
 }
 
 /// A number with thousands separated: 1,234,567.
@@ -147,6 +212,7 @@ mod tests {
         assert_eq!(Learn::parse("bpe:300").unwrap(), Some(Learn::Bpe(300)));
         assert_eq!(Learn::parse("gpt2").unwrap(), None);
         assert!(Learn::parse("word:many").is_err());
+        assert!(Learn::parse("word:99999999").unwrap_err().to_string().contains("at most 16,777,216"));
     }
 
     #[test]

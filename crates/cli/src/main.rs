@@ -5,6 +5,7 @@
 
 mod commands;
 mod input;
+mod output;
 mod plan;
 mod progress;
 mod settings;
@@ -53,9 +54,9 @@ enum Command {
 fn main() -> ExitCode {
     match run() {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) if commands::is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) if output::is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {}", chain(&error));
+            output::note!("error: {}", chain(&error));
             ExitCode::FAILURE
         }
     }

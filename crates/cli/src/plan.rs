@@ -8,12 +8,13 @@ use data::batches::{Batcher, Mode};
 use data::read::Source;
 use models::{Dropouts, Gpt2, Gpt2Config, Init};
 use tensor::Precision;
-use tokenizer::Tokenizer;
+use tokenizer::{Tokenizer, TokenizerError};
 use train::TrainConfig;
 use train::optimizer::{AdamConfig, OptimizerConfig};
 use train::schedule::{Decay, Period, Schedule};
 
 use crate::input::{self, Learn};
+use crate::output::note;
 use crate::settings::Settings;
 
 /// The shape used where none is asked for.
@@ -28,40 +29,105 @@ pub struct Corpus {
     pub val: Option<Tokens>,
 }
 
+impl Corpus {
+    /// Bytes of memory that the tokens keep.
+    pub fn memory(&self) -> usize {
+        self.sources.iter().map(|(tokens, _)| tokens).chain(&self.val).map(Tokens::memory).sum()
+    }
+}
+
+/// Refuses what can be refused before any text is read: names, numbers and shapes.
+pub fn check(settings: &Settings) -> Result<()> {
+    ensure!(!settings.data.is_empty(), "no data: give --data FILE…, or `data = [\"FILE\"]` in the recipe");
+    let mut trial = settings.clone();
+    data::read::encoding(trial.encoding.as_deref())?;
+    val_fraction(&mut trial)?;
+    let n_embd = match initial_model(&trial) {
+        Some(dir) => {
+            ensure!(
+                dir.is_dir(),
+                "--init {}: there is no such directory; use gpt2, xavier or a model directory",
+                dir.display()
+            );
+            let config = models::checkpoint::load_config(&dir);
+            config.with_context(|| format!("--init {}", dir.display()))?.n_embd
+        }
+        None => {
+            let config = shape(&mut trial)?;
+            config.validate()?;
+            config.n_embd
+        }
+    };
+    mode(&mut trial, 0)?;
+    train_config(&mut trial, n_embd, 1)?;
+    Ok(())
+}
+
 /// Finds or learns the tokenizer, and turns the data into tokens. `saved` is where a resumed run keeps its own.
 pub fn corpus(settings: &mut Settings, saved: Option<&Path>) -> Result<Corpus> {
-    ensure!(!settings.data.is_empty(), "no data: give --data FILE…, or `data = [\"FILE\"]` in the recipe");
     let sources: Vec<Source> =
         settings.data.iter().map(|spec| Source::parse(spec)).collect::<Result<_, _>>()?;
+    let val_sources: Vec<Source> =
+        settings.val_data.iter().map(|path| Source { path: path.clone(), weight: None }).collect();
+    if saved.is_some() {
+        refuse_moved(sources.iter().chain(&val_sources))?;
+    }
     let tokenizer = match saved {
         Some(dir) => Tokenizer::load(dir)?,
         None => find_tokenizer(settings, &sources)?,
     };
-    warn_about_chinese(settings, &sources, &tokenizer);
+    let paths = sources.iter().chain(&val_sources).map(|source| source.path.as_path());
+    input::warn_about_chinese(paths, settings.encoding.as_deref(), &tokenizer)?;
     let encoding = data::read::encoding(settings.encoding.as_deref())?;
     let threads = tensor::pool::threads();
-    let (parts, counts) = data::prepare::tokenize(&sources, &tokenizer, encoding, threads)?;
+    let tokenize = |sources: &[Source]| {
+        data::prepare::tokenize(sources, &tokenizer, encoding, threads).map_err(|error| {
+            name_tokenizer(error, saved.is_none().then_some(&settings.tokenizer).cloned().flatten())
+        })
+    };
+    let (parts, counts) = tokenize(&sources)?;
+    let val_parts = tokenize(&val_sources)?.0;
     if counts.empty_documents > 0 {
-        eprintln!("left out {} empty documents", counts.empty_documents);
+        note!("left out {} empty documents", counts.empty_documents);
     }
-    let fraction = *settings.val_fraction.get_or_insert(if settings.val_data.is_empty() { 0.1 } else { 0.0 });
-    ensure!((0.0..1.0).contains(&fraction), "--val-fraction {fraction}: it must be at least 0 and below 1");
+    let fraction = val_fraction(settings)?;
     let (mut train, mut held) = (Vec::new(), Vec::new());
     for part in parts {
         let (tokens, val) = match part.val {
             Some(val) => (part.tokens, val),
             None => part.tokens.split_end(fraction),
         };
-        held.extend(val.to_vec()?);
+        held.push(val);
         train.push((tokens, part.source.weight));
     }
-    let val_sources: Vec<Source> =
-        settings.val_data.iter().map(|path| Source { path: path.clone(), weight: None }).collect();
-    for part in data::prepare::tokenize(&val_sources, &tokenizer, encoding, threads)?.0 {
-        held.extend(part.tokens.to_vec()?);
+    held.extend(val_parts.into_iter().map(|part| part.tokens));
+    let val = Tokens::concat(&held)?;
+    Ok(Corpus { tokenizer, sources: train, val: (val.len() > 1).then_some(val) })
+}
+
+fn val_fraction(settings: &mut Settings) -> Result<f64> {
+    let fraction = *settings.val_fraction.get_or_insert(if settings.val_data.is_empty() { 0.1 } else { 0.0 });
+    ensure!((0.0..1.0).contains(&fraction), "--val-fraction {fraction}: it must be at least 0 and below 1");
+    Ok(fraction)
+}
+
+/// A resumed run looks for its files where they were.
+fn refuse_moved<'a>(mut sources: impl Iterator<Item = &'a Source>) -> Result<()> {
+    match sources.find(|source| !source.path.exists()) {
+        None => Ok(()),
+        Some(source) => bail!(
+            "{} is not there any more; if the files moved, say where with --data (and --val-data)",
+            source.path.display()
+        ),
     }
-    let val = (held.len() > 1).then(|| Tokens::new(held));
-    Ok(Corpus { tokenizer, sources: train, val })
+}
+
+/// Says which tokenizer was in use where shards want another.
+fn name_tokenizer(mut error: data::DataError, spec: Option<String>) -> data::DataError {
+    if let data::DataError::OtherTokenizer { ours, .. } = &mut error {
+        *ours = format!("{}: {ours}", spec.as_deref().unwrap_or("that of the run"));
+    }
+    error
 }
 
 fn find_tokenizer(settings: &mut Settings, sources: &[Source]) -> Result<Tokenizer> {
@@ -70,25 +136,37 @@ fn find_tokenizer(settings: &mut Settings, sources: &[Source]) -> Result<Tokeniz
         data::prepare::check_shards(dir)?;
     }
     let initial = initial_model(settings);
-    let spec = match (&settings.tokenizer, &shards, &initial) {
+    let has_none = |dir: &Path| matches!(Tokenizer::load(dir), Err(TokenizerError::NotFound { .. }));
+    let spec = match (&settings.tokenizer, &initial, &shards) {
         (Some(spec), ..) => spec.clone(),
+        (None, Some(model), Some(dir)) if has_none(model) => dir.display().to_string(),
+        // A model knows only its own tokens; shards of others are refused later.
         (None, Some(dir), _) | (None, None, Some(dir)) => dir.display().to_string(),
         (None, None, None) => "gpt2".to_owned(),
     };
     settings.tokenizer = Some(spec.clone());
-    match Learn::parse(&spec)? {
-        None => input::open_tokenizer(&spec),
+    let tokenizer = match Learn::parse(&spec)? {
+        None => input::open_tokenizer(&spec, input::MAY_LEARN)?,
         Some(_) if shards.is_some() => {
             bail!(
                 "--tokenizer {spec} would be learnt anew, but shards are tokens already; leave it out, or give text"
             )
         }
         Some(learn) => {
-            eprintln!("learning the vocabulary {spec} …");
+            note!("learning the vocabulary {spec} …");
             let paths: Vec<PathBuf> = sources.iter().map(|source| source.path.clone()).collect();
-            learn.learn_from(input::documents(&paths, settings.encoding.as_deref())?)
+            learn.learn_from(input::documents(&paths, settings.encoding.as_deref())?)?
         }
+    };
+    if let Some(dir) = initial
+        && Tokenizer::load(&dir).is_ok_and(|its| !its.is_same_as(&tokenizer))
+    {
+        note!(
+            "warning: the model in {} learnt with another tokenizer than {spec}; its embeddings start as those of other tokens",
+            dir.display()
+        );
     }
+    Ok(tokenizer)
 }
 
 /// The model directory to start from, if the initialisation names one.
@@ -100,24 +178,27 @@ fn initial_model(settings: &Settings) -> Option<PathBuf> {
         .map(PathBuf::from)
 }
 
-/// Says what GPT-2's English vocabulary costs on Chinese text.
-fn warn_about_chinese(settings: &Settings, sources: &[Source], tokenizer: &Tokenizer) {
-    let is_gpt2 = settings.tokenizer.as_deref() == Some("gpt2");
-    let Some(source) = sources.iter().find(|source| is_gpt2 && source.path.is_file()) else { return };
-    let Ok(encoding) = data::read::encoding(settings.encoding.as_deref()) else { return };
-    let Ok(mut pieces) = data::read::read(&source.path, encoding) else { return };
-    let Some(Ok(piece)) = pieces.next() else { return };
-    let start: String = piece.text.chars().take(20_000).collect();
-    if let Ok(stats) = tokenizer.stats(&start)
-        && 5 * stats.chinese_chars > stats.chars
-    {
-        eprintln!(
-            "warning: {} is Chinese, and GPT-2's vocabulary spends {:.1} tokens on each character of it; \
-             a vocabulary of your own, such as --tokenizer bpe:8000, spends about one or less",
-            source.path.display(),
-            stats.tokens_per_char
-        );
-    }
+/// The same settings with absolute paths, so that a run can be resumed from another working directory.
+pub fn absolute(settings: &Settings) -> Result<Settings> {
+    let whole = |path: &Path| {
+        std::path::absolute(path).with_context(|| format!("cannot find out where {} is", path.display()))
+    };
+    let data = settings.data.iter().map(|spec| {
+        let Source { path, weight } = Source::parse(spec)?;
+        let path = whole(&path)?.display().to_string();
+        Ok(weight.map_or(path.clone(), |weight| format!("{path}={weight}")))
+    });
+    let existing = |name: &Option<String>| match name {
+        Some(name) if Path::new(name).exists() => Ok(Some(whole(Path::new(name))?.display().to_string())),
+        other => anyhow::Ok(other.clone()),
+    };
+    Ok(Settings {
+        data: data.collect::<Result<_>>()?,
+        val_data: settings.val_data.iter().map(|path| whole(path)).collect::<Result<_>>()?,
+        tokenizer: existing(&settings.tokenizer)?,
+        init: existing(&settings.init)?,
+        ..settings.clone()
+    })
 }
 
 /// The model to train: fresh, or loaded.
@@ -143,7 +224,9 @@ pub fn model(settings: &mut Settings, tokenizer: &Tokenizer) -> Result<Gpt2> {
         "xavier" => Init::Xavier,
         _ => Init::Gpt2,
     };
-    let config = shape(settings, tokenizer)?;
+    let mut config = shape(settings)?;
+    (config.vocab_size, config.eot) = (tokenizer.vocab_size(), Some(tokenizer.eot()));
+    config.validate()?;
     // Weights, gradients and two moments; what the batches need is added once they are known.
     ensure_fits(16 * config.n_params() as u64)?;
     Ok(Gpt2::new(config, init, settings.seed.unwrap_or(0))?)
@@ -162,8 +245,8 @@ fn dropouts(settings: &mut Settings, default: Dropouts) -> Dropouts {
     all
 }
 
-/// The shape of a fresh model.
-fn shape(settings: &mut Settings, tokenizer: &Tokenizer) -> Result<Gpt2Config> {
+/// The shape of a fresh model, with the preset's vocabulary as long as its own is not known.
+fn shape(settings: &mut Settings) -> Result<Gpt2Config> {
     let preset = settings.preset.take();
     let mut config = Gpt2Config::preset(preset.as_deref().unwrap_or(DEFAULT_PRESET))?;
     for (given, field) in [
@@ -175,28 +258,30 @@ fn shape(settings: &mut Settings, tokenizer: &Tokenizer) -> Result<Gpt2Config> {
         *field = *given.get_or_insert(*field);
     }
     config.n_inner = config.n_embd.saturating_mul(4);
-    config.vocab_size = tokenizer.vocab_size();
-    config.eot = Some(tokenizer.eot());
     config.dropout = dropouts(settings, Dropouts::default());
-    config.validate()?;
     Ok(config)
 }
 
 /// The order of the data.
 pub fn batcher(settings: &mut Settings, corpus: &Corpus, n_ctx: usize) -> Result<Batcher> {
-    let mode = match settings.sequences.get_or_insert_with(|| "stream".into()).as_str() {
-        "stream" => Mode::Stream,
-        "documents" => Mode::Documents { eot: corpus.tokenizer.eot() },
-        other => bail!("--sequences {other}: use stream or documents"),
-    };
+    let mode = mode(settings, corpus.tokenizer.eot())?;
     let batch = *settings.batch.get_or_insert(8);
     ensure!(batch > 0, "--batch 0: it must be at least 1");
     let seed = settings.seed.unwrap_or(0);
     Ok(Batcher::new(corpus.sources.clone(), batch, n_ctx, seed, mode)?)
 }
 
-/// The numbers of the run.
-pub fn train_config(settings: &mut Settings, n_embd: usize, batcher: &Batcher) -> Result<TrainConfig> {
+/// What a sequence is.
+fn mode(settings: &mut Settings, eot: u32) -> Result<Mode> {
+    match settings.sequences.get_or_insert_with(|| "stream".into()).as_str() {
+        "stream" => Ok(Mode::Stream),
+        "documents" => Ok(Mode::Documents { eot }),
+        other => bail!("--sequences {other}: use stream or documents"),
+    }
+}
+
+/// The numbers of the run, of which an epoch has so many sequences.
+pub fn train_config(settings: &mut Settings, n_embd: usize, sequences_per_epoch: u64) -> Result<TrainConfig> {
     let batch = *settings.batch.get_or_insert(8);
     let grad_accum = *settings.grad_accum.get_or_insert(1);
     const MOST: usize = 1 << 20;
@@ -204,7 +289,8 @@ pub fn train_config(settings: &mut Settings, n_embd: usize, batcher: &Batcher) -
         batch <= MOST && grad_accum <= MOST,
         "--batch {batch} --grad-accum {grad_accum}: each may be at most {MOST}"
     );
-    let steps_per_epoch = batcher.sequences_per_epoch().div_ceil((batch * grad_accum).max(1) as u64);
+    ensure!(settings.epochs != Some(0), "--epochs 0: it must be at least 1");
+    let steps_per_epoch = sequences_per_epoch.div_ceil((batch * grad_accum).max(1) as u64);
     let max_steps = match (settings.max_steps, settings.epochs) {
         (Some(steps), _) => steps,
         (None, epochs) => epochs.unwrap_or(1).saturating_mul(steps_per_epoch),
@@ -291,7 +377,7 @@ fn schedule(
     let name = settings.schedule.get_or_insert_with(|| "cosine".into()).clone();
     let default_warmup = if name == "step" { 0 } else { (max_steps / 20).min(2000) };
     let warmup_steps = *settings.warmup_steps.get_or_insert(default_warmup);
-    let mut min_lr = || *settings.min_lr.get_or_insert(lr / 10.0);
+    let mut min_lr = || *settings.min_lr.get_or_insert(tenth(lr));
     let decay = match name.as_str() {
         "constant" => Decay::Constant,
         "cosine" => Decay::Cosine { min_lr: min_lr() },
@@ -310,6 +396,11 @@ fn schedule(
     Ok(Schedule { lr, warmup_steps, decay })
 }
 
+/// A tenth as people write it: of 0.001 it is 0.0001, where a division in `f32` gives 0.000100000005.
+fn tenth(x: f32) -> f32 {
+    x.to_string().parse::<f64>().map_or(x / 10.0, |x| (x / 10.0) as f32)
+}
+
 /// Refuses what needs more memory than is free, where the system tells.
 pub fn ensure_fits(bytes: u64) -> Result<()> {
     let free = free_memory().unwrap_or(u64::MAX);
@@ -326,4 +417,26 @@ fn free_memory() -> Option<u64> {
     let text = std::fs::read_to_string("/proc/meminfo").ok()?;
     let line = text.lines().find(|line| line.starts_with("MemAvailable:"))?;
     Some(line.split_whitespace().nth(1)?.parse::<u64>().ok()? * 1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tenths_are_round() {
+        let tenths = [1e-3, 6e-4, 0.1, 0.25, 5e-5].map(|x| tenth(x).to_string());
+        assert_eq!(tenths, ["0.0001", "0.00006", "0.01", "0.025", "0.000005"]);
+    }
+
+    #[test]
+    fn paths_become_absolute_and_weights_stay() {
+        let data = vec!["a.txt=2.5".to_owned(), "b.txt".to_owned()];
+        let settings = Settings { data, tokenizer: Some("char".into()), ..Settings::default() };
+        let absolute = absolute(&settings).unwrap();
+        let here = std::env::current_dir().unwrap();
+        assert_eq!(absolute.data[0], format!("{}=2.5", here.join("a.txt").display()));
+        assert_eq!(absolute.data[1], here.join("b.txt").display().to_string());
+        assert_eq!(absolute.tokenizer, Some("char".into()));
+    }
 }

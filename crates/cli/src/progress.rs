@@ -7,6 +7,7 @@ use models::Gpt2;
 use train::{EvalReport, Observer, StepReport};
 
 use crate::input::duration;
+use crate::output::note;
 use crate::signals::StopFlag;
 
 /// Shows steps, losses and time left; as a bar on a terminal, as lines elsewhere.
@@ -37,7 +38,7 @@ impl<'a> Progress<'a> {
 
     /// Prints a line above the bar.
     pub fn line(&self, text: &str) {
-        if self.bar.is_hidden() { eprintln!("{text}") } else { self.bar.println(text) }
+        if self.bar.is_hidden() { note!("{text}") } else { self.bar.println(text) }
     }
 
     /// Removes the bar.
@@ -70,13 +71,13 @@ impl Observer for Progress<'_> {
             let is_last = report.step == report.max_steps;
             if self.last_line.elapsed().as_secs() >= 10 || report.step == 1 || is_last {
                 self.last_line = Instant::now();
-                eprintln!("{message}");
+                note!("{message}");
             }
         } else {
             self.bar.set_message(message);
         }
         let bar = &self.bar;
-        let print = |text: &str| if bar.is_hidden() { eprintln!("{text}") } else { bar.println(text) };
+        let print = |text: &str| if bar.is_hidden() { note!("{text}") } else { bar.println(text) };
         (self.after_step)(report, model, &print);
     }
 

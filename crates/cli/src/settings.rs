@@ -187,11 +187,13 @@ impl Settings {
         let text =
             std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
         let recipe: Settings = toml::from_str(&text).with_context(|| format!("in {}", path.display()))?;
+        refuse_not_finite(&recipe).with_context(|| format!("in {}", path.display()))?;
         self.over(recipe)
     }
 
     /// Each setting of `self` that is there, else that of `base`.
     pub fn over(self, base: Settings) -> anyhow::Result<Settings> {
+        refuse_not_finite(&self)?;
         let (typed, mut merged) = (serde_json::to_value(&self)?, serde_json::to_value(&base)?);
         let (Some(typed), Some(target)) = (typed.as_object(), merged.as_object_mut()) else {
             bail!("settings are a table");
@@ -208,6 +210,13 @@ impl Settings {
     }
 }
 
+/// Refuses `nan` and `inf`, which would be lost on the way: JSON has no such numbers.
+fn refuse_not_finite(settings: &Settings) -> anyhow::Result<()> {
+    let values = serde_json::to_value(settings)?;
+    let lost = values.as_object().into_iter().flatten().find(|(_, value)| value.is_null());
+    lost.map_or(Ok(()), |(name, _)| bail!("--{name} must be a number that is not infinite"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -219,6 +228,16 @@ mod tests {
         let merged = flags.over(recipe).unwrap();
         assert_eq!((merged.lr, merged.batch), (Some(0.2), Some(4)));
         assert_eq!((merged.max_steps, merged.epochs), (Some(10), None));
+    }
+
+    #[test]
+    fn numbers_that_are_none_are_refused() {
+        let fails = |settings: Settings| settings.over(Settings::default()).unwrap_err().to_string();
+        assert!(fails(Settings { lr: Some(f32::NAN), ..Settings::default() }).contains("--lr"));
+        assert!(
+            fails(Settings { val_fraction: Some(f64::INFINITY), ..Settings::default() })
+                .contains("--val-fraction")
+        );
     }
 
     #[test]

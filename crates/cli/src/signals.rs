@@ -1,9 +1,14 @@
-//! Ctrl-C and SIGTERM: the first asks the work to stop and save, a second one ends the process at once.
+//! Ctrl-C and SIGTERM: the first asks the work to stop and save, a second one ends the process at once. A closed
+//! terminal (SIGHUP) asks, too.
 
+use std::io::IsTerminal;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use signal_hook::consts::TERM_SIGNALS;
+
+use crate::output::note;
 
 /// Becomes true when the user wants to stop.
 #[derive(Clone, Debug)]
@@ -18,11 +23,39 @@ impl StopFlag {
             signal_hook::flag::register_conditional_shutdown(signal, 130, flag.clone())?;
             signal_hook::flag::register(signal, flag.clone())?;
         }
-        Ok(StopFlag(flag))
+        // A closing terminal may send this twice, from the shell and from the system: it never ends the process.
+        #[cfg(unix)]
+        if !is_ignored(signal_hook::consts::SIGHUP) {
+            signal_hook::flag::register(signal_hook::consts::SIGHUP, flag.clone())?;
+        }
+        let stop = StopFlag(flag);
+        let seen = stop.clone();
+        std::thread::spawn(move || seen.answer());
+        Ok(stop)
     }
 
     /// Whether a signal came.
     pub fn is_set(&self) -> bool {
         self.0.load(Ordering::Relaxed)
     }
+
+    /// Waits for the first signal and answers it at once: the step that is being made may take long. Little can be done
+    /// within the handler of a signal, so that a thread looks.
+    fn answer(&self) {
+        while !self.is_set() {
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        // On a terminal the progress bar and `^C` stand on the line.
+        let start = if std::io::stderr().is_terminal() { "\n" } else { "" };
+        note!("{start}stopping after this step; press Ctrl-C again to quit without saving");
+    }
+}
+
+/// Whether this process was started to ignore a signal, as `nohup` does, where the system tells.
+#[cfg(unix)]
+fn is_ignored(signal: i32) -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
+        .is_some_and(|mask| mask >> (signal - 1) & 1 == 1)
 }

@@ -26,11 +26,89 @@ fn data() {
     folder.fails(&train("--data bad.txt"), &["bad.txt", "byte 5"]);
     folder.fails(&train("--data a.txt=0"), &["positive number"]);
     folder.fails(&train("--data ."), &["gpt2 prepare"]);
+    folder.write("empty.json", "");
+    folder.write("nothing.json", "[{}]");
+    folder.fails(&train("--data empty.json"), &["empty.json", "no text"]);
+    folder.fails(&train("--data nothing.json"), &["nothing.json", "the object is empty"]);
+    folder.fails(&train("--data a.txt --tokenizer word:99999999"), &["at most 16,777,216"]);
     folder.fails(&train("--data a.txt --encoding klingon"), &["klingon"]);
     folder.fails(&train("--data a.txt --tokenizer bpe:12"), &["too small", "257"]);
     folder.fails(&train("--data a.txt --tokenizer bpe:x"), &["bpe:8000"]);
-    folder.fails(&train("--data a.txt --tokenizer nowhere"), &["nowhere"]);
+    folder.fails(&train("--data a.txt --tokenizer nowhere"), &["nowhere", "gpt2", "char", "word:N", "bpe:N"]);
     assert!(!folder.exists("out/model.safetensors"));
+}
+
+#[test]
+fn shards_of_another_tokenizer() {
+    let folder = Folder::new();
+    folder.write("a.txt", text());
+    folder.write("b.txt", "Quite another text, with quite other pairs. 完全不同的文字。".repeat(80));
+    folder.succeeds("prepare --data a.txt --tokenizer bpe:300 --out a");
+    folder.succeeds("prepare --data b.txt --tokenizer bpe:300 --out b");
+    let fails = |flags: &str, parts: &[&str]| {
+        folder.fails(&format!("train {TINY} --max-steps 1 --out out {flags}"), parts);
+    };
+    let all = ["another tokenizer", "byte-level BPE, 300 tokens", "gpt2 prepare"];
+    let with = |more: [&'static str; 2]| [&all[..], &more].concat();
+    fails("--data a b", &with(["b was prepared", "in use (a:"]));
+    fails("--data a --tokenizer b", &with(["a was prepared", "in use (b:"]));
+    fails("--data a --tokenizer gpt2", &with(["a was prepared", "50257 tokens"]));
+    fails("--data a.txt --tokenizer bpe:300 --val-data b", &with(["b was prepared", "bpe:300"]));
+    folder.succeeds(&format!("train --data a.txt --tokenizer a --val-data a {TINY} --max-steps 1 --out m"));
+    folder.fails(
+        "train --data b --init m --batch 2 --max-steps 1 --out out",
+        &with(["b was prepared", "in use (m:"]),
+    );
+    // Another tokenizer is noticed when the shards change under a run, too.
+    folder.succeeds(&format!("train --data a {TINY} --max-steps 2 --out run"));
+    folder.succeeds("prepare --data b.txt --tokenizer bpe:300 --out a --force");
+    folder.fails("train --resume --max-steps 3 --out run", &with(["a was prepared", "that of the run"]));
+}
+
+#[test]
+fn commands_that_need_text_refuse_shards() {
+    let folder = trained();
+    folder.succeeds("prepare --data a.txt --tokenizer char --out shards");
+    for command in
+        ["eval -m m --data shards", "tokenizer train --data shards --out t", "tokenizer stats --data shards"]
+    {
+        folder.fails(command, &["shards", "needs text"]);
+    }
+}
+
+#[test]
+fn tables_overwrite_nothing() {
+    let folder = trained();
+    folder.write("notes.tsv", "mine");
+    let eval = |rest: &str| format!("eval -m m --data a.txt --per-token {rest}");
+    folder.fails(&eval("a.txt"), &["a.txt", "the text itself"]);
+    folder.fails(&eval("./m/../a.txt --force"), &["the text itself"]);
+    folder.fails(&eval("notes.tsv"), &["notes.tsv", "--force"]);
+    assert!(folder.read("a.txt") == text() && folder.read("notes.tsv") == "mine");
+    folder.succeeds(&eval("notes.tsv --force"));
+    assert!(folder.read("notes.tsv").starts_with("position"));
+}
+
+/// All of these are found before the data is looked for, which is not there.
+#[test]
+fn settings_are_checked_first() {
+    let folder = Folder::new();
+    folder.write("file", "");
+    let fails = |flags: &str, parts: &[&str]| folder.fails(&format!("train --data none.txt {flags}"), parts);
+    fails("--out out --optimizer lion", &["adamw"]);
+    fails("--out out --schedule cosinus", &["cosine"]);
+    fails("--out out --schedule step --schedule-per week", &["epoch"]);
+    fails("--out out --sequences lines", &["documents"]);
+    fails("--out out --n-embd 10 --n-head 3", &["`n_embd` is 10"]);
+    fails("--out out --dropout 1.5", &["pdrop"]);
+    fails("--out out --epochs 0", &["--epochs 0"]);
+    fails("--out out --batch 0", &["--batch"]);
+    fails("--out out --clip-norm -1", &[]);
+    fails("--out out --init nowhere", &["--init nowhere", "no such directory", "xavier"]);
+    fails("--out file", &["--out file"]);
+    fails("--out out", &["none.txt"]);
+    assert!(!folder.exists("out"), "a run that never began leaves nothing");
+    folder.fails("prepare --data none.txt --tokenizer bpe:300 --out file", &["file"]);
 }
 
 #[test]
@@ -55,6 +133,13 @@ fn settings() {
     fails("--n-layer 4000 --n-embd 60000 --n-head 1", &["GB of memory"]);
     folder.write("wrong.toml", "learning-rate = 1");
     fails("--config wrong.toml", &["learning-rate", "wrong.toml"]);
+    for value in ["nan", "inf", "-inf"] {
+        folder.write("wrong.toml", format!("lr = {value}"));
+        fails("--config wrong.toml", &["wrong.toml", "--lr"]);
+    }
+    folder.write("right.toml", "lr = 0.1");
+    fails("--config right.toml --lr nan", &["--lr"]);
+    folder.fails("quickstart --minutes 1e300 --out q", &["--minutes 1e300", "10000"]);
     let forced = folder.command("tokenizer encode").env("GPT2_ISA", "sse9").output().unwrap();
     assert!(!forced.status.success() && String::from_utf8_lossy(&forced.stderr).contains("sse9"));
 }
@@ -65,6 +150,8 @@ fn prompts() {
     let long = "a".repeat(17);
     folder.fails(&format!("generate -m m -p {long}"), &["17", "16"]);
     folder.fails("generate -m m -p Once -n 13", &["4 tokens", "13", "16"]);
+    folder.fails(&format!("generate -m m -p {} -n 3", "a".repeat(16)), &["fill", "16", "shorten"]);
+    folder.fails("generate -m m -p Once --min-tokens 10 -n 5", &["--min-tokens 10", "-n 5"]);
     folder.fails("generate -m m -p Once --temperature -1", &[]);
     folder.fails("generate -m m -p Once --temperature nan", &["temperature"]);
     folder.fails("generate -m m -p Once --top-p 0", &["top-p"]);

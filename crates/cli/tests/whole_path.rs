@@ -32,6 +32,8 @@ fn quickstart_writes_learns_and_tells_in_both_languages() {
         assert!(one == two, "{name} is not the same for the same seed and number of steps");
     }
     folder.fails("quickstart --max-steps 6 --out one", &["already holds a model", "--force"]);
+    let refused = folder.run("quickstart --max-steps 6 --out one").stderr;
+    assert!(!refused.contains("--resume"), "{refused}");
     let report = json(&folder.succeeds("eval -m one --data one/stories/chinese-val.jsonl --json"));
     assert!(report["loss"].as_f64().unwrap() > 1.0 && report["bits_per_byte_stderr"].as_f64().unwrap() > 0.0);
 }
@@ -65,6 +67,9 @@ fn train_resume_generate_eval() {
     let from_stdin =
         folder.run_with_input("generate -m straight -f - -n 5 --temperature 0 --min-tokens 5", b"Once");
     assert_eq!(from_stdin.stdout, greedy);
+    folder.write("prompt.txt", "Once\r\n");
+    let from_file = "generate -m straight -f prompt.txt -n 5 --temperature 0 --min-tokens 5";
+    assert_eq!(folder.succeeds(from_file), greedy, "the last newline of a prompt is not part of it");
     assert_eq!(folder.succeeds("generate -m straight --samples 3 -n 4 --json").lines().count(), 3);
 
     let report = json(&folder.succeeds("eval -m straight --data a.txt --json --per-token tokens.tsv"));
@@ -135,6 +140,69 @@ fn tokenizer_commands() {
 }
 
 #[test]
+fn stats_read_what_the_other_commands_read() {
+    let folder = Folder::new();
+    folder.write("a.txt", text());
+    folder.write("a.jsonl", serde_json::json!({ "text": text() }).to_string());
+    folder.write("gb.txt", [0xb4, 0xd3, 0xc7, 0xb0]);
+    let stats = |rest: &str| json(&folder.succeeds(&format!("tokenizer stats --json --data {rest}")));
+    assert_eq!(stats("a.txt"), stats("a.jsonl"));
+    assert_eq!(stats("a.txt")["bytes"], text().len());
+    assert_eq!(stats("gb.txt --encoding gb18030")["chinese_chars"], 2);
+    let from_stdin = folder.run_with_input("tokenizer stats --json", text().as_bytes());
+    assert_eq!(json(&from_stdin.stdout), stats("a.txt"));
+    folder.fails("tokenizer stats --data gb.txt", &["gb.txt", "byte 0", "--encoding"]);
+}
+
+#[test]
+fn unknown_words_are_counted_and_have_the_bytes_of_the_text() {
+    let folder = Folder::new();
+    folder.write("a.txt", text());
+    let train = format!("train {TINY} --max-steps 2");
+    folder.succeeds(&format!("{train} --data a.txt --tokenizer word:8 --out m"));
+    folder.write("b.txt", "the fox incomprehensibilities");
+    let report = json(&folder.succeeds("eval -m m --data b.txt --json"));
+    // "the" is known only with a space before it, and not predicted as the first.
+    assert_eq!((&report["unknown_tokens"], &report["bytes"]), (&Value::from(1), &Value::from(26)));
+    let (loss, bits) = (report["loss"].as_f64().unwrap(), report["bits_per_byte"].as_f64().unwrap());
+    assert!((bits - 2.0 * loss / 2f64.ln() / 26.0).abs() < 1e-9);
+    let for_people = folder.run("eval -m m --data b.txt").stderr;
+    assert!(for_people.contains("1 tokens (50.0 %) are words"), "{for_people}");
+    // Shards do not know what their <unk> stand for, so that no figure is given.
+    folder.succeeds("prepare --data a.txt --tokenizer m --out shards");
+    let outcome = json(&folder.succeeds(&format!("{train} --data shards --out n --json")));
+    assert!(outcome["val"]["bits_per_byte"].is_null() && outcome["val"]["unknown_tokens"].as_u64() > Some(0));
+    let outcome = json(&folder.succeeds(&format!("{train} --data a.txt --tokenizer m --out o --json")));
+    assert!(outcome["val"]["bits_per_byte"].is_f64(), "{outcome}");
+}
+
+#[test]
+fn a_run_is_resumed_from_another_directory() {
+    let folder = Folder::new();
+    folder.write("a.txt", text());
+    folder.succeeds(&format!("train --data a.txt=2 --tokenizer char {TINY} --max-steps 2 --out out"));
+    std::fs::create_dir(folder.path("elsewhere")).unwrap();
+    let resume = |args: &str| folder.command(args).current_dir(folder.path("elsewhere")).output().unwrap();
+    let run = resume("train --resume --max-steps 3 --out ../out");
+    assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
+    std::fs::rename(folder.path("a.txt"), folder.path("moved.txt")).unwrap();
+    let run = resume("train --resume --max-steps 4 --out ../out");
+    let message = String::from_utf8_lossy(&run.stderr).into_owned();
+    assert!(!run.status.success() && message.contains("a.txt") && message.contains("--data"), "{message}");
+    assert!(resume("train --resume --max-steps 4 --out ../out --data ../moved.txt").status.success());
+}
+
+#[test]
+fn numbers_are_printed_as_people_write_them() {
+    let folder = Folder::new();
+    folder.write("a.txt", text());
+    let run = folder.run(&format!("train --data a.txt --tokenizer char {TINY} --max-steps 1 --out out"));
+    assert!(run.ok && run.stderr.contains("min-lr = 0.0001\n"), "{}", run.stderr);
+    assert!(run.stderr.contains("GB of it tokens"), "{}", run.stderr);
+    assert!(folder.read("out/train.toml").contains("min-lr = 0.0001\n"));
+}
+
+#[test]
 fn help_has_an_example_everywhere() {
     let folder = Folder::new();
     let commands = [
@@ -148,6 +216,9 @@ fn help_has_an_example_everywhere() {
         "tokenizer encode",
         "tokenizer decode",
         "tokenizer stats",
+        "bench",
+        "bench peak",
+        "bench train",
     ];
     for command in commands {
         let help = folder.succeeds(&format!("{command} --help"));
@@ -166,4 +237,15 @@ fn chinese_text_in_another_encoding_and_a_warning_about_gpt2_s_vocabulary() {
     let run = folder.run(&format!("train --data gb.txt --encoding gb18030 {TINY} --max-steps 1 --out out"));
     assert!(run.ok && run.stderr.contains("tokens on each character"), "{}", run.stderr);
     folder.fails(&format!("train --data gb.txt {TINY} --out x"), &["gb.txt", "byte 0", "--encoding gb18030"]);
+    // The second of two files counts as well, and so does Chinese after an English licence.
+    folder.write("en.txt", "Once upon a time. ".repeat(100));
+    folder.write("zh.txt", "This is free for all. ".repeat(100) + &"从前有一只狐狸。".repeat(3000));
+    let train = folder.run(&format!("train --data en.txt zh.txt {TINY} --max-steps 1 --out two"));
+    assert!(
+        train.ok && train.stderr.contains("zh.txt is Chinese") && !train.stderr.contains("en.txt is"),
+        "{}",
+        train.stderr
+    );
+    let prepare = folder.run("prepare --data en.txt zh.txt --out shards");
+    assert!(prepare.ok && prepare.stderr.contains("zh.txt is Chinese"), "{}", prepare.stderr);
 }

@@ -28,6 +28,18 @@ pub enum DataError {
         /// The directory.
         path: PathBuf,
     },
+    /// Shards where text is needed.
+    #[error("{} holds token shards, but this needs text; give the files that they were made from", .path.display())]
+    NeedsText {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// A directory where a file is needed.
+    #[error("{} is a directory; give text files: .txt, .jsonl or .json, each also as .gz", .path.display())]
+    Directory {
+        /// The directory.
+        path: PathBuf,
+    },
     /// A name that is no encoding.
     #[error("there is no encoding called `{name}`; use utf-8, gb18030, big5, utf-16le, windows-1252, …")]
     Encoding {
@@ -105,6 +117,19 @@ pub enum DataError {
         tokens: usize,
         /// Tokens needed.
         needed: usize,
+    },
+    /// Shards whose ids mean something else.
+    #[error(
+        "{at} was prepared with another tokenizer ({theirs}) than the one in use ({ours}); \
+         use --tokenizer {at}, or `gpt2 prepare` the text again with the one in use", at = .path.display()
+    )]
+    OtherTokenizer {
+        /// The directory.
+        path: PathBuf,
+        /// What is stored there.
+        theirs: String,
+        /// What was to be used.
+        ours: String,
     },
     /// A weight that is none.
     #[error("{spec}: a weight must be a positive number, as in --data news.txt=2")]

@@ -9,7 +9,7 @@ use std::path::Path;
 
 use encoding_rs::Encoding;
 use serde::{Deserialize, Serialize};
-use tokenizer::Tokenizer;
+use tokenizer::{Tokenizer, TokenizerError};
 
 use crate::read::{Piece, Source, read};
 use crate::shards::{Shard, ShardWriter};
@@ -33,6 +33,15 @@ pub struct Counts {
     pub tokens: u64,
 }
 
+/// The tokens of a stretch of text.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Encoded {
+    /// The tokens.
+    pub ids: Vec<u32>,
+    /// The place of each `<unk>` among them, and the bytes of text that it stands for.
+    pub unknown: Vec<(usize, u32)>,
+}
+
 /// One source as tokens.
 #[derive(Clone, Debug)]
 pub struct Tokenized {
@@ -50,7 +59,7 @@ pub fn encode_file(
     tokenizer: &Tokenizer,
     encoding: &'static Encoding,
     threads: usize,
-    mut sink: impl FnMut(&[u32]) -> Result<()>,
+    mut sink: impl FnMut(&Encoded) -> Result<()>,
 ) -> Result<Counts> {
     let mut pieces = read(path, encoding)?;
     let mut counts = Counts::default();
@@ -59,7 +68,7 @@ pub fn encode_file(
         if round.is_empty() {
             break;
         }
-        for (piece, ids) in round.iter().zip(encode_round(path, tokenizer, &round, threads)?) {
+        for (piece, encoded) in round.iter().zip(encode_round(path, tokenizer, &round, threads)?) {
             let alone = piece.offset == 0 && piece.ends_document;
             if alone && piece.text.is_empty() {
                 counts.empty_documents += 1;
@@ -67,8 +76,8 @@ pub fn encode_file(
             }
             counts.documents += u64::from(piece.ends_document);
             counts.bytes += piece.text.len() as u64;
-            counts.tokens += ids.len() as u64;
-            sink(&ids)?;
+            counts.tokens += encoded.ids.len() as u64;
+            sink(&encoded)?;
         }
     }
     match counts.tokens {
@@ -78,13 +87,8 @@ pub fn encode_file(
 }
 
 /// Encodes pieces on several threads.
-fn encode_round(
-    path: &Path,
-    tokenizer: &Tokenizer,
-    round: &[Piece],
-    threads: usize,
-) -> Result<Vec<Vec<u32>>> {
-    let encode = |piece: &Piece| -> Result<Vec<u32>> {
+fn encode_round(path: &Path, tokenizer: &Tokenizer, round: &[Piece], threads: usize) -> Result<Vec<Encoded>> {
+    let encode = |piece: &Piece| -> Result<Encoded> {
         let mut ids = Vec::with_capacity(piece.text.len() / 3 + 1);
         tokenizer.encode_into(&piece.text, &mut ids).map_err(|source| DataError::Encode {
             path: path.to_owned(),
@@ -95,7 +99,8 @@ fn encode_round(
         if piece.ends_document {
             ids.push(tokenizer.eot());
         }
-        Ok(ids)
+        let unknown = unknown_in(tokenizer, &piece.text, &ids);
+        Ok(Encoded { ids, unknown })
     };
     if threads <= 1 || round.len() == 1 {
         return round.iter().map(encode).collect();
@@ -114,6 +119,32 @@ fn encode_round(
     })
 }
 
+/// Where the tokens of a text are `<unk>`, and the bytes of text that each stands for.
+fn unknown_in(tokenizer: &Tokenizer, text: &str, ids: &[u32]) -> Vec<(usize, u32)> {
+    let Some(unk) = tokenizer.unknown_token() else { return Vec::new() };
+    let places: Vec<usize> = ids.iter().enumerate().filter(|&(_, &id)| id == unk).map(|(at, _)| at).collect();
+    if places.is_empty() {
+        return Vec::new();
+    }
+    places.into_iter().zip(tokenizer.unknown_lens(text)).map(|(at, bytes)| (at, bytes as u32)).collect()
+}
+
+/// The tokens of a file, in memory.
+pub fn tokens_of_file(
+    path: &Path,
+    tokenizer: &Tokenizer,
+    encoding: &'static Encoding,
+    threads: usize,
+) -> Result<(Tokens, Counts)> {
+    let Encoded { mut ids, mut unknown } = Encoded::default();
+    let counts = encode_file(path, tokenizer, encoding, threads, |new| {
+        unknown.extend(new.unknown.iter().map(|&(at, bytes)| (ids.len() + at, bytes)));
+        ids.extend_from_slice(&new.ids);
+        Ok(())
+    })?;
+    Ok((Tokens::from_text(ids, unknown), counts))
+}
+
 /// Tokens of each source, in memory; a directory is opened as shards.
 pub fn tokenize(
     sources: &[Source],
@@ -125,16 +156,12 @@ pub fn tokenize(
     let mut all = Vec::new();
     for source in sources {
         if source.path.is_dir() {
-            all.push(open_shards(source, tokenizer.vocab_size())?);
+            all.push(open_shards(source, tokenizer)?);
             continue;
         }
-        let mut ids = Vec::new();
-        let counts = encode_file(&source.path, tokenizer, encoding, threads, |new| {
-            ids.extend_from_slice(new);
-            Ok(())
-        })?;
+        let (tokens, counts) = tokens_of_file(&source.path, tokenizer, encoding, threads)?;
         total.add(&counts);
-        all.push(Tokenized { source: source.clone(), tokens: Tokens::new(ids), val: None });
+        all.push(Tokenized { source: source.clone(), tokens, val: None });
     }
     Ok((all, total))
 }
@@ -147,12 +174,27 @@ pub fn check_shards(dir: &Path) -> Result<()> {
     }
 }
 
-fn open_shards(source: &Source, vocab_size: usize) -> Result<Tokenized> {
+fn open_shards(source: &Source, tokenizer: &Tokenizer) -> Result<Tokenized> {
     check_shards(&source.path)?;
+    refuse_other_tokenizer(&source.path, tokenizer)?;
+    let vocab_size = tokenizer.vocab_size();
     let train = Shard::open_all(&source.path, "train")?;
     let val = Shard::open_all(&source.path, "val")?;
     let val = (!val.is_empty()).then(|| Tokens::from_shards(val, vocab_size));
     Ok(Tokenized { source: source.clone(), tokens: Tokens::from_shards(train, vocab_size), val })
+}
+
+/// Refuses shards beside which another tokenizer is stored. Shards from elsewhere may have none; then nothing is known.
+fn refuse_other_tokenizer(dir: &Path, tokenizer: &Tokenizer) -> Result<()> {
+    let theirs = match Tokenizer::load(dir) {
+        Err(TokenizerError::NotFound { .. }) => return Ok(()),
+        theirs => theirs?,
+    };
+    if theirs.is_same_as(tokenizer) {
+        return Ok(());
+    }
+    let (theirs, ours) = (theirs.describe(), tokenizer.describe());
+    Err(DataError::OtherTokenizer { path: dir.to_owned(), theirs, ours })
 }
 
 impl Counts {
@@ -213,7 +255,8 @@ pub fn prepare(
     let mut total = Counts::default();
     for Source { path, .. } in sources {
         let mut spool = Spool::new(out)?;
-        let counts = encode_file(path, tokenizer, options.encoding, options.threads, |ids| spool.push(ids))?;
+        let counts =
+            encode_file(path, tokenizer, options.encoding, options.threads, |new| spool.push(&new.ids))?;
         let val = (counts.tokens as f64 * options.val_fraction).round() as u64;
         spool.split(counts.tokens - val, &mut writers)?;
         total.add(&counts);
@@ -238,6 +281,14 @@ pub fn prepare(
     };
     write().map_err(DataError::io(&path))?;
     Ok(summary)
+}
+
+/// Refuses a place that cannot be written to, or that holds prepared data which is not to be replaced.
+pub fn check_out(out: &Path, force: bool) -> Result<()> {
+    fs::create_dir_all(out).map_err(DataError::io(out))?;
+    tempfile::tempfile_in(out).map_err(DataError::io(out))?;
+    let holds = !Shard::open_all(out, "train").is_ok_and(|shards| shards.is_empty());
+    if holds && !force { Err(DataError::Exists { path: out.to_owned() }) } else { Ok(()) }
 }
 
 /// Refuses a directory that holds prepared data, or empties it of that.
@@ -347,6 +398,45 @@ mod tests {
             assert!(again.contains("--force"), "{again}");
             prepare(&sources, &tokenizer, &Options { force: true, ..options }, |_, _| {}).unwrap();
         }
+    }
+
+    #[test]
+    fn shards_of_another_tokenizer_are_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let sources = sources(dir.path());
+        let out = &dir.path().join("out");
+        let theirs = Tokenizer::train_bpe(["Once upon a time there was a fox"], 280).unwrap();
+        let ours = Tokenizer::train_bpe(["a completely different text"], 280).unwrap();
+        let options = Options { encoding: UTF_8, val_fraction: 0.1, threads: 1, out, force: false };
+        prepare(&sources, &theirs, &options, |_, _| {}).unwrap();
+        let shards = [Source { path: out.clone(), weight: None }];
+        assert!(tokenize(&shards, &theirs, UTF_8, 1).is_ok());
+        let error = tokenize(&shards, &ours, UTF_8, 1).unwrap_err().to_string();
+        assert!(error.contains("another tokenizer") && error.contains("gpt2 prepare"), "{error}");
+        // Shards alone, as llm.c makes them, say nothing of their tokenizer.
+        for name in ["tokenizer.json", "vocab.json", "merges.txt"] {
+            fs::remove_file(out.join(name)).unwrap();
+        }
+        assert!(tokenize(&shards, &ours, UTF_8, 1).is_ok());
+    }
+
+    #[test]
+    fn what_unk_stands_for_is_counted_across_pieces() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.txt");
+        fs::write(&path, "the cat and the hat, ".repeat(120_000)).unwrap();
+        let tokenizer = Tokenizer::train_words(["the cat and the dog"], 20).unwrap();
+        let (tokens, counts) = tokens_of_file(&path, &tokenizer, UTF_8, 2).unwrap();
+        let unk = tokenizer.unknown_token().unwrap();
+        let ids = tokens.to_vec().unwrap();
+        let bytes: usize = (0..ids.len() - 1)
+            .map(|at| match ids[at] == unk {
+                true => tokens.unknown_bytes(at).unwrap(),
+                false => tokenizer.token_bytes(ids[at]).unwrap().len(),
+            })
+            .sum();
+        assert!(ids.contains(&unk));
+        assert_eq!(bytes as u64, counts.bytes);
     }
 
     #[test]

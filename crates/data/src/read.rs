@@ -9,10 +9,11 @@ use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 
 use encoding_rs::{Decoder, DecoderResult, Encoding, UTF_8};
-use flate2::read::MultiGzDecoder;
+use flate2::bufread::MultiGzDecoder;
 use serde_json::Value;
 use tokenizer::split::{Pattern, pieces};
 
+use crate::shards::Shard;
 use crate::{DataError, Result};
 
 /// Bytes read at once, and about the length of a piece.
@@ -78,10 +79,11 @@ pub fn read(
     }
     let file = File::open(path).map_err(DataError::io(path))?;
     if path.is_dir() {
-        return Err(DataError::NoShards { path: path.to_owned() });
+        let path = path.to_owned();
+        let has_shards = Shard::open_all(&path, "train").map_or(true, |shards| !shards.is_empty());
+        return Err(if has_shards { DataError::NeedsText { path } } else { DataError::Directory { path } });
     }
-    let bytes: Box<dyn Read + Send> =
-        if packed { Box::new(MultiGzDecoder::new(file)) } else { Box::new(file) };
+    let bytes: Box<dyn Read + Send> = if packed { Box::new(Unpacked::new(file)) } else { Box::new(file) };
     let text = Text::new(path, bytes, encoding);
     Ok(match kind.as_str() {
         "txt" => Box::new(Plain { text, buffer: String::new(), offset: 0, done: false }),
@@ -90,6 +92,59 @@ pub fn read(
         }
         _ => Box::new(whole_json(text)?),
     })
+}
+
+/// The documents of a stream without a name, such as standard input: one plain text.
+pub fn read_stream(
+    bytes: impl Read + Send + 'static,
+    encoding: &'static Encoding,
+) -> impl Iterator<Item = Result<Piece>> {
+    let text = Text::new(Path::new("standard input"), Box::new(bytes), encoding);
+    Plain { text, buffer: String::new(), offset: 0, done: false }
+}
+
+/// The bytes of a .gz file. An error says where in the packed file it was found.
+struct Unpacked(MultiGzDecoder<Counted>);
+
+impl Unpacked {
+    fn new(file: File) -> Unpacked {
+        Unpacked(MultiGzDecoder::new(Counted { file: BufReader::new(file), used: 0 }))
+    }
+}
+
+impl Read for Unpacked {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        self.0.read(buffer).map_err(|error| {
+            let used = self.0.get_ref().used;
+            let reason = format!("cannot be unpacked beyond byte {used}: {error}; the file may be cut off");
+            std::io::Error::new(error.kind(), reason)
+        })
+    }
+}
+
+/// A file that counts the bytes taken from it.
+struct Counted {
+    file: BufReader<File>,
+    used: u64,
+}
+
+impl Read for Counted {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let n = self.file.read(buffer)?;
+        self.used += n as u64;
+        Ok(n)
+    }
+}
+
+impl BufRead for Counted {
+    fn fill_buf(&mut self) -> std::io::Result<&[u8]> {
+        self.file.fill_buf()
+    }
+
+    fn consume(&mut self, n: usize) {
+        self.used += n as u64;
+        self.file.consume(n);
+    }
 }
 
 /// A file's bytes as UTF-8.
@@ -312,6 +367,7 @@ fn text_of(value: Value) -> std::result::Result<String, String> {
         Value::Object(mut fields) => match fields.remove("text") {
             Some(Value::String(text)) => Ok(text),
             Some(other) => Err(format!("the field `text` is {other}, not a string")),
+            None if fields.is_empty() => Err("there is no field `text`: the object is empty".into()),
             None => {
                 let names: Vec<String> = fields.keys().map(|name| format!("`{name}`")).collect();
                 Err(format!("there is no field `text`, only {}", names.join(", ")))
@@ -326,6 +382,9 @@ fn whole_json(mut text: Text) -> Result<impl Iterator<Item = Result<Piece>> + Se
     let path = text.path.clone();
     let mut all = String::new();
     while text.append(&mut all)? {}
+    if all.trim().is_empty() {
+        return Err(DataError::Empty { path });
+    }
     let syntax = |error: serde_json::Error| {
         let line = error.line();
         let offset =

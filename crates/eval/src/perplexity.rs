@@ -9,7 +9,8 @@
 //! count by the tokens they score. The error of the loss is carried through the exponential to the perplexity.
 //!
 //! Bytes are those of the predicted tokens' text. End-of-text stands for none, though predicting it costs nats like
-//! any other token; `<unk>` of a word vocabulary counts as the five bytes of its name, whatever it replaced.
+//! any other token. `<unk>` of a word vocabulary counts as the bytes that it replaced; where these are not known, as
+//! with shards, there is no figure a byte.
 
 use std::f64::consts::LN_2;
 
@@ -52,7 +53,8 @@ pub struct Report {
     pub perplexity: f64,
     /// Its standard error.
     pub perplexity_stderr: f64,
-    /// Bits for each byte of the predicted text; infinite (in JSON: null) for end-of-text alone.
+    /// Bits for each byte of the predicted text; infinite (in JSON: null) for end-of-text alone, NaN (null) where it
+    /// is not known what text some `<unk>` stand for.
     pub bits_per_byte: f64,
     /// Its standard error.
     pub bits_per_byte_stderr: f64,
@@ -62,8 +64,10 @@ pub struct Report {
     pub accuracy_stderr: f64,
     /// Tokens predicted.
     pub tokens: usize,
-    /// Bytes of text they stand for.
-    pub bytes: usize,
+    /// Those of them that are `<unk>`: what a word vocabulary has no token for.
+    pub unknown_tokens: usize,
+    /// Bytes of text that the tokens stand for, if that is known.
+    pub bytes: Option<usize>,
     /// Windows.
     pub windows: usize,
     /// Length of a window.
@@ -153,6 +157,7 @@ pub fn evaluate(
 ) -> Result<Report, EvalError> {
     let (time, stride) = check(model, tokenizer, tokens, options)?;
     let eot = tokenizer.eot();
+    let original = tokens;
     let led; // what is scored, with an end-of-text before it where documents count by themselves
     let (tokens, lead, all): (_, _, Vec<Window>) = if options.documents {
         let ids: Vec<u32> = [eot].into_iter().chain(tokens.to_vec()?).collect();
@@ -169,7 +174,7 @@ pub fn evaluate(
             if let Some(bad) = scored.iter().find(|token| !token.loss.is_finite()) {
                 return Err(EvalError::NotFinite { position: bad.position, loss: bad.loss });
             }
-            measures.add_window(scored, tokenizer);
+            measures.add_window(scored, tokenizer, original);
             scored.iter().for_each(|token| on_token(*token));
         }
     }
@@ -243,15 +248,27 @@ struct Measures {
     loss: Measure,
     accuracy: Measure,
     bits_per_byte: Measure,
+    unknown_tokens: usize,
+    /// Whether it is not known what text some `<unk>` stands for.
+    bytes_unknown: bool,
 }
 
 impl Measures {
-    fn add_window(&mut self, scored: &[TokenScore], tokenizer: &Tokenizer) {
+    /// Positions are those in `text`, which may know what each `<unk>` stands for.
+    fn add_window(&mut self, scored: &[TokenScore], tokenizer: &Tokenizer, text: &Tokens) {
+        let unk = tokenizer.unknown_token();
         for token in scored {
             let nats = f64::from(token.loss);
             self.loss.add(nats, 1.0);
             self.accuracy.add(f64::from(u8::from(token.correct)), 1.0);
-            self.bits_per_byte.add(nats / LN_2, text_bytes(tokenizer, token.id) as f64);
+            let mut bytes = text_bytes(tokenizer, token.id);
+            if Some(token.id) == unk {
+                let replaced = text.unknown_bytes(token.position);
+                self.unknown_tokens += 1;
+                self.bytes_unknown |= replaced.is_none();
+                bytes = replaced.unwrap_or(0);
+            }
+            self.bits_per_byte.add(nats / LN_2, bytes as f64);
         }
         for measure in [&mut self.loss, &mut self.accuracy, &mut self.bits_per_byte] {
             measure.end_window();
@@ -260,17 +277,19 @@ impl Measures {
 
     fn report(&self, windows: usize, context: usize) -> Report {
         let (loss, loss_stderr) = (self.loss.value(), self.loss.stderr());
+        let a_byte = |value: f64| if self.bytes_unknown { f64::NAN } else { value };
         Report {
             loss,
             loss_stderr,
             perplexity: loss.exp(),
             perplexity_stderr: loss.exp() * loss_stderr,
-            bits_per_byte: self.bits_per_byte.value(),
-            bits_per_byte_stderr: self.bits_per_byte.stderr(),
+            bits_per_byte: a_byte(self.bits_per_byte.value()),
+            bits_per_byte_stderr: a_byte(self.bits_per_byte.stderr()),
             accuracy: self.accuracy.value(),
             accuracy_stderr: self.accuracy.stderr(),
             tokens: self.loss.total() as usize,
-            bytes: self.bits_per_byte.total() as usize,
+            unknown_tokens: self.unknown_tokens,
+            bytes: (!self.bytes_unknown).then(|| self.bits_per_byte.total() as usize),
             windows,
             context,
         }

@@ -105,6 +105,17 @@ pub enum GenerateError {
         /// Positions of the model.
         n_ctx: usize,
     },
+    /// The prompt leaves no room, but more is asked for.
+    #[error(
+        "the prompt has {n_ctx} tokens, which fill the model's context of {n_ctx}; shorten the prompt by the \
+         {max_tokens} tokens asked for"
+    )]
+    PromptFull {
+        /// Tokens asked for.
+        max_tokens: usize,
+        /// Positions of the model, and tokens of the prompt.
+        n_ctx: usize,
+    },
     /// The prompt alone is more than the model has positions.
     #[error("the prompt has {prompt} tokens, but the model's context is {n_ctx}; shorten the prompt")]
     PromptTooLong {
@@ -115,8 +126,8 @@ pub enum GenerateError {
     },
     /// `min_tokens` is more than can be written.
     #[error(
-        "at least {min} tokens are asked for, but no more than {max} may be written; ask for at least {max} \
-         or fewer"
+        "at least {min} tokens are asked for, but no more than {max} can be written; lower the least to {max} \
+         tokens, or shorten the prompt"
     )]
     MinBeyondMax {
         /// `min_tokens`.
@@ -216,6 +227,9 @@ fn check(model: &Gpt2, tokenizer: &Tokenizer, request: &Request) -> Result<usize
         return Err(GenerateError::PromptTooLong { prompt, n_ctx });
     };
     let limit = request.max_tokens.unwrap_or(room);
+    if limit > 0 && room == 0 {
+        return Err(GenerateError::PromptFull { max_tokens: limit, n_ctx });
+    }
     if limit > room {
         return Err(GenerateError::Context { prompt, max_tokens: limit, n_ctx });
     }

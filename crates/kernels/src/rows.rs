@@ -553,9 +553,10 @@ unsafe fn write_row(isa: Isa, out: &SharedValues, start: usize, x: &[f32]) {
     match out {
         // SAFETY: the caller's promise.
         SharedValues::F32(out) => unsafe { out.part(start, start + x.len()) }.copy_from_slice(x),
-        // SAFETY: the caller's promise.
         SharedValues::Bf16(out) => {
-            crate::bf16::narrow_into(isa, unsafe { out.part(start, start + x.len()) }, x)
+            // SAFETY: the caller's promise.
+            let out = unsafe { out.part(start, start + x.len()) };
+            crate::bf16::narrow_into(isa, out, x);
         }
     }
 }

@@ -73,6 +73,21 @@ impl Bpe {
         Ok(Bpe { tokens, byte_ids, merges: by_pair, whole })
     }
 
+    /// Whether both have the same tokens and merge the same pairs in the same order.
+    pub fn is_same_as(&self, other: &Bpe) -> bool {
+        self.merges.len() == other.merges.len()
+            && self.tokens.iter().eq(other.tokens.iter())
+            && self.merges_by_rank() == other.merges_by_rank()
+    }
+
+    /// Pairs and what becomes of them. Ranks themselves may have gaps, so that only their order counts.
+    fn merges_by_rank(&self) -> Vec<(u64, u32)> {
+        let mut merges: Vec<(u32, u64, u32)> =
+            self.merges.iter().map(|(&pair, merge)| (merge.rank, pair, merge.token)).collect();
+        merges.sort_unstable();
+        merges.into_iter().map(|(_, pair, token)| (pair, token)).collect()
+    }
+
     /// All tokens.
     pub fn tokens(&self) -> &Tokens {
         &self.tokens

@@ -26,7 +26,7 @@ pub mod train;
 pub mod words;
 
 pub use error::TokenizerError;
-pub use stats::Stats;
+pub use stats::{Counter, Stats};
 pub use stream::Utf8Stream;
 pub use tokenizer::Tokenizer;
 

@@ -26,26 +26,61 @@ pub struct Stats {
     pub tokens_per_chinese_char: f64,
 }
 
-impl Stats {
-    pub(crate) fn new(tokenizer: &Tokenizer, text: &str) -> Result<Stats> {
-        let ids = tokenizer.encode(text)?;
-        let chars = text.chars().count();
-        let mut chinese_chars = 0;
+/// Counts a text that comes in stretches.
+#[derive(Clone, Debug)]
+pub struct Counter<'a> {
+    tokenizer: &'a Tokenizer,
+    bytes: usize,
+    chars: usize,
+    tokens: usize,
+    distinct: HashSet<u32>,
+    chinese_chars: usize,
+    chinese_tokens: usize,
+}
+
+impl<'a> Counter<'a> {
+    /// Nothing yet.
+    pub fn new(tokenizer: &'a Tokenizer) -> Counter<'a> {
+        let distinct = HashSet::new();
+        Counter { tokenizer, bytes: 0, chars: 0, tokens: 0, distinct, chinese_chars: 0, chinese_tokens: 0 }
+    }
+
+    /// Adds a stretch. It should be a document, or end where the tokenizer cuts anyway.
+    pub fn add(&mut self, text: &str) -> Result<()> {
+        let ids = self.tokenizer.encode(text)?;
+        self.bytes += text.len();
+        self.chars += text.chars().count();
+        self.tokens += ids.len();
+        self.distinct.extend(&ids);
         let mut chinese_ids = Vec::new();
         for stretch in text.split(|char| !is_han(char)).filter(|stretch| !stretch.is_empty()) {
-            chinese_chars += stretch.chars().count();
-            tokenizer.encode_into(stretch, &mut chinese_ids)?;
+            self.chinese_chars += stretch.chars().count();
+            self.tokenizer.encode_into(stretch, &mut chinese_ids)?;
         }
-        Ok(Stats {
-            bytes: text.len(),
-            chars,
-            tokens: ids.len(),
-            distinct_tokens: ids.iter().collect::<HashSet<_>>().len(),
-            bytes_per_token: ratio(text.len(), ids.len()),
-            tokens_per_char: ratio(ids.len(), chars),
-            chinese_chars,
-            tokens_per_chinese_char: ratio(chinese_ids.len(), chinese_chars),
-        })
+        self.chinese_tokens += chinese_ids.len();
+        Ok(())
+    }
+
+    /// What was counted.
+    pub fn stats(&self) -> Stats {
+        Stats {
+            bytes: self.bytes,
+            chars: self.chars,
+            tokens: self.tokens,
+            distinct_tokens: self.distinct.len(),
+            bytes_per_token: ratio(self.bytes, self.tokens),
+            tokens_per_char: ratio(self.tokens, self.chars),
+            chinese_chars: self.chinese_chars,
+            tokens_per_chinese_char: ratio(self.chinese_tokens, self.chinese_chars),
+        }
+    }
+}
+
+impl Stats {
+    pub(crate) fn new(tokenizer: &Tokenizer, text: &str) -> Result<Stats> {
+        let mut counter = Counter::new(tokenizer);
+        counter.add(text)?;
+        Ok(counter.stats())
     }
 }
 

@@ -142,6 +142,24 @@ impl Tokenizer {
         }
     }
 
+    /// Whether both make the same ids of every text: the same tokens, merges and special tokens, whatever files they
+    /// came from.
+    pub fn is_same_as(&self, other: &Tokenizer) -> bool {
+        let inside = match (&self.kind, &other.kind) {
+            (Kind::Bpe(ours, options), Kind::Bpe(theirs, others)) => {
+                options == others && (Arc::ptr_eq(ours, theirs) || ours.is_same_as(theirs))
+            }
+            (Kind::Words(ours), Kind::Words(theirs)) => ours.is_same_as(theirs),
+            _ => false,
+        };
+        inside && self.eot == other.eot && self.added == other.added
+    }
+
+    /// What it is and how many tokens it has, for messages.
+    pub fn describe(&self) -> String {
+        format!("{}, {} tokens", self.kind(), self.vocab_size())
+    }
+
     /// Whether every text, whatever its bytes, can be encoded and comes back the same.
     pub fn is_lossless(&self) -> bool {
         matches!(&self.kind, Kind::Bpe(_, options) if !options.add_prefix_space)
@@ -170,6 +188,22 @@ impl Tokenizer {
         match &self.kind {
             Kind::Bpe(..) => None,
             Kind::Words(vocabulary) => vocabulary.unknown(text),
+        }
+    }
+
+    /// The token that stands for what has none, in a vocabulary of words.
+    pub fn unknown_token(&self) -> Option<u32> {
+        match &self.kind {
+            Kind::Bpe(..) => None,
+            Kind::Words(vocabulary) => vocabulary.unknown_token(),
+        }
+    }
+
+    /// The bytes of each stretch of the text that [`Tokenizer::encode`] makes the [`Tokenizer::unknown_token`] of.
+    pub fn unknown_lens(&self, text: &str) -> Vec<usize> {
+        match &self.kind {
+            Kind::Bpe(..) => Vec::new(),
+            Kind::Words(vocabulary) => vocabulary.unknown_lens(text),
         }
     }
 

@@ -47,6 +47,11 @@ impl Vocabulary {
         &self.tokens
     }
 
+    /// Whether both have the same entries in the same order.
+    pub(crate) fn is_same_as(&self, other: &Vocabulary) -> bool {
+        self.unit == other.unit && self.tokens.iter().eq(other.tokens.iter())
+    }
+
     /// Each entry that the text is cut into, where it starts, and its token if it has one.
     fn entries<'a>(&'a self, text: &'a str) -> impl Iterator<Item = (usize, &'a str, Option<u32>)> {
         let pattern = match self.unit {
@@ -64,6 +69,16 @@ impl Vocabulary {
     pub(crate) fn unknown(&self, text: &str) -> Option<(usize, char)> {
         let (offset, entry, _) = self.entries(text).find(|(_, _, id)| id.is_none())?;
         Some((offset, entry.chars().next()?))
+    }
+
+    /// `<unk>`, if the vocabulary has it.
+    pub(crate) fn unknown_token(&self) -> Option<u32> {
+        self.unknown
+    }
+
+    /// The bytes of each entry that has no token.
+    pub(crate) fn unknown_lens(&self, text: &str) -> Vec<usize> {
+        self.entries(text).filter(|(_, _, id)| id.is_none()).map(|(_, entry, _)| entry.len()).collect()
     }
 
     /// Appends the tokens of a text; what has none becomes `<unk>`, or an error where there is no `<unk>`.
@@ -137,6 +152,10 @@ mod tests {
         assert_eq!(tokens, [UNKNOWN, " and", " the", "世", " ", " bird", END_OF_TEXT]);
         assert_eq!(encode(&vocabulary, " the bird 世x").unwrap(), [2, 5, 4, 3, 0]);
         assert_eq!(vocabulary.unknown(" the 世x"), Some((8, 'x')));
+        assert_eq!(
+            (vocabulary.unknown_token(), vocabulary.unknown_lens(" the 界x wolves")),
+            (Some(0), vec![3, 1, 7])
+        );
         assert_eq!(encode(&vocabulary, "<|endoftext|>").unwrap(), [0, 0, 0]);
         assert_eq!(train_words(docs, 100).unwrap().tokens().len(), 2 + 9);
         assert!(matches!(train_words(docs, 2), Err(TokenizerError::TooSmall { asked: 2, least: 3, .. })));

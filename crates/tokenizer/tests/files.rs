@@ -32,6 +32,27 @@ fn check(got: &str, want: &str) {
 }
 
 #[test]
+fn tokenizers_are_compared_by_what_they_hold() {
+    let dir = tempfile::tempdir().unwrap();
+    let words = |size| Tokenizer::train_words([TEXT], size).unwrap();
+    let all = [small(), Tokenizer::gpt2(), Tokenizer::train_chars([TEXT]).unwrap(), words(8), words(9)];
+    for (i, one) in all.iter().enumerate() {
+        let saved = dir.path().join(i.to_string());
+        one.save(&saved).unwrap();
+        let loaded = Tokenizer::load(&saved).unwrap();
+        for (j, other) in all.iter().enumerate() {
+            assert_eq!(loaded.is_same_as(other), i == j, "{} and {}", one.describe(), other.describe());
+        }
+        if saved.join("merges.txt").exists() {
+            let pair = Tokenizer::load(&saved.join("vocab.json")).unwrap();
+            assert!(pair.is_same_as(one), "{} from vocab.json and merges.txt", one.describe());
+        }
+    }
+    // As many tokens, of other text.
+    assert!(!small().is_same_as(&Tokenizer::train_bpe(["another text about other things"], 270).unwrap()));
+}
+
+#[test]
 fn ids_that_are_not_one_to_one() {
     for (file, at) in [("vocab.json", ""), ("tokenizer.json", "/model/vocab")] {
         let set = |token: &str, id: Value| refused(file, |json| json.pointer_mut(at).unwrap()[token] = id);

@@ -33,6 +33,22 @@ pub enum TrainError {
         /// What is there.
         what: &'static str,
     },
+    /// A directory that another run writes to.
+    #[error("another process is training in {}; wait for it, stop it, or choose another --out", .dir.display())]
+    Busy {
+        /// The directory.
+        dir: PathBuf,
+    },
+    /// A state or model that could not be written.
+    #[error("cannot save step {step}: {source}; {}", kept(.saved))]
+    Save {
+        /// What went wrong.
+        source: models::ModelError,
+        /// Steps completed.
+        step: u64,
+        /// Steps completed by the state that is saved.
+        saved: Option<u64>,
+    },
     /// Nothing to resume.
     #[error("there is nothing to resume: {} does not exist", .path.display())]
     NoState {
@@ -47,14 +63,14 @@ pub enum TrainError {
         /// What does not fit.
         reason: String,
     },
-    /// The loss or the gradient is not a number.
+    /// The loss, the gradient or a weight is not a number.
     #[error("the {what} is {value} at step {step}; {}. Try a lower --lr, or --clip-norm 1.0", kept(.saved))]
     NotFinite {
-        /// Loss or gradient norm.
+        /// Loss, gradient norm or what else.
         what: &'static str,
         /// Its value.
         value: f64,
-        /// Steps completed before.
+        /// The step that failed, counted from 1 as in `metrics.jsonl`.
         step: u64,
         /// Steps completed by the state that is saved.
         saved: Option<u64>,

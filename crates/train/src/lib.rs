@@ -6,6 +6,7 @@
 
 pub mod config;
 mod error;
+pub mod lock;
 pub mod metrics;
 pub mod optimizer;
 mod plot;
@@ -16,6 +17,7 @@ mod tensorboard;
 
 pub use config::TrainConfig;
 pub use error::TrainError;
+pub use lock::RunLock;
 pub use run::{EvalReport, Observer, Outcome, Run, StepReport};
 
 /// The result of training.

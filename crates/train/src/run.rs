@@ -294,7 +294,7 @@ impl Run {
         for (what, value) in [("loss", loss), ("gradient's length", norm)] {
             if !value.is_finite() {
                 self.grads.forget();
-                return Err(self.not_finite(what, value));
+                return Err(self.not_finite(what, value, self.progress.step + 1));
             }
         }
         if let Some(limit) = self.config.clip_value {
@@ -307,8 +307,8 @@ impl Run {
         Ok((loss, norm, (mean * clip) as f32))
     }
 
-    fn not_finite(&self, what: &'static str, value: f64) -> TrainError {
-        TrainError::NotFinite { what, value, step: self.progress.step, saved: self.saved }
+    fn not_finite(&self, what: &'static str, value: f64, step: u64) -> TrainError {
+        TrainError::NotFinite { what, value, step, saved: self.saved }
     }
 
     /// Scores the validation data, and keeps the model if it is the best so far.
@@ -317,13 +317,15 @@ impl Run {
         let part = val.slice(0..val.len().min(self.config.eval_tokens.max(2)));
         let report = eval::evaluate(&self.model, &self.tokenizer, &part, self.eval_options(), &mut |_| {});
         let report = report.map_err(|error| match error {
-            EvalError::NotFinite { loss, .. } => self.not_finite("validation loss", loss.into()),
+            EvalError::NotFinite { loss, .. } => {
+                self.not_finite("validation loss", loss.into(), self.progress.step)
+            }
             error => error.into(),
         })?;
         let step = self.progress.step;
         let best = self.progress.best.is_none_or(|(best, _)| report.loss < best);
         if best {
-            self.model.save(&self.dir)?;
+            self.save_model()?;
             self.progress.best = Some((report.loss, step));
         }
         metrics.write(step, &[("val/loss", report.loss), ("val/accuracy", report.accuracy)])?;
@@ -336,10 +338,63 @@ impl Run {
     }
 
     fn save(&mut self, observer: &mut dyn Observer) -> Result<()> {
-        state::save(&self.dir, &self.model, &self.optimizer, &self.progress)?;
+        self.check_weights()?;
+        self.check_next_loss()?;
+        state::save(&self.dir, &self.model, &self.optimizer, &self.progress)
+            .map_err(|error| self.not_saved(error))?;
         self.saved = Some(self.progress.step);
         observer.on_save(&state::path(&self.dir));
         Ok(())
+    }
+
+    fn save_model(&self) -> Result<()> {
+        self.check_weights()?;
+        self.model.save(&self.dir).map_err(|error| self.not_saved(error.into()))
+    }
+
+    fn not_saved(&self, error: TrainError) -> TrainError {
+        match error {
+            TrainError::Model(source) => {
+                TrainError::Save { source, step: self.progress.step, saved: self.saved }
+            }
+            other => other,
+        }
+    }
+
+    /// Refuses to keep weights or moments that are not numbers: nothing could go on from them.
+    fn check_weights(&self) -> Result<()> {
+        let bad = |values: &[f32]| values.iter().copied().find(|value| !value.is_finite());
+        let weight = self.model.parameters().iter().find_map(|(_, tensor)| bad(tensor.data()));
+        let moments = self.optimizer.first.iter().chain(&self.optimizer.second);
+        let moment = moments.filter_map(|values| bad(values)).next();
+        for (what, value) in [("value of a weight", weight), ("value of a moment", moment)] {
+            if let Some(value) = value {
+                return Err(self.not_finite(what, value.into(), self.progress.step));
+            }
+        }
+        Ok(())
+    }
+
+    /// Refuses to keep a state of finite weights that the last step has sent too far to compute with. The loss of the
+    /// sequences that come next tells; the run goes on as if it had not been asked.
+    fn check_next_loss(&mut self) -> Result<()> {
+        let position = self.batcher.position().clone();
+        let batch = self.batcher.next_batch();
+        self.batcher.seek(&position);
+        let batch = batch?;
+        let view = Batch {
+            ids: &batch.ids,
+            targets: &batch.targets,
+            weights: &batch.weights,
+            batch: batch.batch,
+            lens: batch.lens.as_deref(),
+        };
+        let loss = self.model.loss(&view, Pass::eval())?;
+        let loss = loss.value / loss.weight;
+        match loss.is_finite() {
+            true => Ok(()),
+            false => Err(self.not_finite("loss after the update", loss, self.progress.step)),
+        }
     }
 
     /// The last validation and the last save.
@@ -350,7 +405,8 @@ impl Run {
         }
         // Without a validation the last model is the best there is.
         if self.progress.best.is_none() {
-            self.model.save(&self.dir)?;
+            self.check_next_loss()?;
+            self.save_model()?;
         }
         self.save(observer)
     }

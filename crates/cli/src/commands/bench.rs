@@ -15,8 +15,11 @@ use train::optimizer::{AdamConfig, OptimizerConfig};
 use train::schedule::{Decay, Schedule};
 use train::{Run, TrainConfig};
 
+use crate::output::{note, say};
+
 /// Measure how fast this machine computes, and how near training comes to that
 #[derive(clap::Args, Debug)]
+#[command(after_help = "Examples:\n  gpt2 bench peak\n  gpt2 bench train --preset gpt2 --batch 4 --seq 256")]
 pub struct Args {
     #[command(subcommand)]
     what: What,
@@ -99,11 +102,11 @@ fn print_peaks(json: bool) -> Result<()> {
     }
     let Peaks { f32_gflops, mem_read_gb_s, .. } = peaks;
     let narrow = |rate: Option<f64>, what| rate.map_or(String::new(), |rate| format!(", {rate:.0} {what}"));
-    println!(
+    say!(
         "{threads} threads, {isa}: {f32_gflops:.0} GFLOP/s (f32){}{}, {mem_read_gb_s:.1} GB/s read from memory",
         narrow(peaks.bf16_gflops, "GFLOP/s (bf16)"),
         narrow(peaks.int8_gops, "GOP/s (int8)"),
-    );
+    )?;
     Ok(())
 }
 
@@ -154,7 +157,7 @@ fn bench_train(args: &TrainArgs) -> Result<()> {
         ms.push(1e3 * before.elapsed().as_secs_f64());
     }
     if timing::enabled() {
-        eprint!("{}", timing::report(&timing::take(), start.elapsed().as_secs_f64(), &peaks));
+        note!("{}", timing::report(&timing::take(), start.elapsed().as_secs_f64(), &peaks).trim_end());
     }
     ms.sort_by(f64::total_cmp);
     let (median, best, worst) = (ms[ms.len() / 2], ms[0], ms[ms.len() - 1]);
@@ -174,7 +177,7 @@ fn bench_train(args: &TrainArgs) -> Result<()> {
             "peaks": peaks_json(&peaks),
         }));
     }
-    println!(
+    say!(
         "{} × {} tokens, {} parameters, {threads} threads, {isa}, {precision}: {tok_per_sec:.0} tokens/s, {median:.1} ms a step ({best:.1} to {worst:.1}), {gflops:.0} GFLOP/s ({:.0} % of the peak of {:.0}), {} of memory",
         args.batch,
         args.seq,
@@ -182,7 +185,7 @@ fn bench_train(args: &TrainArgs) -> Result<()> {
         100.0 * fraction,
         peak,
         rss.map_or("an unknown amount".into(), |rss| format!("{:.2} GB", rss as f64 / 1e9)),
-    );
+    )?;
     Ok(())
 }
 

@@ -1,13 +1,13 @@
 //! `gpt2 eval`: measures a model on a text.
 
 use std::io::BufWriter;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
-use data::Tokens;
-use eval::{Options, PerToken, TokenScore};
+use eval::{Options, PerToken, Report, TokenScore};
 
 use crate::input;
+use crate::output::{note, say};
 
 /// Measure loss, perplexity, bits per byte and accuracy on a text
 ///
@@ -40,6 +40,9 @@ pub struct Args {
     /// Write position, id, text, log-probability and whether it was the first choice of each token, tab-separated
     #[arg(long, value_name = "FILE")]
     per_token: Option<PathBuf>,
+    /// Let --per-token replace a file
+    #[arg(long)]
+    force: bool,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -47,14 +50,14 @@ pub struct Args {
 
 pub fn run(args: Args) -> Result<()> {
     ensure!(args.batch > 0, "--batch 0: it must be at least 1");
+    if let Some(table) = &args.per_token {
+        refuse_overwriting(table, &args.data, args.force)?;
+    }
     let (model, tokenizer) = input::open_model(&args.model)?;
     let encoding = data::read::encoding(args.encoding.as_deref())?;
-    let mut ids = Vec::new();
-    data::prepare::encode_file(&args.data, &tokenizer, encoding, tensor::pool::threads(), |new| {
-        ids.extend_from_slice(new);
-        Ok(())
-    })?;
-    ids.pop(); // the end of the last document
+    let threads = tensor::pool::threads();
+    let (tokens, _) = data::prepare::tokens_of_file(&args.data, &tokenizer, encoding, threads)?;
+    let tokens = tokens.slice(0..tokens.len() - 1); // without the end of the last document
     let options =
         Options { batch: args.batch, time: args.n_ctx, stride: args.stride, documents: args.by_document };
     let mut table = match &args.per_token {
@@ -70,20 +73,52 @@ pub fn run(args: Args) -> Result<()> {
             table.add(token);
         }
     };
-    let report = eval::evaluate(&model, &tokenizer, &Tokens::new(ids), options, &mut on_token)?;
+    let report = eval::evaluate(&model, &tokenizer, &tokens, options, &mut on_token)?;
     if let Some(table) = table {
         table.finish().context("cannot write --per-token")?;
     }
     if args.json {
         return super::print_json(&report);
     }
-    println!("loss           {:.4} ± {:.4} nats a token", report.loss, report.loss_stderr);
-    println!("perplexity     {:.3} ± {:.3}", report.perplexity, report.perplexity_stderr);
-    println!("bits per byte  {:.4} ± {:.4}", report.bits_per_byte, report.bits_per_byte_stderr);
-    println!("accuracy       {:.2} ± {:.2} %", 100.0 * report.accuracy, 100.0 * report.accuracy_stderr);
-    eprintln!(
-        "[{} tokens, {} bytes, {} windows of {}]",
-        report.tokens, report.bytes, report.windows, report.context
+    say!("loss           {:.4} ± {:.4} nats a token", report.loss, report.loss_stderr)?;
+    say!("perplexity     {:.3} ± {:.3}", report.perplexity, report.perplexity_stderr)?;
+    match report.bytes {
+        Some(_) => say!("bits per byte  {:.4} ± {:.4}", report.bits_per_byte, report.bits_per_byte_stderr)?,
+        None => say!("bits per byte  not known")?,
+    }
+    say!("accuracy       {:.2} ± {:.2} %", 100.0 * report.accuracy, 100.0 * report.accuracy_stderr)?;
+    let bytes = report.bytes.map_or(String::new(), |bytes| format!("{bytes} bytes, "));
+    note!("[{} tokens, {bytes}{} windows of {}]", report.tokens, report.windows, report.context);
+    note_unknown(&report);
+    Ok(())
+}
+
+/// Refuses a table that would replace the text it is about, or another file without `force`.
+fn refuse_overwriting(table: &Path, data: &Path, force: bool) -> Result<()> {
+    let whole = |path: &Path| path.canonicalize().ok();
+    ensure!(
+        whole(table).is_none() || whole(table) != whole(data),
+        "--per-token {} is the text itself; choose another file",
+        table.display()
+    );
+    // What is no plain file, such as a pipe, loses nothing.
+    ensure!(
+        force || !table.is_file(),
+        "--per-token {}: the file exists; choose another, or --force to replace it",
+        table.display()
     );
     Ok(())
+}
+
+/// Says how much of a text the vocabulary has no tokens for.
+pub fn note_unknown(report: &Report) {
+    if report.unknown_tokens == 0 {
+        return;
+    }
+    let share = 100.0 * report.unknown_tokens as f64 / report.tokens as f64;
+    let what = match report.bytes {
+        Some(_) => "each counts as the bytes of its word",
+        None => "the shards do not say of how many bytes, so that bits per byte are not known",
+    };
+    note!("[{} tokens ({share:.1} %) are words that the vocabulary lacks: {what}]", report.unknown_tokens);
 }

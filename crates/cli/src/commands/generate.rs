@@ -8,6 +8,7 @@ use generate::{Finish, Generation, Request, Sampling};
 use serde_json::json;
 
 use crate::input;
+use crate::output::note;
 
 /// Write text with a model
 ///
@@ -24,7 +25,7 @@ pub struct Args {
     /// Text to continue; without one the model starts a new text
     #[arg(short, long, value_name = "TEXT")]
     prompt: Option<String>,
-    /// Read the prompt from a file, or from standard input for -
+    /// Read the prompt from a file, or from standard input for -; one newline at its end is dropped
     #[arg(short, long, value_name = "FILE", conflicts_with = "prompt")]
     file: Option<PathBuf>,
     /// Tokens to write at most [default: until the text ends or the context is full]
@@ -61,10 +62,17 @@ pub struct Args {
 
 pub fn run(args: Args) -> Result<()> {
     ensure!(args.samples > 0, "--samples 0: ask for at least 1");
+    if let Some(most) = args.max_tokens {
+        ensure!(
+            args.min_tokens <= most,
+            "--min-tokens {} is more than -n {most} allows; lower the one or raise the other",
+            args.min_tokens
+        );
+    }
     let (model, tokenizer) = input::open_model(&args.model)?;
     let prompt = match (&args.prompt, &args.file) {
         (Some(prompt), _) => prompt.clone(),
-        (None, Some(path)) => input::read_text(path)?,
+        (None, Some(path)) => input::read_prompt(path)?,
         (None, None) => String::new(),
     };
     let ids = if args.parse_special {
@@ -130,9 +138,12 @@ fn stream(
         Finish::Cancelled => "cancelled",
     };
     let timings = result.timings;
-    eprintln!(
+    note!(
         "[{why}: {} tokens, {:.0} tokens/s, first after {:.0} ms, seed {}]",
-        timings.tokens, timings.tokens_per_second, timings.prompt_ms, request.sampling.seed
+        timings.tokens,
+        timings.tokens_per_second,
+        timings.prompt_ms,
+        request.sampling.seed
     );
     Ok(())
 }

@@ -7,6 +7,7 @@ use data::prepare::Options;
 use data::read::Source;
 
 use crate::input::{self, Learn, grouped};
+use crate::output::{note, say};
 
 /// Turn text into token shards
 ///
@@ -45,13 +46,17 @@ pub fn run(args: Args) -> Result<()> {
         "--val-fraction {}: it must be at least 0 and below 1",
         args.val_fraction
     );
+    // Before a vocabulary is learnt, which may take long.
+    data::prepare::check_out(&args.out, args.force)?;
     let tokenizer = match Learn::parse(&args.tokenizer)? {
-        None => input::open_tokenizer(&args.tokenizer)?,
+        None => input::open_tokenizer(&args.tokenizer, input::MAY_LEARN)?,
         Some(learn) => {
-            eprintln!("learning the vocabulary {} …", args.tokenizer);
+            note!("learning the vocabulary {} …", args.tokenizer);
             learn.learn_from(input::documents(&args.data, args.encoding.as_deref())?)?
         }
     };
+    let paths = args.data.iter().map(PathBuf::as_path);
+    input::warn_about_chinese(paths, args.encoding.as_deref(), &tokenizer)?;
     let sources: Vec<Source> =
         args.data.iter().map(|path| Source { path: path.clone(), weight: None }).collect();
     let options = Options {
@@ -63,25 +68,21 @@ pub fn run(args: Args) -> Result<()> {
     };
     let summary = data::prepare::prepare(&sources, &tokenizer, &options, |path, counts| {
         let (tokens, bytes) = (grouped(counts.tokens), grouped(counts.bytes));
-        eprintln!(
-            "{}: {} documents, {bytes} bytes, {tokens} tokens",
-            path.display(),
-            grouped(counts.documents)
-        );
+        note!("{}: {} documents, {bytes} bytes, {tokens} tokens", path.display(), grouped(counts.documents));
     })?;
     if summary.counts.empty_documents > 0 {
-        eprintln!("left out {} empty documents", summary.counts.empty_documents);
+        note!("left out {} empty documents", summary.counts.empty_documents);
     }
     if args.json {
         return super::print_json(&summary);
     }
-    println!(
+    say!(
         "{}: {} tokens to train on, {} held out, vocabulary {}",
         args.out.display(),
         grouped(summary.train_tokens as u64),
         grouped(summary.val_tokens as u64),
         grouped(summary.vocab_size as u64)
-    );
-    eprintln!("next: gpt2 train --data {} --out out/model", args.out.display());
+    )?;
+    note!("next: gpt2 train --data {} --out out/model", args.out.display());
     Ok(())
 }

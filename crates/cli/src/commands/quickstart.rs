@@ -4,7 +4,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use data::corpus::{self, Lang, Split, check::Checker};
 use data::prepare::Options;
 use data::read::Source;
@@ -12,9 +12,10 @@ use generate::{Request, Sampling};
 use models::Gpt2;
 use serde_json::json;
 use tokenizer::Tokenizer;
-use train::{Outcome, Run, StepReport};
+use train::{Outcome, Run, RunLock, StepReport, TrainError};
 
 use crate::input::{self, duration, grouped};
+use crate::output::note;
 use crate::plan::{self, Corpus};
 use crate::progress::Progress;
 use crate::settings::Settings;
@@ -27,6 +28,7 @@ const VAL_BYTES: usize = 150_000;
 /// depend on that number.
 const TIMED_STEPS: u64 = 40;
 const WARMUP_STEPS: u64 = 60;
+const MOST_MINUTES: f64 = 10_000.0;
 /// Share of the time left for validating and writing.
 const TRAIN_SHARE: f64 = 0.93;
 /// Seconds between two lines that the model writes during training.
@@ -67,18 +69,19 @@ pub struct Args {
 
 pub fn run(args: Args) -> Result<()> {
     ensure!(
-        args.minutes > 0.0 && args.minutes <= 10_000.0,
-        "--minutes {}: give a positive number",
+        args.minutes > 0.0 && args.minutes <= MOST_MINUTES,
+        "--minutes {:?}: give a number above 0 and at most {MOST_MINUTES}",
         args.minutes
     );
     ensure!(args.max_steps != Some(0), "--max-steps 0: it must be at least 1");
     let start = Instant::now();
-    let stop = StopFlag::install()?;
+    let lock = RunLock::take(&args.out).with_context(|| format!("--out {}", args.out.display()))?;
     if args.force {
         super::train::remove_old_state(&args.out)?;
     } else {
-        Run::refuse_existing(&args.out)?;
+        refuse_existing(&args.out)?;
     }
+    lock.remove_leftovers()?;
     let langs: &[Lang] = match args.lang.as_str() {
         "en" => &[Lang::En],
         "zh" => &[Lang::Zh],
@@ -90,6 +93,7 @@ pub fn run(args: Args) -> Result<()> {
     let corpus = prepare(&args, &stories, &tokenizer, &mut settings)?;
     let (mut run, max_steps) = start_run(&args, corpus, &mut settings, &start)?;
 
+    let stop = StopFlag::install()?;
     let mut progress = Progress::new(max_steps, &stop);
     let mut last_line: Option<Instant> = None;
     let (lang, seed) = (langs.to_vec(), args.seed);
@@ -109,11 +113,21 @@ pub fn run(args: Args) -> Result<()> {
     drop(progress);
     let outcome = outcome?;
     if !outcome.finished {
-        eprintln!("stopped after {} steps; what was learnt is in {}", outcome.step, args.out.display());
+        note!("stopped after {} steps; what was learnt is in {}", outcome.step, args.out.display());
         return Ok(());
     }
     let model = Gpt2::load(&args.out)?;
     report(&args, &outcome, &model, &tokenizer, langs, &stories)
+}
+
+/// As `train` does, but a quickstart cannot be resumed.
+fn refuse_existing(out: &Path) -> Result<()> {
+    match Run::refuse_existing(out) {
+        Err(TrainError::Exists { dir, what }) => {
+            bail!("{} already holds {what}; choose another --out, or replace it with --force", dir.display())
+        }
+        other => Ok(other?),
+    }
 }
 
 /// Where the stories of one language are.
@@ -133,7 +147,7 @@ fn write_stories(args: &Args, langs: &[Lang]) -> Result<Vec<Stories>> {
             let [train, val] = ["train", "val"].map(|split| dir.join(format!("{name}-{split}.jsonl")));
             let count = write_jsonl(&train, corpus::corpus(lang, Split::Train, args.seed, TRAIN_BYTES))?;
             write_jsonl(&val, corpus::corpus(lang, Split::Val, args.seed, VAL_BYTES))?;
-            eprintln!("wrote {} small stories to {}", grouped(count), train.display());
+            note!("wrote {} small stories to {}", grouped(count), train.display());
             Ok(Stories { lang, train, val })
         })
         .collect()
@@ -159,7 +173,7 @@ fn learn_vocabulary(args: &Args, stories: &[Stories]) -> Result<Tokenizer> {
     let learn = input::Learn::Bpe(size);
     let tokenizer = learn.learn_from(input::documents(&paths, None)?)?;
     tokenizer.save(&args.out)?;
-    eprintln!("learnt a vocabulary of {} tokens", grouped(tokenizer.vocab_size() as u64));
+    note!("learnt a vocabulary of {} tokens", grouped(tokenizer.vocab_size() as u64));
     Ok(tokenizer)
 }
 
@@ -208,7 +222,7 @@ fn prepare(
     }
     let n_held = held.finish()?;
     let (train, held) = (grouped(summary.train_tokens as u64), grouped(n_held as u64));
-    eprintln!("prepared {train} tokens to train on, {held} to validate on");
+    note!("prepared {train} tokens to train on, {held} to validate on");
     plan::corpus(settings, Some(&args.out))
 }
 
@@ -216,14 +230,14 @@ fn prepare(
 fn start_run(args: &Args, corpus: Corpus, settings: &mut Settings, start: &Instant) -> Result<(Run, u64)> {
     let model = plan::model(settings, &corpus.tokenizer)?;
     let batcher = plan::batcher(settings, &corpus, model.config().n_ctx)?;
-    let mut config = plan::train_config(settings, model.config().n_embd, &batcher)?;
-    eprintln!(
+    let mut config = plan::train_config(settings, model.config().n_embd, batcher.sequences_per_epoch())?;
+    note!(
         "a GPT-2 of {} parameters, {} threads",
         grouped(model.config().n_params() as u64),
         tensor::pool::threads()
     );
     let build = |model: Gpt2, config, settings: &Settings| {
-        let caller = serde_json::to_value(settings)?;
+        let caller = serde_json::to_value(plan::absolute(settings)?)?;
         let corpus = (corpus.tokenizer.clone(), batcher.clone(), corpus.val.clone());
         anyhow::Ok(Run::new(model, corpus.0, corpus.1, corpus.2, config, &args.out, caller)?)
     };
@@ -248,7 +262,7 @@ fn start_run(args: &Args, corpus: Corpus, settings: &mut Settings, start: &Insta
     settings.eval_interval = Some((max_steps / 4).max(1));
     config.max_steps = max_steps;
     config.eval_interval = (max_steps / 4).max(1);
-    eprintln!("{max_steps} steps (--max-steps {max_steps} --seed {} makes the same model again)", args.seed);
+    note!("{max_steps} steps (--max-steps {max_steps} --seed {} makes the same model again)", args.seed);
     super::train::save_settings(&args.out, settings)?;
     Ok((build(model, config, settings)?, max_steps))
 }
@@ -284,7 +298,7 @@ fn report(
     stories: &[Stories],
 ) -> Result<()> {
     if let Some(val) = &outcome.val {
-        eprintln!(
+        note!(
             "\nOn stories it has never seen: loss {:.3} ± {:.3}, perplexity {:.2}, {:.1} % of the next tokens right.\n",
             val.loss,
             val.loss_stderr,
@@ -299,20 +313,16 @@ fn report(
     }
     let scores = (args.check > 0).then(|| check(args, model, tokenizer, stories)).transpose()?;
     let out = args.out.display();
-    eprintln!(
-        "\nTrained for {} in {} steps. Everything is in {out}:",
-        duration(outcome.seconds),
-        outcome.step
-    );
-    eprintln!(
+    note!("\nTrained for {} in {} steps. Everything is in {out}:", duration(outcome.seconds), outcome.step);
+    note!(
         "  config.json, model.safetensors, tokenizer.json   the model, as Hugging Face's transformers reads it"
     );
-    eprintln!("  loss.svg, metrics.jsonl, events/                 how it learnt");
-    eprintln!("  stories/, shards/, train.toml                    what it learnt from, and how");
-    eprintln!("Next:");
-    eprintln!("  gpt2 generate -m {out} --temperature 0.8");
-    eprintln!("  gpt2 eval -m {out} --by-document --data {}", stories[0].val.display());
-    eprintln!("  gpt2 train --data YOUR.txt --tokenizer bpe:4000 --out out/yours");
+    note!("  loss.svg, metrics.jsonl, events/                 how it learnt");
+    note!("  stories/, shards/, train.toml                    what it learnt from, and how");
+    note!("Next:");
+    note!("  gpt2 generate -m {out} --temperature 0.8");
+    note!("  gpt2 eval -m {out} --by-document --data {}", stories[0].val.display());
+    note!("  gpt2 train --data YOUR.txt --tokenizer bpe:4000 --out out/yours");
     if args.json {
         return super::print_json(&json!({
             "out": args.out, "steps": outcome.step, "seconds": outcome.seconds, "val": outcome.val, "check": scores,
@@ -357,9 +367,12 @@ fn check(args: &Args, model: &Gpt2, tokenizer: &Tokenizer, stories: &[Stories]) 
         let mine = told.iter().filter(|(text, _)| Lang::of(text) == *lang).take(args.check);
         let summary = checker.report(mine.map(|(text, finished)| (text.as_str(), *finished)));
         let name = if *lang == Lang::En { "en" } else { "zh" };
-        eprintln!(
+        note!(
             "{name}: of {} stories, {} keep to their names and end properly; {} stand in the corpus; the longest passage shared with it: {:?}",
-            summary.stories, summary.good, summary.in_corpus, summary.longest_shared
+            summary.stories,
+            summary.good,
+            summary.in_corpus,
+            summary.longest_shared
         );
         let score = json!({
             "stories": summary.stories, "good": summary.good, "names_kept": summary.names_kept,

@@ -1,11 +1,14 @@
 //! `gpt2 tokenizer`: trains and uses tokenizers.
 
 use std::io::{Read, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
+use data::read::Piece;
+use tokenizer::Counter;
 
 use crate::input::{self, Learn, grouped};
+use crate::output::{note, say};
 
 /// Train and use tokenizers
 #[derive(clap::Args, Debug)]
@@ -85,9 +88,12 @@ struct Stats {
     /// gpt2, or a directory or file that holds a tokenizer
     #[arg(long, value_name = "NAME|PATH", default_value = "gpt2")]
     tokenizer: String,
-    /// Text; - is standard input
+    /// Text: .txt, .jsonl, .json (field `text`), each also .gz; - is plain text on standard input
     #[arg(long, value_name = "FILE", default_value = "-")]
     data: PathBuf,
+    /// Encoding of the text [default: utf-8]
+    #[arg(long, value_name = "NAME")]
+    encoding: Option<String>,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -114,19 +120,16 @@ fn train(args: Train) -> Result<()> {
     let tokenizer = Learn::Bpe(args.size).learn_from(docs)?;
     tokenizer.save(&args.out)?;
     let got = tokenizer.vocab_size();
-    eprintln!("learnt {} tokens in {:.2} s", grouped(got as u64), start.elapsed().as_secs_f64());
+    note!("learnt {} tokens in {:.2} s", grouped(got as u64), start.elapsed().as_secs_f64());
     if got < args.size {
-        eprintln!(
-            "fewer than the {} asked for: the text has no more pairs to merge",
-            grouped(args.size as u64)
-        );
+        note!("fewer than the {} asked for: the text has no more pairs to merge", grouped(args.size as u64));
     }
-    println!("{}", args.out.display());
+    say!("{}", args.out.display())?;
     Ok(())
 }
 
 fn encode(args: Encode) -> Result<()> {
-    let tokenizer = input::open_tokenizer(&args.tokenizer)?;
+    let tokenizer = input::open_tokenizer(&args.tokenizer, input::MUST_EXIST)?;
     let bytes = input::read_bytes("-".as_ref())?;
     let ids = match String::from_utf8(bytes) {
         Ok(text) if args.parse_special => tokenizer.encode_with_special(&text)?,
@@ -137,12 +140,12 @@ fn encode(args: Encode) -> Result<()> {
         return super::print_json(&ids);
     }
     let ids: Vec<String> = ids.iter().map(u32::to_string).collect();
-    println!("{}", ids.join(" "));
+    say!("{}", ids.join(" "))?;
     Ok(())
 }
 
 fn decode(args: Decode) -> Result<()> {
-    let tokenizer = input::open_tokenizer(&args.tokenizer)?;
+    let tokenizer = input::open_tokenizer(&args.tokenizer, input::MUST_EXIST)?;
     let mut text = String::new();
     std::io::stdin().lock().read_to_string(&mut text).context("cannot read ids from standard input")?;
     let ids: Vec<u32> = if text.trim_start().starts_with('[') {
@@ -163,24 +166,35 @@ fn decode(args: Decode) -> Result<()> {
 }
 
 fn stats(args: Stats) -> Result<()> {
-    let tokenizer = input::open_tokenizer(&args.tokenizer)?;
-    let stats = tokenizer.stats(&input::read_text(&args.data)?)?;
+    let tokenizer = input::open_tokenizer(&args.tokenizer, input::MUST_EXIST)?;
+    let encoding = data::read::encoding(args.encoding.as_deref())?;
+    let pieces: Box<dyn Iterator<Item = _>> = match args.data == Path::new("-") {
+        true => Box::new(data::read::read_stream(std::io::stdin(), encoding)),
+        false => data::read::read(&args.data, encoding)?,
+    };
+    let mut counter = Counter::new(&tokenizer);
+    for piece in pieces {
+        let Piece { text, document, offset, .. } = piece?;
+        let place = || format!("{}: document {document}, from text byte {offset}", args.data.display());
+        counter.add(&text).with_context(place)?;
+    }
+    let stats = counter.stats();
     if args.json {
         return super::print_json(&stats);
     }
-    println!("vocabulary          {} ({})", grouped(tokenizer.vocab_size() as u64), tokenizer.kind());
-    println!("bytes               {}", grouped(stats.bytes as u64));
-    println!(
+    say!("vocabulary          {} ({})", grouped(tokenizer.vocab_size() as u64), tokenizer.kind())?;
+    say!("bytes               {}", grouped(stats.bytes as u64))?;
+    say!(
         "characters          {} ({} Chinese)",
         grouped(stats.chars as u64),
         grouped(stats.chinese_chars as u64)
-    );
-    println!(
+    )?;
+    say!(
         "tokens              {} ({} different)",
         grouped(stats.tokens as u64),
         grouped(stats.distinct_tokens as u64)
-    );
-    println!("bytes a token       {:.2}", stats.bytes_per_token);
-    println!("tokens a character  {:.2}", stats.tokens_per_char);
+    )?;
+    say!("bytes a token       {:.2}", stats.bytes_per_token)?;
+    say!("tokens a character  {:.2}", stats.tokens_per_char)?;
     Ok(())
 }

@@ -7,9 +7,10 @@ use anyhow::{Context, Result, ensure};
 use models::Gpt2Config;
 use serde_json::json;
 use tensor::timing;
-use train::{Outcome, Run, TrainConfig};
+use train::{Outcome, Run, RunLock, TrainConfig};
 
 use crate::input::{self, duration, grouped};
+use crate::output::{note, say};
 use crate::plan::{self, Corpus};
 use crate::progress::Progress;
 use crate::settings::Settings;
@@ -48,37 +49,41 @@ pub struct Args {
 }
 
 pub fn run(args: Args) -> Result<()> {
-    let stop = StopFlag::install()?;
     let (mut settings, saved) = match args.resume {
         true => (resumed_settings(&args)?, Some(args.out.as_path())),
         false => (typed_settings(&args)?, None),
     };
+    let lock = RunLock::take(&args.out).with_context(|| format!("--out {}", args.out.display()))?;
     if !args.force && !args.resume {
         Run::refuse_existing(&args.out)?;
     }
+    plan::check(&settings)?;
+    lock.remove_leftovers()?;
     let corpus = plan::corpus(&mut settings, saved)?;
     let model = plan::model(&mut settings, &corpus.tokenizer)?;
     let batcher = plan::batcher(&mut settings, &corpus, model.config().n_ctx)?;
-    let config = plan::train_config(&mut settings, model.config().n_embd, &batcher)?;
+    let config = plan::train_config(&mut settings, model.config().n_embd, batcher.sequences_per_epoch())?;
     announce(&settings, &corpus, model.config(), &config)?;
     save_settings(&args.out, &settings)?;
     if args.force {
         remove_old_state(&args.out)?;
     }
 
-    let caller = serde_json::to_value(&settings)?;
+    let caller = serde_json::to_value(plan::absolute(&settings)?)?;
     let mut run = Run::new(model, corpus.tokenizer, batcher, corpus.val, config.clone(), &args.out, caller)?;
     if args.resume {
         run.resume()?;
-        eprintln!("resuming after step {} of {}", run.step(), config.max_steps);
+        note!("resuming after step {} of {}", run.step(), config.max_steps);
     }
+    // From here on there is something to lose; before, Ctrl-C simply ends the process.
+    let stop = StopFlag::install()?;
     let mut progress = Progress::new(config.max_steps, &stop);
     let start = Instant::now();
     let result = run.run(&mut progress);
     progress.finish();
     if timing::enabled() {
         let wall = start.elapsed().as_secs_f64();
-        eprint!("{}", timing::report(&timing::take(), wall, &tensor::peak::measure()));
+        note!("{}", timing::report(&timing::take(), wall, &tensor::peak::measure()).trim_end());
     }
     report(&args, &result?)
 }
@@ -103,11 +108,11 @@ fn resumed_settings(args: &Args) -> Result<Settings> {
         .into_iter()
         .flatten()
         .map(|(name, _)| name)
-        .filter(|name| *name != "max-steps" && *name != "data")
+        .filter(|name| !["max-steps", "data", "val-data"].contains(&name.as_str()))
         .collect();
     ensure!(
         others.is_empty() && args.config.is_none(),
-        "--resume goes on with the saved settings; leave out everything but --out, --max-steps and, if the files moved, --data"
+        "--resume goes on with the saved settings; leave out everything but --out, --max-steps and, if the files moved, --data and --val-data"
     );
     args.settings.clone().over(saved)
 }
@@ -117,24 +122,27 @@ fn announce(settings: &Settings, corpus: &Corpus, model: &Gpt2Config, config: &T
     let cost = train::config::cost(model, config, model.n_ctx);
     let tokens: usize = corpus.sources.iter().map(|(tokens, _)| tokens.len()).sum();
     let held = corpus.val.as_ref().map_or(0, |val| val.len());
-    eprintln!("settings:");
+    note!("settings:");
     for line in toml::to_string(settings)?.lines() {
-        eprintln!("  {line}");
+        note!("  {line}");
     }
-    eprintln!("data:       {} tokens to train on, {} held out", grouped(tokens as u64), grouped(held as u64));
+    note!("data:       {} tokens to train on, {} held out", grouped(tokens as u64), grouped(held as u64));
     let unit = if corpus.tokenizer.kind() == "words" { "words" } else { "tokens" };
-    eprintln!("vocabulary: {} {unit} ({})", grouped(model.vocab_size as u64), corpus.tokenizer.kind());
-    eprintln!("model:      {} parameters", grouped(cost.parameters as u64));
+    note!("vocabulary: {} {unit} ({})", grouped(model.vocab_size as u64), corpus.tokenizer.kind());
+    note!("model:      {} parameters", grouped(cost.parameters as u64));
     let per_step = (config.batch * config.grad_accum * model.n_ctx) as f64;
     let peak = tensor::peak::measure().f32_gflops * 1e9;
     let seconds = config.max_steps as f64 * per_step * cost.flops_per_token / (EXPECTED_SHARE * peak);
-    eprintln!(
-        "cost:       about {:.2} GB of memory, about {} for {} steps of {} tokens",
-        cost.bytes / 1e9,
+    let memory = cost.bytes + corpus.memory() as f64;
+    note!(
+        "cost:       about {:.2} GB of memory ({:.2} GB of it tokens), about {} for {} steps of {} tokens",
+        memory / 1e9,
+        corpus.memory() as f64 / 1e9,
         duration(seconds),
         grouped(config.max_steps),
         grouped(per_step as u64)
     );
+    // The tokens have their memory already.
     plan::ensure_fits(cost.bytes as u64)?;
     Ok(())
 }
@@ -164,20 +172,24 @@ pub fn remove_old_state(dir: &Path) -> Result<()> {
 fn report(args: &Args, outcome: &Outcome) -> Result<()> {
     let out = args.out.display();
     if let Some(val) = &outcome.val {
-        eprintln!(
-            "best model on all held-out text: loss {:.4} ± {:.4}, perplexity {:.2}, {:.3} bits a byte, accuracy {:.1} %",
+        let bits = match val.bytes {
+            Some(_) => format!("{:.3} bits a byte", val.bits_per_byte),
+            None => "bits a byte not known".to_owned(),
+        };
+        note!(
+            "best model on all held-out text: loss {:.4} ± {:.4}, perplexity {:.2}, {bits}, accuracy {:.1} %",
             val.loss,
             val.loss_stderr,
             val.perplexity,
-            val.bits_per_byte,
             100.0 * val.accuracy
         );
+        super::eval::note_unknown(val);
     }
     let time = duration(outcome.seconds);
     if outcome.finished {
-        eprintln!("{} steps in {time}; next: gpt2 generate -m {out} -p \"…\"", outcome.step);
+        note!("{} steps in {time}; next: gpt2 generate -m {out} -p \"…\"", outcome.step);
     } else {
-        eprintln!(
+        note!(
             "stopped after {} steps ({time}), state saved; go on with: gpt2 train --resume --out {out}",
             outcome.step
         );
@@ -188,6 +200,6 @@ fn report(args: &Args, outcome: &Outcome) -> Result<()> {
             "best": outcome.best.map(|(loss, step)| json!({ "val_loss": loss, "step": step })), "val": outcome.val,
         }));
     }
-    println!("{out}");
+    say!("{out}")?;
     Ok(())
 }

@@ -58,12 +58,31 @@ fn bad_files_are_named_with_the_place() {
     refused("a.jsonl", b"\n\n", &["no text"]);
     refused("a.json", b"[\n{\"text\": }]", &["line 2"]);
     refused("a.json", b"[]", &["no text"]);
+    refused("a.json", b"", &["no text"]);
+    refused("a.json", b"[{}]", &["document 1", "the object is empty"]);
     refused("a.pdf", b"x", &[".jsonl"]);
     refused("a.txt.gz", b"not packed", &["gzip"]);
     assert!(texts(Path::new("/no/such/file.txt"), None).unwrap_err().to_string().contains("No such file"));
-    assert!(
-        texts(tempfile::tempdir().unwrap().path(), None).unwrap_err().to_string().contains("gpt2 prepare")
-    );
+    assert!(texts(tempfile::tempdir().unwrap().path(), None).unwrap_err().to_string().contains("text files"));
+}
+
+#[test]
+fn a_packed_file_that_is_cut_off_is_named_with_the_byte() {
+    let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    (0..3000u32).for_each(|i| packed.write_all(crate::mix(1, 2, i.into()).to_string().as_bytes()).unwrap());
+    let packed = packed.finish().unwrap();
+    let cut = packed.len() / 2;
+    refused("a.txt.gz", &packed[..cut], &[&format!("beyond byte {cut}"), "cut off"]);
+    refused("a.jsonl.gz", &packed[..10], &["beyond byte 10"]);
+}
+
+#[test]
+fn shards_are_not_text() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut shards = crate::shards::ShardWriter::new(dir.path(), "train", 10);
+    shards.push(&[1, 2]).unwrap();
+    shards.finish().unwrap();
+    assert!(texts(dir.path(), None).unwrap_err().to_string().contains("needs text"));
 }
 
 #[test]

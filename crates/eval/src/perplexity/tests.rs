@@ -54,7 +54,8 @@ fn agrees_with_the_definition() {
     close(report.bits_per_byte, nats / 2f64.ln() / bytes as f64);
     close(report.perplexity_stderr, report.perplexity * report.loss_stderr);
     assert_eq!(report.accuracy, right as f64 / n);
-    assert_eq!((report.bytes, report.context, report.windows), (bytes, N_CTX, seen.len().div_ceil(N_CTX)));
+    assert_eq!((report.bytes, report.context), (Some(bytes), N_CTX));
+    assert_eq!((report.windows, report.unknown_tokens), (seen.len().div_ceil(N_CTX), 0));
 }
 
 #[test]
@@ -108,8 +109,33 @@ fn end_of_text_has_no_bytes() {
     let first = tokenizer.token_bytes(ids[0]).unwrap().len();
     ids.push(tokenizer.eot());
     let run = |ids| evaluate(&model, &tokenizer, &Tokens::new(ids), Options::default(), &mut |_| {}).unwrap();
-    assert_eq!((run(ids.clone()).bytes, run(ids.clone()).tokens), ("times".len() - first, ids.len() - 1));
+    let bytes = Some("times".len() - first);
+    assert_eq!((run(ids.clone()).bytes, run(ids.clone()).tokens), (bytes, ids.len() - 1));
     assert!(run(vec![tokenizer.eot(); 3]).bits_per_byte.is_infinite());
+}
+
+#[test]
+fn unk_counts_as_the_text_that_it_replaced() {
+    let tokenizer = Tokenizer::train_words(["the best of times"], 20).unwrap();
+    let model = Gpt2::new(Gpt2Config::new(1, 1, 8, 4, tokenizer.vocab_size()), Init::Xavier, 1).unwrap();
+    let text = "the best of wisdom, the worst of times";
+    let ids = tokenizer.encode(text).unwrap();
+    let unk = tokenizer.unknown_token().unwrap();
+    let places = (0..ids.len()).filter(|&i| ids[i] == unk);
+    let unknown: Vec<_> = places.zip(tokenizer.unknown_lens(text)).map(|(i, n)| (i, n as u32)).collect();
+    for documents in [false, true] {
+        let options = Options { documents, ..Options::default() };
+        let run = |tokens| evaluate(&model, &tokenizer, &tokens, options, &mut |_| {}).unwrap();
+        let known = run(Tokens::from_text(ids.clone(), unknown.clone()));
+        // " wisdom", ",", " the" (only "the" was learnt) and " worst". The first token of a stream is not predicted.
+        let bytes = text.len() - if documents { 0 } else { "the".len() };
+        assert_eq!((known.unknown_tokens, known.bytes), (4, Some(bytes)));
+        let bits = known.loss * known.tokens as f64 / LN_2;
+        assert!((known.bits_per_byte - bits / bytes as f64).abs() < 1e-9, "{known:?}");
+        let not_known = run(Tokens::new(ids.clone()));
+        assert_eq!((not_known.unknown_tokens, not_known.bytes, not_known.loss), (4, None, known.loss));
+        assert!(not_known.bits_per_byte.is_nan() && not_known.bits_per_byte_stderr.is_nan());
+    }
 }
 
 #[test]

@@ -139,7 +139,7 @@ fn a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_good_state() {
     let error = run.run(&mut ()).unwrap_err();
     assert!(matches!(error, TrainError::NotFinite { .. }), "{error}");
     assert!(bits(&run) == wild && good != wild);
-    assert!(error.to_string().contains("at step 4; no state had been saved yet"), "{error}");
+    assert!(error.to_string().contains("at step 5; no state had been saved yet"), "{error}");
     assert!(!state::path(dir.path()).exists());
 }
 
@@ -192,16 +192,49 @@ fn a_run_that_blows_up_does_not_touch_the_last_good_state() {
     let mut run = run_in(dir.path(), TrainConfig { eval_interval: 1000, ..config(3) });
     run.run(&mut ()).unwrap();
     let before = std::fs::read(state::path(dir.path())).unwrap();
-    for eval_interval in [1000, 1] {
+    for (eval_interval, step) in [(1000, 5), (1, 4)] {
         let mut again = run_in(dir.path(), TrainConfig { eval_interval: 1000, ..config(3) });
         again.resume().unwrap();
         again.set_max_steps(9);
         again.config.eval_interval = eval_interval;
         again.config.schedule = Schedule { lr: f32::MAX, warmup_steps: 0, decay: Decay::Constant };
         let error = again.run(&mut ()).unwrap_err().to_string();
-        assert!(error.contains("at step 4; the state of step 3 is kept"), "{error}");
+        assert!(error.contains(&format!("at step {step}; the state of step 3 is kept")), "{error}");
         assert!(std::fs::read(state::path(dir.path())).unwrap() == before);
     }
+}
+
+#[test]
+fn a_state_that_the_last_step_has_ruined_is_not_saved() {
+    let kept = tempfile::tempdir().unwrap();
+    run_in(kept.path(), config(3)).run(&mut ()).unwrap();
+    let names = ["last/state.safetensors", "model.safetensors"];
+    let files = || names.map(|name| std::fs::read(kept.path().join(name)).unwrap());
+    let before = files();
+    // The weights are still finite at 1e30, and no more at the largest rate with a decay of 10.
+    for (lr, weight_decay, what) in [(1e30, 0.1, "loss after the update"), (f32::MAX, 10.0, "weight")] {
+        let adam = AdamConfig { beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay };
+        let mut run = run_in(kept.path(), config(3));
+        run.resume().unwrap();
+        run.set_max_steps(4);
+        run.val = None;
+        run.optimizer = Optimizer::new(OptimizerConfig::AdamW(adam), &run.model);
+        run.config.schedule = Schedule { lr, warmup_steps: 0, decay: Decay::Constant };
+        let error = run.run(&mut ()).unwrap_err().to_string();
+        assert!(error.contains(what) && error.contains("at step 4; the state of step 3 is kept"), "{error}");
+        assert!(files() == before);
+    }
+}
+
+#[test]
+fn asking_for_the_next_loss_changes_no_bit() {
+    let [rarely, often] = [0, 1].map(|save_interval| {
+        let dir = tempfile::tempdir().unwrap();
+        let mut run = run_in(dir.path(), TrainConfig { save_interval, ..config(6) });
+        run.run(&mut ()).unwrap();
+        bits(&run)
+    });
+    assert!(rarely == often);
 }
 
 #[test]

@@ -1,0 +1,43 @@
+//! What the commands print: results on standard output, where a failure is an error, and messages on standard error,
+//! where it is not: a run whose terminal is gone goes on.
+
+use std::fmt::Arguments;
+use std::io::Write;
+
+use anyhow::{Context, Result};
+
+/// Prints a message as `eprintln!` does, and does not mind if nobody can read it.
+macro_rules! note {
+    ($($text:tt)*) => { $crate::output::message(format_args!($($text)*)) };
+}
+/// Prints a line of the result as `println!` does, but gives an error back where that panics.
+macro_rules! say {
+    ($($text:tt)*) => { $crate::output::result(format_args!($($text)*)) };
+}
+pub(crate) use {note, say};
+
+/// A line on standard error.
+pub fn message(text: Arguments) {
+    _ = writeln!(std::io::stderr().lock(), "{text}");
+}
+
+/// A line on standard output.
+pub fn result(text: Arguments) -> Result<()> {
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{text}").and_then(|()| out.flush()).context(STDOUT)
+}
+
+/// One JSON value on a line of standard output.
+pub fn json(value: &impl serde::Serialize) -> Result<()> {
+    result(format_args!("{}", serde_json::to_string(value)?))
+}
+
+/// What an error of standard output is said about.
+pub const STDOUT: &str = "cannot write to standard output";
+
+/// Whether the error is only that the reader of our output went away, as `head` does.
+pub fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| {
+        cause.downcast_ref::<std::io::Error>().is_some_and(|e| e.kind() == std::io::ErrorKind::BrokenPipe)
+    })
+}
