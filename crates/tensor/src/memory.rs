@@ -1,7 +1,8 @@
 //! A pool of buffers, so that a training loop faults in its memory once.
 //!
 //! A large [`Buffer`] goes back to a free list when dropped and is handed out again to the next request of its
-//! exact length. Idle and used buffers together never exceed the most that was ever in use at one moment.
+//! exact length. Idle and used buffers together hardly exceed the most that was ever in use at one moment: by a
+//! sixteenth, so that the backward pass finds its first gradients' memory without giving up the logits'.
 
 use std::collections::HashMap;
 use std::ops::{Deref, DerefMut};
@@ -58,16 +59,20 @@ impl<T> Pool<T> {
             self.idle_len -= len;
         }
         self.peak_len = self.peak_len.max(self.used_len);
-        while self.idle_len + self.used_len > self.peak_len && self.idle_len > 0 {
+        while self.idle_len + self.used_len > self.limit() && self.idle_len > 0 {
             self.evict();
         }
         found
     }
 
+    fn limit(&self) -> usize {
+        self.peak_len + self.peak_len / 16
+    }
+
+    /// Frees one of the shortest idle buffers: the longest ones cost most to have again.
     fn evict(&mut self) {
-        let Some(&len) = self.idle.iter().find(|(_, list)| !list.is_empty()).map(|(len, _)| len) else {
-            return;
-        };
+        let idle = self.idle.iter().filter(|(_, list)| !list.is_empty());
+        let Some(len) = idle.map(|(&len, _)| len).min() else { return };
         if let Some(list) = self.idle.get_mut(&len) {
             list.pop();
             self.idle_len -= len;
@@ -77,7 +82,7 @@ impl<T> Pool<T> {
     fn give(&mut self, values: Vec<T>) {
         let len = values.len();
         self.used_len = self.used_len.saturating_sub(len);
-        if self.idle_len + self.used_len + len <= self.peak_len {
+        if self.idle_len + self.used_len + len <= self.limit() {
             self.idle_len += len;
             self.idle.entry(len).or_default().push(values);
         }
@@ -159,11 +164,11 @@ mod tests {
     }
 
     #[test]
-    fn idle_memory_stays_below_the_peak_in_use() {
+    fn idle_memory_stays_near_the_peak_in_use() {
         for len in [POOLED + 1, POOLED + 100, POOLED + 5000] {
             drop(Buffer::<f32>::scratch(len));
         }
         let pool = pool::<f32>();
-        assert!(pool.idle_len + pool.used_len <= pool.peak_len);
+        assert!(pool.idle_len + pool.used_len <= pool.limit());
     }
 }

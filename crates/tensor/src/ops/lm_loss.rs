@@ -16,7 +16,7 @@ use crate::tape::Target;
 use crate::{Result, Tape, Tensor, TensorError};
 
 /// Bytes of a block of logits: many rows, so that the table and its gradient pass through memory few times.
-const BLOCK_BYTES: usize = 56 << 20;
+const BLOCK_BYTES: usize = 104 << 20;
 
 /// The summed loss of a batch, and the way back from it.
 #[derive(Debug)]
