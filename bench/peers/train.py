@@ -1,4 +1,4 @@
-"""Training speed of `gpt2 bench train` against PyTorch, in turn in one run.
+"""Training speed of `gpt2 bench train` against PyTorch, in turn in one run. `run.sh` beside it installs what it needs.
 
     python bench/peers/train.py --gpt2 target/release/gpt2 --preset gpt2 --batch 4 --seq 256
     python bench/peers/train.py --gpt2 target/release/gpt2 --preset nano --batch 12 --seq 64 --steps 100
@@ -137,11 +137,15 @@ def main():
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--seq", type=int, default=256)
     parser.add_argument("--dropout", type=float, default=0.0)
-    parser.add_argument("--precision", choices=["f32", "bf16"], default="f32")
+    parser.add_argument("--precision", choices=["f32", "bf16"], default="bf16")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--steps", type=int, default=3, help="steps of a turn")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--variants", default="eager,eager fused,compiled,compiled fused,compiled fused padded")
+    parser.add_argument(
+        "--variants",
+        default=",".join(f"{mode}{fused}{padded}" for mode in ["eager", "compiled"] for fused in ["", " fused"] for padded in ["", " padded"]),
+        help="PyTorch's, comma by comma; each stays in memory, about 4 GB for GPT-2 124M",
+    )
     for name in ["worker", "compiled", "fused", "padded"]:
         parser.add_argument(f"--{name}", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()

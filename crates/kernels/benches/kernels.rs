@@ -3,9 +3,11 @@
 use std::hint::black_box;
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
-use kernels::attention::{AttentionShape, attention, attention_backward};
-use kernels::bf16::{Values, ValuesMut};
-use kernels::gemm::{Mat, Out, gemm};
+use kernels::attention::{
+    AttentionShape, attention, attention_backward, attention_backward_bf16, attention_bf16,
+};
+use kernels::bf16::{Values, ValuesMut, bf16};
+use kernels::gemm::{Mat, Out, Output, gemm, multiply};
 use kernels::optim::{AdamStep, adam};
 use kernels::random::{Dropout, Stream};
 use kernels::rows;
@@ -13,6 +15,33 @@ use kernels::rows;
 fn random(len: usize) -> Vec<f32> {
     let stream = Stream::new(1, 2, 3);
     (0..len as u64).map(|i| stream.normal(i)).collect()
+}
+
+fn half(x: &[f32]) -> Vec<bf16> {
+    x.iter().map(|&x| bf16::from_f32(x)).collect()
+}
+
+/// The same layers in bfloat16, with weights in `f32`: forward, gradient by the input, gradient by the weight.
+fn bf16_gemms(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("gemm bf16");
+    for [m, k, n] in
+        [[768, 128, 512], [1024, 768, 2304], [1024, 768, 3072], [1024, 3072, 768], [512, 768, 50257]]
+    {
+        let (x, w, dout) = (half(&random(m * k)), random(k * n), half(&random(m * n)));
+        let [mut out, mut dx, mut dw] = [m * n, m * k, k * n].map(|len| vec![0.0; len]);
+        let (x, w, dout) = (Mat::new(&x, m, k), Mat::new(&w, k, n), Mat::new(&dout, m, n));
+        group.throughput(Throughput::Elements(2 * (m * k * n) as u64));
+        let name = |what| format!("{m}x{k}x{n} {what}");
+        group.bench_function(name("forward"), |bench| {
+            bench.iter(|| multiply(x.into(), w.into(), Output::Set(&mut out)));
+        });
+        group.bench_function(name("dx"), |bench| {
+            bench.iter(|| multiply(dout.into(), w.t().into(), Output::Set(&mut dx)));
+        });
+        group.bench_function(name("dw"), |bench| {
+            bench.iter(|| multiply(x.t().into(), dout.into(), Output::Add(&mut dw)));
+        });
+    }
 }
 
 /// Products in the three layouts of a layer: forward, gradient by the input, gradient by the weight.
@@ -53,6 +82,13 @@ fn attentions(criterion: &mut Criterion) {
         });
         group.bench_function(format!("backward {name}"), |bench| {
             bench.iter(|| attention_backward(&mut dqkv, &dout, &out, &lse, &qkv, &shape, None, dropout));
+        });
+        let (qkv, dout, mut out, mut dqkv) = (half(&qkv), half(&dout), half(&out), half(&dqkv));
+        group.bench_function(format!("bf16 forward {name}"), |bench| {
+            bench.iter(|| attention_bf16(&mut out, &mut lse, &qkv, &shape, None, dropout));
+        });
+        group.bench_function(format!("bf16 backward {name}"), |bench| {
+            bench.iter(|| attention_backward_bf16(&mut dqkv, &dout, &out, &lse, &qkv, &shape, None, dropout));
         });
     }
 }
@@ -112,5 +148,5 @@ fn optimisers(criterion: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, gemms, attentions, row_kernels, cross_entropies, optimisers);
+criterion_group!(benches, gemms, bf16_gemms, attentions, row_kernels, cross_entropies, optimisers);
 criterion_main!(benches);

@@ -81,25 +81,33 @@ pub struct Cost {
     pub flops_per_token: f64,
 }
 
+/// Bytes of a block of logits at most: see `tensor::ops::lm_loss`.
+const LOGITS: f64 = 104.0 * 1024.0 * 1024.0;
+
 /// Estimates the cost of training a model of this shape.
 pub fn cost(model: &Gpt2Config, config: &TrainConfig, time: usize) -> Cost {
+    const WIDE: f64 = 4.0; // bytes of an f32
+    let size = match config.precision {
+        Precision::F32 => WIDE,
+        Precision::Bf16 => 2.0,
+    };
     let parameters = model.n_params();
     let tokens = config.batch as f64 * time as f64;
-    let (c, inner) = (model.n_embd, model.n_inner);
-    // Kept by each block for the way back: norms, qkv, attention, projections, sums, and the wide layer twice.
-    let dropout = if model.dropout.resid > 0.0 { 2 * c } else { 0 };
-    let block = 9 * c + 2 * inner + dropout;
-    let on_the_way = 8 * c + 3 * inner; // gradients alive at one moment of the backward pass
-    let activations = tokens * (model.n_layer * block + on_the_way + 4 * c) as f64;
-    let logits = (1 << 22).max(16 * model.vocab_size);
+    let (c, inner, layers) = (model.n_embd as f64, model.n_inner as f64, model.n_layer as f64);
+    // Kept by each block for the way back: two residual sums, and two norms, queries, keys, values, attention, and the
+    // wide layer before and after its activation.
+    let block = 2.0 * c * WIDE + (6.0 * c + 2.0 * inner) * size;
+    let kept = if config.recompute { layers * c * WIDE + block } else { layers * block };
+    let on_the_way = 2.0 * c * WIDE + (5.0 * c + inner) * size; // gradients alive at one moment of the backward pass
+    let logits = (tokens * model.vocab_size as f64 * size).min(LOGITS.max(16.0 * size * model.vocab_size as f64));
     let shapes = model.shapes();
     let moments = shapes
         .iter()
         .map(|(name, shape)| config.optimizer.moments(name, shape) * shape.iter().product::<usize>());
-    let flops = 6.0 * model.n_compute_params() as f64 + 12.0 * (model.n_layer * c * time) as f64;
+    let flops = 6.0 * model.n_compute_params() as f64 + 12.0 * (model.n_layer * model.n_embd * time) as f64;
     Cost {
         parameters,
-        bytes: 4.0 * ((2 * parameters + moments.sum::<usize>() + logits) as f64 + activations),
+        bytes: WIDE * (2 * parameters + moments.sum::<usize>()) as f64 + tokens * (kept + on_the_way) + logits,
         flops_per_token: flops,
     }
 }

@@ -77,6 +77,9 @@ mod simd {
 
     use super::{Mat, bf16, units};
 
+    /// How many rows ahead are asked for; a hint, which may point anywhere.
+    const AHEAD: usize = 8;
+
     /// Writes the function that packs from one type.
     macro_rules! packer {
         ($name:ident, $element:ty, $along_k:ident, $two_rows:ident) => {
@@ -100,6 +103,11 @@ mod simd {
                         for p in 0..n {
                             let lane = first + p * width;
                             let there = width.min(matrix.rows.saturating_sub(lane));
+                            for ahead in 0..2 {
+                                // Rows to come: each is far from the one before, so the CPU does not guess them.
+                                let next = matrix.at(lane, k0 + 2 * u + AHEAD + ahead);
+                                _mm_prefetch::<_MM_HINT_T0>(next.cast());
+                            }
                             let out = &mut panels[p * size + u * width..][..width];
                             for r in (0..width).step_by(16) {
                                 let lanes = there.saturating_sub(r).min(16);

@@ -130,7 +130,7 @@ macro_rules! floats {
     () => {
         type Unit = f32;
         const DEEP: usize = 1;
-        const KC: usize = 768;
+        const KC: usize = 1536;
         const TASK: (usize, usize) = (48, 128);
 
         fn pack(isa: Isa, panels: &mut [f32], width: usize, matrix: &Operand, first: usize, k: [usize; 2]) {

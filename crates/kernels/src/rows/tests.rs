@@ -179,3 +179,88 @@ fn argmax_takes_the_first_of_equals_and_no_nan() {
     assert_eq!(argmax(&[1.0, 3.0, 3.0]), 1);
     assert_eq!(argmax(&[f32::NAN, f32::NEG_INFINITY, -1.0]), 2);
 }
+
+fn half(x: &[f32]) -> Vec<bf16> {
+    x.iter().map(|&x| bf16::from_f32(x)).collect()
+}
+
+fn wide(x: &[bf16]) -> Vec<f32> {
+    x.iter().map(|x| x.to_f32()).collect()
+}
+
+/// A bfloat16 result is the `f32` one, rounded; a bfloat16 gradient gives what its widened values give.
+#[test]
+fn layer_norm_in_bfloat16() {
+    for (rows, c) in [(1, 1), (3, 7), (70, 33), (5, 768)] {
+        let (x, w, b) = (random(rows * c, 1), random(c, 2), random(c, 3));
+        let dout = half(&random(rows * c, 4));
+        for isa in isa::tested() {
+            let (mut out, mut narrow) = (vec![0.0; rows * c], vec![bf16::NAN; rows * c]);
+            let [mut mean, mut rstd] = [vec![0.0; rows], vec![0.0; rows]];
+            layer_norm_on(isa, ValuesMut::F32(&mut out), &mut mean, &mut rstd, &x, &w, &b, 1e-5);
+            let before = (mean.clone(), rstd.clone());
+            layer_norm_on(isa, ValuesMut::Bf16(&mut narrow), &mut mean, &mut rstd, &x, &w, &b, 1e-5);
+            assert!(narrow == half(&out) && before == (mean.clone(), rstd.clone()), "{isa:?} {rows} × {c}");
+            let [want, got] = [true, false].map(|widened| {
+                let mut grads = [vec![0.5; rows * c], vec![0.5; c], vec![0.5; c]];
+                let [dx, dw, db] = &mut grads;
+                let wide = wide(&dout);
+                let dout = if widened { Values::F32(&wide) } else { Values::Bf16(&dout) };
+                layer_norm_backward_on(isa, dx, dw, db, dout, &x, &w, &mean, &rstd);
+                grads
+            });
+            assert!(want == got, "{isa:?} {rows} × {c} backward");
+        }
+    }
+}
+
+#[test]
+fn cross_entropy_in_bfloat16() {
+    for (rows, cols, stride) in [(1, 1, 1), (3, 5, 8), (4, 1025, 1056), (2, 3000, 3008)] {
+        let mut logits = half(&random(rows * stride, 1).iter().map(|x| 3.0 * x).collect::<Vec<_>>());
+        let targets: Vec<u32> = (0..rows).map(|r| (r * 7 % cols) as u32).collect();
+        let weights: Vec<f32> = (0..rows).map(|r| r as f32 * 0.5).collect();
+        let rows_of =
+            |x: &[bf16]| -> Vec<f32> { x.chunks(stride).flat_map(|row| wide(&row[..cols])).collect() };
+        let mut want = rows_of(&logits);
+        let (mut want_loss, mut loss) = (vec![0.0; rows], vec![f32::NAN; rows]);
+        cross_entropy(&mut want, &mut want_loss, &targets, &weights);
+        let untouched: Vec<_> = logits.chunks(stride).flat_map(|row| row[cols..].to_vec()).collect();
+        cross_entropy_bf16(&mut logits, stride, cols, &mut loss, &targets, &weights);
+        for (r, (got, want)) in loss.iter().zip(&want_loss).enumerate() {
+            assert!(
+                (got - want).abs() <= 1e-5 * (1.0 + want.abs()),
+                "{rows} × {cols}: loss {r} is {got}, not {want}"
+            );
+        }
+        for (got, want) in rows_of(&logits).iter().zip(&want) {
+            assert!((got - want).abs() <= 4e-3 * want.abs() + 1e-7, "{rows} × {cols}: {got}, not {want}");
+        }
+        let beyond: Vec<_> = logits.chunks(stride).flat_map(|row| row[cols..].to_vec()).collect();
+        assert!(beyond == untouched, "{rows} × {cols}: values beyond the row have changed");
+    }
+    // What is not a number is not hidden.
+    let (mut logits, mut loss) = (half(&[1.0, f32::NAN, 2.0]), [0.0]);
+    cross_entropy_bf16(&mut logits, 3, 3, &mut loss, &[0], &[1.0]);
+    assert!(loss[0].is_nan());
+}
+
+#[test]
+fn the_way_back_through_dropout_and_bias() {
+    for (rows, c) in [(1, 1), (7, 33), (100, 64)] {
+        let dout = random(rows * c, 1);
+        for dropout in [None, Some(Dropout { p: 0.3, stream: crate::random::Stream::new(1, 2, 3) })] {
+            let mut want = dout.clone();
+            if let Some(dropout) = dropout {
+                super::dropout(&mut want, &dout, dropout);
+            }
+            let (mut out, mut narrow) = (vec![f32::NAN; rows * c], vec![bf16::NAN; rows * c]);
+            let mut sums = [vec![2.0; c], vec![2.0; c], vec![2.0; c]];
+            dropout_bias_backward(ValuesMut::F32(&mut out), &mut sums[0], &dout, dropout);
+            dropout_bias_backward(ValuesMut::Bf16(&mut narrow), &mut sums[1], &dout, dropout);
+            sum_rows(&mut sums[2], Values::F32(&want));
+            assert!(out == want && narrow == half(&want), "{rows} × {c}");
+            assert!(sums[0] == sums[1] && sums[0] == sums[2], "{rows} × {c} sums");
+        }
+    }
+}
