@@ -109,8 +109,6 @@ fn row_kernels(criterion: &mut Criterion) {
             rows::layer_norm_backward(&mut dx, &mut dw, &mut db, Values::F32(&x), &x, &w, &mean, &rstd)
         });
     });
-    group.bench_function("gelu", |bench| bench.iter(|| rows::gelu(&mut out, &x)));
-    group.bench_function("gelu_backward", |bench| bench.iter(|| rows::gelu_backward(&mut dx, &x, &x)));
     let d = Dropout { p: 0.1, stream: Stream::new(4, 5, 6) };
     group.bench_function("dropout", |bench| bench.iter(|| rows::dropout(&mut out, &x, d)));
     group.bench_function("add", |bench| bench.iter(|| rows::add(&mut out, &x, &dx)));

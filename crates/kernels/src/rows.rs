@@ -1,4 +1,4 @@
-//! Row by row and element by element: norms, activations, softmax, cross-entropy, dropout, embeddings.
+//! Row by row and element by element: norms, cross-entropy, dropout, embeddings; GELU, for whoever has the values at hand.
 //!
 //! Plain loops, compiled for each instruction set. `rows × cols` matrices are row-major; gradients are added to.
 
@@ -236,39 +236,6 @@ pub(crate) fn slope<const FMA: bool>(x: f32) -> f32 {
 }
 
 vectorised! {
-    pub(crate) fn gelu_on(out: &mut [f32], x: &[f32]) {
-        out.iter_mut().zip(x).for_each(|(out, &x)| *out = x * gate::<FMA>(x));
-    }
-}
-
-vectorised! {
-    pub(crate) fn gelu_backward_on(dx: &mut [f32], dout: &[f32], x: &[f32]) {
-        for (dx, (&dout, &x)) in dx.iter_mut().zip(dout.iter().zip(x)) {
-            *dx = fma::<FMA>(dout, slope::<FMA>(x), *dx);
-        }
-    }
-}
-
-/// `out = 0.5 x (1 + tanh(√(2/π) (x + 0.044715 x³)))`.
-pub fn gelu(out: &mut [f32], x: &[f32]) {
-    let _span = timing::values("gelu", 2 * x.len());
-    assert_eq!(out.len(), x.len());
-    let isa = isa::current();
-    pool::for_each_chunk_mut(out, CHUNK, |i, out| gelu_on(isa, out, &x[i * CHUNK..][..out.len()]));
-}
-
-/// Adds `dout · gelu'(x)` to `dx`.
-pub fn gelu_backward(dx: &mut [f32], dout: &[f32], x: &[f32]) {
-    let _span = timing::values("gelu backward", 4 * x.len());
-    assert!(dx.len() == x.len() && dout.len() == x.len());
-    let isa = isa::current();
-    pool::for_each_chunk_mut(dx, CHUNK, |i, dx| {
-        let at = i * CHUNK..i * CHUNK + dx.len();
-        gelu_backward_on(isa, dx, &dout[at.clone()], &x[at]);
-    });
-}
-
-vectorised! {
     /// `row = e^(row - max)`; the sum and the largest value.
     fn exponentials(row: &mut [f32]) -> (f32, f32) {
         let most = max(row);
@@ -289,22 +256,6 @@ vectorised! {
     fn scale_row(row: &mut [f32], factor: f32) {
         row.iter_mut().for_each(|x| *x *= factor);
     }
-}
-
-/// Each row of `cols` values becomes `e^x / Σ e^x`.
-pub fn softmax(x: &mut [f32], cols: usize) {
-    let _span = timing::values("softmax", 2 * x.len());
-    softmax_on(isa::current(), x, cols);
-}
-
-pub(crate) fn softmax_on(isa: Isa, x: &mut [f32], cols: usize) {
-    assert!(cols > 0 && x.len().is_multiple_of(cols));
-    pool::for_each_chunk_mut(x, task_rows(cols) * cols, |_, rows| {
-        for row in rows.chunks_exact_mut(cols) {
-            let (sum, _) = exponentials(isa, row);
-            scale_row(isa, row, 1.0 / sum);
-        }
-    });
 }
 
 /// Turns each row of `logits` into `weight · (softmax - onehot(target))`, and writes the row's unweighted loss
@@ -449,12 +400,6 @@ pub fn add_assign(x: &mut [f32], y: &[f32]) {
     assert_eq!(x.len(), y.len());
     let isa = isa::current();
     pool::for_each_chunk_mut(x, CHUNK, |i, x| add_into(isa, x, &y[i * CHUNK..][..x.len()]));
-}
-
-/// `x *= factor`.
-pub fn scale(x: &mut [f32], factor: f32) {
-    let isa = isa::current();
-    pool::for_each_chunk_mut(x, CHUNK, |_, x| scale_row(isa, x, factor));
 }
 
 vectorised! {

@@ -198,11 +198,6 @@ impl Tape {
             }
         })
     }
-
-    /// Ends the recording without a backward pass and gives the gradients back.
-    pub fn into_grads(self) -> Grads {
-        std::mem::take(&mut *self.lock()).grads
-    }
 }
 
 /// The gradients that are still on their way back.

@@ -99,7 +99,8 @@ pub fn cost(model: &Gpt2Config, config: &TrainConfig, time: usize) -> Cost {
     let block = 2.0 * c * WIDE + (6.0 * c + 2.0 * inner) * size;
     let kept = if config.recompute { layers * c * WIDE + block } else { layers * block };
     let on_the_way = 2.0 * c * WIDE + (5.0 * c + inner) * size; // gradients alive at one moment of the backward pass
-    let logits = (tokens * model.vocab_size as f64 * size).min(LOGITS.max(16.0 * size * model.vocab_size as f64));
+    let logits =
+        (tokens * model.vocab_size as f64 * size).min(LOGITS.max(16.0 * size * model.vocab_size as f64));
     let shapes = model.shapes();
     let moments = shapes
         .iter()
@@ -107,7 +108,9 @@ pub fn cost(model: &Gpt2Config, config: &TrainConfig, time: usize) -> Cost {
     let flops = 6.0 * model.n_compute_params() as f64 + 12.0 * (model.n_layer * model.n_embd * time) as f64;
     Cost {
         parameters,
-        bytes: WIDE * (2 * parameters + moments.sum::<usize>()) as f64 + tokens * (kept + on_the_way) + logits,
+        bytes: WIDE * (2 * parameters + moments.sum::<usize>()) as f64
+            + tokens * (kept + on_the_way)
+            + logits,
         flops_per_token: flops,
     }
 }

@@ -45,6 +45,18 @@ fn layer_norm_and_its_backward() {
     }
 }
 
+vectorised! {
+    fn gelu_on(out: &mut [f32], x: &[f32]) {
+        out.iter_mut().zip(x).for_each(|(out, &x)| *out = x * gate::<FMA>(x));
+    }
+}
+
+vectorised! {
+    fn gelu_backward_on(dx: &mut [f32], dout: &[f32], x: &[f32]) {
+        dx.iter_mut().zip(dout.iter().zip(x)).for_each(|(dx, (&dout, &x))| *dx += dout * slope::<FMA>(x));
+    }
+}
+
 #[test]
 fn gelu_and_its_backward() {
     for n in [0, 1, 7, 8, 9, 63, 64, 65, 768] {
@@ -61,12 +73,12 @@ fn gelu_and_its_backward() {
         }
     }
     let mut out = [0.0; 4];
-    gelu(&mut out, &[1e30, -100.0, f32::NAN, 0.0]);
+    gelu_on(isa::current(), &mut out, &[1e30, -100.0, f32::NAN, 0.0]);
     assert!(out[0] == 1e30 && out[1].abs() < 1e-30 && out[2].is_nan() && out[3] == 0.0, "{out:?}");
 }
 
 #[test]
-fn softmax_and_cross_entropy() {
+fn cross_entropy_and_its_gradient() {
     for (rows, cols) in SHAPES {
         let logits: Vec<f32> = random(rows * cols, 1).iter().map(|x| 10.0 * x).collect();
         let targets: Vec<u32> = (0..rows).map(|i| (i * 7 % cols) as u32).collect();
@@ -75,9 +87,6 @@ fn softmax_and_cross_entropy() {
         reference::softmax(&mut probs, cols);
         for isa in isa::tested() {
             let case = format!("{isa:?} {rows} × {cols}");
-            let mut got = logits.clone();
-            softmax_on(isa, &mut got, cols);
-            assert_close(&got, &probs, &case);
             let (mut dlogits, mut loss) = (logits.clone(), vec![0.0; rows]);
             cross_entropy_on(isa, &mut dlogits, &mut loss, &targets, &weights);
             let mut scored = vec![0.0; rows];
