@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use data::Tokens;
-use data::batches::Batcher;
+use data::batches::{Batcher, OwnedBatch};
 use eval::{EvalError, Report};
 use models::{Batch, Gpt2, Pass};
 use serde::Serialize;
@@ -271,14 +271,7 @@ impl Run {
             let pass = Pass::train(std::mem::take(&mut self.grads), self.config.seed, number)
                 .precision(self.config.precision)
                 .recompute(self.config.recompute);
-            let view = Batch {
-                ids: &batch.ids,
-                targets: &batch.targets,
-                weights: &batch.weights,
-                batch: batch.batch,
-                lens: batch.lens.as_deref(),
-            };
-            let result = self.model.loss(&view, pass)?;
+            let result = self.model.loss(&view(&batch), pass)?;
             loss += result.value;
             weight += result.weight;
             tokens += batch.ids.len();
@@ -382,14 +375,7 @@ impl Run {
         let batch = self.batcher.next_batch();
         self.batcher.seek(&position);
         let batch = batch?;
-        let view = Batch {
-            ids: &batch.ids,
-            targets: &batch.targets,
-            weights: &batch.weights,
-            batch: batch.batch,
-            lens: batch.lens.as_deref(),
-        };
-        let loss = self.model.loss(&view, Pass::eval())?;
+        let loss = self.model.loss(&view(&batch), Pass::eval())?;
         let loss = loss.value / loss.weight;
         match loss.is_finite() {
             true => Ok(()),
@@ -424,6 +410,12 @@ impl Run {
         let Progress { step, best, seconds, .. } = self.progress;
         Ok(Outcome { step, finished, val, best, seconds, plot })
     }
+}
+
+/// A batch of the data as the model takes it.
+fn view(batch: &OwnedBatch) -> Batch<'_> {
+    let OwnedBatch { ids, targets, weights, batch, lens } = batch;
+    Batch { ids, targets, weights, batch: *batch, lens: lens.as_deref() }
 }
 
 impl StepReport {
