@@ -7,6 +7,7 @@
 //!
 //! The backward pass computes the probabilities again from the kept log-sum-exp. Memory is linear in T.
 
+pub mod cached;
 mod pairs;
 
 use std::cell::RefCell;
@@ -415,61 +416,6 @@ pub(crate) fn attention_backward_on(
             let lse = &lse[first * n_head + h * t..][..t];
             // SAFETY: `dqkv` is borrowed by this function, and only this task has this head of this sequence.
             unsafe { head.backward(s, &dqkv, starts, rows(dout), rows(out), lse) };
-        });
-    });
-}
-
-/// Attention of the newest n positions of a sequence. `out` is (n, C); `qkv` (n, 3C), of which the queries are
-/// used; `keys` and `values` are (past + n, C), the newest included. The bits are those of [`attention`].
-pub fn attention_cached(
-    out: &mut [f32],
-    qkv: &[f32],
-    keys: &[f32],
-    values: &[f32],
-    past: usize,
-    n_head: usize,
-    head_dim: usize,
-) {
-    let _span = timing::start(|| {
-        let (rows, width) = ((qkv.len() / (3 * n_head * head_dim)) as f64, (n_head * head_dim) as f64);
-        let seen = past as f64 + rows;
-        ("attention cached".into(), 4.0 * rows * seen * width, 8.0 * seen * width)
-    });
-    attention_cached_on(isa::current(), out, qkv, keys, values, past, n_head, head_dim);
-}
-
-#[allow(clippy::too_many_arguments)]
-pub(crate) fn attention_cached_on(
-    isa: Isa,
-    out: &mut [f32],
-    qkv: &[f32],
-    keys: &[f32],
-    values: &[f32],
-    past: usize,
-    n_head: usize,
-    head_dim: usize,
-) {
-    let (d, c) = (head_dim, n_head * head_dim);
-    let n = out.len() / c;
-    let held = past + n;
-    assert!(
-        out.len() == n * c && qkv.len() == 3 * n * c && keys.len() == held * c && values.len() == held * c
-    );
-    let blocks = n.div_ceil(QUERIES);
-    let out = Shared::new(out);
-    pool::for_each(n_head * blocks, |task| {
-        let (h, i0) = (task % n_head, task / n_head * QUERIES);
-        let (k, v) = (Mat::strided(&keys[h * d..], held, d, c), Mat::strided(&values[h * d..], held, d, c));
-        let q = Mat::strided(&qkv[h * d..], n, d, 3 * c);
-        let head = Head { isa, q, k, v, past, dropout: None, row_step: 0 };
-        let rows = QUERIES.min(n - i0);
-        SCRATCH.with_borrow_mut(|s| {
-            head.forward_block(s, &mut [0.0; QUERIES], i0, rows);
-            for (i, computed) in s.out.chunks_exact(d).enumerate() {
-                let start = (i0 + i) * c + h * d;
-                // SAFETY: `out` is borrowed by this function, and only this task has this head of these rows.
-                unsafe { out.part(start, start + d) }.copy_from_slice(computed);
-            }
         });
     });
 }

@@ -2,7 +2,8 @@
 //!
 //! Rounding is to the nearest, ties to even, and NaN stays NaN.
 
-pub use half::bf16;
+pub use half::{bf16, f16};
+use half::slice::HalfFloatSliceExt;
 
 use crate::isa::{self, Isa, vectorised};
 use crate::pool::{self, Shared};
@@ -33,6 +34,52 @@ vectorised! {
 vectorised! {
     pub(crate) fn widen_into(out: &mut [f32], x: &[bf16]) {
         out.iter_mut().zip(x).for_each(|(out, &x)| *out = widen(x));
+    }
+}
+
+/// A number of a matrix, of any of the three types.
+pub(crate) trait Element: Copy {
+    /// The nearest bfloat16.
+    fn narrow(self) -> bf16;
+    /// The same value.
+    fn f32(self) -> f32;
+    /// Widens a slice.
+    fn widen_into(isa: Isa, out: &mut [f32], x: &[Self]);
+}
+
+impl Element for f32 {
+    fn narrow(self) -> bf16 {
+        narrow(self)
+    }
+    fn f32(self) -> f32 {
+        self
+    }
+    fn widen_into(_isa: Isa, out: &mut [f32], x: &[f32]) {
+        out.copy_from_slice(x);
+    }
+}
+
+impl Element for bf16 {
+    fn narrow(self) -> bf16 {
+        self
+    }
+    fn f32(self) -> f32 {
+        widen(self)
+    }
+    fn widen_into(isa: Isa, out: &mut [f32], x: &[bf16]) {
+        widen_into(isa, out, x);
+    }
+}
+
+impl Element for f16 {
+    fn narrow(self) -> bf16 {
+        narrow(self.to_f32())
+    }
+    fn f32(self) -> f32 {
+        self.to_f32()
+    }
+    fn widen_into(_isa: Isa, out: &mut [f32], x: &[f16]) {
+        x.convert_to_f32_slice(out);
     }
 }
 

@@ -6,18 +6,20 @@
 //!
 //! - large products (`blocked.rs`): panels of A and B are packed so that a tile reads both in order (Goto and van
 //!   de Geijn, 2008), blocks of K and of columns of B at a time, in tasks of some tiles for the pool;
-//! - few rows and a row-major B (`small.rs`): B is read once, as it lies;
-//! - few rows and any other B, and products inside a task (`strips.rs`): B is packed a strip of columns at a time.
+//! - few rows (`few.rs`): B is read once, in order, piece by piece;
+//! - products inside a task (`strips.rs`): B is packed a strip of columns at a time.
 
 mod blocked;
+mod few;
 mod pack;
 pub(crate) mod pair_strips;
 mod pairs;
-mod small;
 mod strips;
-mod tiles;
+pub(crate) mod tiles;
 
-use crate::bf16::{Values, bf16};
+use std::ops::Range;
+
+use crate::bf16::{Values, bf16, f16};
 use crate::isa::{self, Isa};
 use crate::pool::{self, Shared};
 use crate::timing;
@@ -39,18 +41,27 @@ pub struct Mat<'a, T = f32> {
     pub col_stride: usize,
 }
 
-/// A factor of a product, of either type. If one of the two factors is bfloat16, the other is rounded to it, too.
+/// A factor of a product. If one of the two factors is bfloat16, the other is rounded to it, too; but where one is
+/// half precision, the product is computed in `f32`.
 #[derive(Clone, Copy, Debug)]
 pub enum Operand<'a> {
     /// 32 bits a value.
     F32(Mat<'a>),
     /// 16 bits a value.
     Bf16(Mat<'a, bf16>),
+    /// 16 bits a value, of them 10 behind the point. For weights only.
+    F16(Mat<'a, f16>),
 }
 
 impl<'a> From<Mat<'a>> for Operand<'a> {
     fn from(mat: Mat<'a>) -> Operand<'a> {
         Operand::F32(mat)
+    }
+}
+
+impl<'a> From<Mat<'a, f16>> for Operand<'a> {
+    fn from(mat: Mat<'a, f16>) -> Operand<'a> {
+        Operand::F16(mat)
     }
 }
 
@@ -60,12 +71,108 @@ impl<'a> From<Mat<'a, bf16>> for Operand<'a> {
     }
 }
 
+/// The right factor of a product, as it is kept.
+#[derive(Clone, Copy, Debug)]
+pub enum Weight<'a> {
+    /// A matrix of any layout.
+    Dense(Operand<'a>),
+    /// bfloat16 in panels.
+    Pairs(PairPanels<'a>),
+}
+
+/// A bfloat16 matrix (K, N) that lies as products read it: panels of 32 columns; in a panel, pairs of two steps of K (the
+/// first in the lower half), for each pair of steps 32 units of 32 bits. Zeros stand past the last row and column.
+#[derive(Clone, Copy, Debug)]
+pub struct PairPanels<'a> {
+    data: &'a [u32],
+    k: usize,
+    n: usize,
+}
+
+impl<'a> PairPanels<'a> {
+    /// Units that a matrix takes.
+    pub fn len_for(k: usize, n: usize) -> usize {
+        pair_strips::panels_len(k, n)
+    }
+
+    /// A view of packed values.
+    pub fn new(data: &'a [u32], k: usize, n: usize) -> PairPanels<'a> {
+        assert_eq!(data.len(), PairPanels::len_for(k, n), "panels of a {k} × {n} matrix");
+        PairPanels { data, k, n }
+    }
+
+    /// Packs a matrix (K, N), on all threads; values of other types are rounded.
+    pub fn pack(data: &mut [u32], matrix: Operand) {
+        let (k, isa) = (matrix.rows(), isa::current());
+        assert_eq!(data.len(), PairPanels::len_for(k, matrix.cols()));
+        let size = PairPanels::len_for(k, 1);
+        pool::for_each_chunk_mut(data, size, |panel, units| {
+            pairs::panels(isa, units, pair_strips::WIDTH, &matrix.t(), panel * pair_strips::WIDTH, [0, k]);
+        });
+    }
+
+    /// A column's values.
+    pub fn column(&self, n: usize, out: &mut [f32]) {
+        assert!(n < self.n && out.len() == self.k, "column {n} of {}, {} values", self.n, self.k);
+        let panel = &self.data[n / pair_strips::WIDTH * PairPanels::len_for(self.k, 1)..];
+        for (k, out) in out.iter_mut().enumerate() {
+            let pair = panel[k / 2 * pair_strips::WIDTH + n % pair_strips::WIDTH];
+            *out = f32::from_bits(if k % 2 == 0 { pair << 16 } else { pair & 0xffff_0000 });
+        }
+    }
+}
+
+impl<'a> From<Operand<'a>> for Weight<'a> {
+    fn from(operand: Operand<'a>) -> Weight<'a> {
+        Weight::Dense(operand)
+    }
+}
+
+impl<'a> From<PairPanels<'a>> for Weight<'a> {
+    fn from(panels: PairPanels<'a>) -> Weight<'a> {
+        Weight::Pairs(panels)
+    }
+}
+
+impl Weight<'_> {
+    /// Number of rows (K).
+    pub fn rows(&self) -> usize {
+        match self {
+            Weight::Dense(operand) => operand.rows(),
+            Weight::Pairs(panels) => panels.k,
+        }
+    }
+
+    /// Number of columns (N).
+    pub fn cols(&self) -> usize {
+        match self {
+            Weight::Dense(operand) => operand.cols(),
+            Weight::Pairs(panels) => panels.n,
+        }
+    }
+
+    fn letters(&self) -> String {
+        match self {
+            Weight::Dense(operand) => operand.letters(),
+            Weight::Pairs(_) => "P".into(),
+        }
+    }
+
+    fn bytes(&self) -> f64 {
+        match self {
+            Weight::Dense(operand) => operand.bytes(),
+            Weight::Pairs(panels) => 4.0 * panels.data.len() as f64,
+        }
+    }
+}
+
 /// Evaluates an expression with the matrix inside an operand.
 macro_rules! with_matrix {
     ($operand:expr, |$mat:ident| $body:expr) => {
         match $operand {
             Operand::F32($mat) => $body,
             Operand::Bf16($mat) => $body,
+            Operand::F16($mat) => $body,
         }
     };
 }
@@ -102,6 +209,22 @@ impl<'a> Operand<'a> {
     fn letters(&self) -> String {
         let layout = with_matrix!(self, |mat| if mat.col_stride == 1 { 'N' } else { 'T' });
         format!("{layout}{}", if matches!(self, Operand::F32(_)) { "" } else { "h" })
+    }
+
+    /// Whether the elements of a row lie side by side.
+    fn side_by_side(&self) -> bool {
+        with_matrix!(self, |mat| mat.col_stride == 1)
+    }
+
+    /// Where an element lies, for asking ahead.
+    fn address(&self, row: usize, col: usize) -> *const u8 {
+        with_matrix!(self, |mat| mat.at(row, col).cast())
+    }
+
+    /// Asks for these rows and columns, run by run. Any part may be named, there or not.
+    #[inline(always)]
+    fn prefetch(&self, rows: Range<usize>, cols: Range<usize>) {
+        with_matrix!(self, |mat| mat.prefetch(rows, cols));
     }
 
     fn bytes(&self) -> f64 {
@@ -159,11 +282,6 @@ impl<'a, T> Mat<'a, T> {
         Mat { data, rows, ..self }
     }
 
-    /// `cols` columns from column `first` on.
-    pub(crate) fn columns(self, first: usize, cols: usize) -> Mat<'a, T> {
-        self.t().part(first, cols).t()
-    }
-
     /// Whether each element lies in `data`.
     fn is_whole(&self) -> bool {
         let last =
@@ -176,6 +294,20 @@ impl<'a, T> Mat<'a, T> {
         self.data.as_ptr().wrapping_add(i * self.row_stride + j * self.col_stride)
     }
 
+    /// As [`Operand::prefetch`].
+    #[inline(always)]
+    fn prefetch(&self, rows: Range<usize>, cols: Range<usize>) {
+        const LINE: usize = 64;
+        let (runs, along) = if self.col_stride == 1 { (rows, cols) } else { (cols, rows) };
+        let step = if self.col_stride == 1 { self.row_stride } else { self.col_stride };
+        for run in runs {
+            let run = self.data.as_ptr().wrapping_add(run * step + along.start).cast::<u8>();
+            for byte in (0..along.len() * size_of::<T>()).step_by(LINE) {
+                tiles::prefetch_far(run.wrapping_add(byte));
+            }
+        }
+    }
+
     /// The transposed view.
     pub fn t(self) -> Mat<'a, T> {
         let Mat { data, rows, cols, row_stride, col_stride } = self;
@@ -185,8 +317,6 @@ impl<'a, T> Mat<'a, T> {
 
 /// Multiply-adds below which a product is not worth waking a thread.
 const TINY: usize = 1 << 16;
-/// The most rows for which a B that is not row-major is packed strip by strip.
-const FEW_ROWS: usize = 48;
 /// The most columns for which a row-major A is read as it lies: each panel would be used a few times only.
 const FEW_COLS: usize = 256;
 
@@ -202,11 +332,11 @@ pub fn gemm_on(isa: Isa, c: &mut [f32], a: Mat, b: Mat, out: Out, bias: Option<&
     assert_eq!(c.len(), m * n, "C is {m} × {n}");
     assert!(bias.is_none_or(|bias| bias.len() == n && out == Out::Set), "a bias has one value a column");
     match (out, bias) {
-        (Out::Add, _) => multiply_on(isa, a.into(), b.into(), Output::Add(c)),
-        (Out::Set, None) => multiply_on(isa, a.into(), b.into(), Output::Set(c)),
+        (Out::Add, _) => multiply_on(isa, a.into(), Operand::from(b), Output::Add(c)),
+        (Out::Set, None) => multiply_on(isa, a.into(), Operand::from(b), Output::Set(c)),
         (Out::Set, Some(bias)) => {
             let sink = Biased { c: Shared::new(c), bias };
-            multiply_on(isa, a.into(), b.into(), Output::To(&sink));
+            multiply_on(isa, a.into(), Operand::from(b), Output::To(&sink));
         }
     }
 }
@@ -236,15 +366,17 @@ isa::vectorised! {
 }
 
 /// The product of two matrices, on all threads: in `f32` if both are, else in bfloat16 with sums in `f32`.
-pub fn multiply(a: Operand, b: Operand, output: Output) {
+pub fn multiply<'b>(a: Operand, b: impl Into<Weight<'b>>, output: Output) {
     multiply_on(isa::current(), a, b, output);
 }
 
 /// [`multiply`] with a given instruction set.
-pub fn multiply_on(isa: Isa, a: Operand, b: Operand, mut output: Output) {
+pub fn multiply_on<'b>(isa: Isa, a: Operand, b: impl Into<Weight<'b>>, mut output: Output) {
+    let b = b.into();
     let (m, k, n) = (a.rows(), a.cols(), b.cols());
     assert_eq!(b.rows(), k, "A is {m} × {k}, B has {} rows", b.rows());
-    assert!(a.is_whole() && b.is_whole(), "A and B are as large as they say");
+    let whole = if let Weight::Dense(b) = &b { b.is_whole() } else { true };
+    assert!(a.is_whole() && whole, "A and B are as large as they say");
     if let Output::Set(c) | Output::Add(c) = &output {
         assert_eq!(c.len(), m * n, "C is {m} × {n}");
     }
@@ -265,52 +397,44 @@ pub fn multiply_on(isa: Isa, a: Operand, b: Operand, mut output: Output) {
         }
         return;
     }
-    if let (Operand::F32(a), Operand::F32(b)) = (a, b) {
-        let few = m <= small::MOST_ROWS && b.col_stride == 1;
-        let strips = (m <= FEW_ROWS && b.col_stride != 1) || m * n * k <= TINY;
-        if few || strips {
-            return few_rows(isa, few, a, b, output);
+    let few = m <= few::MOST_ROWS || m * n * k <= TINY;
+    let source = match b {
+        Weight::Dense(b) => {
+            let half = matches!(a, Operand::F16(_)) || matches!(b, Operand::F16(_));
+            if half || matches!((a, b), (Operand::F32(_), Operand::F32(_))) {
+                return with_tile!(isa, |tile| if few {
+                    few::product(isa, tile, a, Source::Matrix(b), output)
+                } else {
+                    blocked::product(isa, tile, a, Source::Matrix(b), output)
+                });
+            }
+            Source::Matrix(b)
         }
-        with_tile!(isa, |tile| blocked::product(isa, tile, a.into(), b.into(), output));
-    } else {
-        with_pair_tile!(isa, |tile| blocked::product(isa, tile, a, b, output));
-    }
-}
-
-/// Products of few rows, or tiny ones: tasks share the columns.
-fn few_rows(isa: Isa, as_it_lies: bool, a: Mat, b: Mat, output: Output) {
-    let mut whole;
-    let (c, out, sink) = match output {
-        Output::Set(c) => (c, Out::Set, None),
-        Output::Add(c) => (c, Out::Add, None),
-        Output::To(sink) => {
-            whole = vec![0.0; a.rows * b.cols];
-            (&mut whole[..], Out::Set, Some(sink))
-        }
+        Weight::Pairs(PairPanels { data, k, n }) => Source::Panels { data, k, n },
     };
-    if as_it_lies {
-        small::product(isa, c, a, b, out);
+    with_pair_tile!(isa, |tile| if few {
+        few::product(isa, tile, a, source, output)
     } else {
-        in_strips(isa, c, a, b, out);
-    }
-    if let Some(sink) = sink {
-        sink.put(isa, (0, 0), c, b.cols, b.cols);
-    }
-}
-
-fn in_strips(isa: Isa, c: &mut [f32], a: Mat, b: Mat, out: Out) {
-    let (m, n) = (a.rows, b.cols);
-    let cols = if m * n * a.cols <= TINY {
-        n
-    } else {
-        n.div_ceil(4 * pool::threads()).next_multiple_of(32).min(512)
-    };
-    let c = Shared::new(c);
-    pool::for_each(n.div_ceil(cols), |task| {
-        let (start, end) = (task * cols, n.min((task + 1) * cols));
-        // SAFETY: C is borrowed by this function, and only this task has these columns.
-        unsafe { product_inside(isa, (&c, start, n), a, b.columns(start, end - start), out, Causal::No) };
+        blocked::product(isa, tile, a, source, output)
     });
+}
+
+/// Where a product's B comes from.
+#[derive(Clone, Copy)]
+enum Source<'a, U> {
+    /// A matrix, to be packed.
+    Matrix(Operand<'a>),
+    /// Panels of all of K.
+    Panels { data: &'a [U], k: usize, n: usize },
+}
+
+impl<U> Source<'_, U> {
+    fn n(&self) -> usize {
+        match self {
+            Source::Matrix(b) => b.cols(),
+            Source::Panels { n, .. } => *n,
+        }
+    }
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! Fused attention against the plain version, and its promises about bits.
 
+use super::cached::*;
 use super::*;
 use crate::bf16::bf16;
 use crate::random::Stream;
@@ -116,55 +117,75 @@ fn bfloat16_agrees_with_f32_and_with_itself_at_any_thread_count() {
     }
 }
 
-#[test]
-fn cached_in_any_portions_has_the_bits_of_the_whole() {
-    let shape = AttentionShape { batch: 1, time: 150, n_head: 2, head_dim: 24 };
-    let c = shape.width();
-    let qkv = random(150 * 3 * c, 1);
-    let (mut out, mut lse) = (vec![0.0; 150 * c], vec![0.0; 300]);
-    attention(&mut out, &mut lse, &qkv, &shape, None, None);
-    let column = |which: usize, n: usize| -> Vec<f32> {
-        (0..n).flat_map(|i| qkv[i * 3 * c + which * c..][..c].to_vec()).collect()
-    };
-    for portions in [vec![150], vec![1; 150], vec![64, 64, 22], vec![100, 1, 49]] {
-        let mut past = 0;
-        for n in portions {
-            let mut got = vec![0.0; n * c];
-            let (keys, values) = (column(1, past + n), column(2, past + n));
-            attention_cached(&mut got, &qkv[past * 3 * c..(past + n) * 3 * c], &keys, &values, past, 2, 24);
-            assert!(got == out[past * c..(past + n) * c], "{n} after {past}");
-            past += n;
+/// Attention of sequences that lie one after the other in `qkv` (rows, 3C), each fed in the portions given, all in step.
+fn in_portions<T: Kept + Default>(isa: Isa, qkv: &[T], lens: &[usize], portions: &[usize], heads: Heads) -> Vec<T> {
+    let c = heads.n_head * heads.head_dim;
+    let mut blocks: Vec<Vec<Vec<T::Unit>>> = lens
+        .iter()
+        .map(|len| vec![vec![T::Unit::default(); heads.block_len::<T>()]; len.div_ceil(BLOCK)])
+        .collect();
+    let starts: Vec<usize> = lens.iter().scan(0, |end, len| Some(std::mem::replace(end, *end + len))).collect();
+    let (mut out, mut past) = (vec![T::default(); qkv.len() / 3], 0);
+    for portion in portions.iter().copied().cycle() {
+        // The new rows of all sequences, one after the other, as a batch has them.
+        let new: Vec<usize> = lens.iter().map(|len| portion.min(len.saturating_sub(past))).collect();
+        let rows: usize = new.iter().sum();
+        if rows == 0 {
+            return out;
         }
+        let (mut batch, mut firsts) = (Vec::new(), Vec::new());
+        for (start, new) in starts.iter().zip(&new) {
+            firsts.push(batch.len() / (3 * c));
+            batch.extend(qkv.iter().skip((start + past) * 3 * c).take(new * 3 * c));
+        }
+        for (s, blocks) in blocks.iter_mut().enumerate() {
+            let mut pieces = Vec::new();
+            for (b, block) in blocks.iter_mut().enumerate() {
+                let (from, to) = (past.max(b * BLOCK), (past + new[s]).min((b + 1) * BLOCK));
+                if from < to {
+                    let rows = (firsts[s] + from - past, to - from);
+                    pieces.push(Piece { block, at: from - b * BLOCK, rows });
+                }
+            }
+            store(pieces, &batch, heads);
+        }
+        let sequences: Vec<_> = (0..lens.len())
+            .map(|s| Sequence { past, rows: (firsts[s], new[s]), blocks: blocks[s].iter().map(|b| &b[..]).collect() })
+            .collect();
+        let mut got = vec![T::default(); rows * c];
+        attention_cached_on(isa, &mut got, &batch, &sequences, heads);
+        for (s, start) in starts.iter().enumerate() {
+            let got = got[firsts[s] * c..][..new[s] * c].iter();
+            out.iter_mut().skip((start + past) * c).zip(got).for_each(|(out, got)| *out = *got);
+        }
+        past += portion;
     }
+    unreachable!("the portions go round")
 }
 
 proptest::proptest! {
-    #![proptest_config(proptest::prelude::ProptestConfig::with_cases(48))]
+    #![proptest_config(proptest::prelude::ProptestConfig::with_cases(32))]
 
-    /// Any cut of a sequence into portions gives the same bits, under each instruction set.
+    /// Any batch of sequences, in any portions, has the bits of each whole sequence, under each instruction set.
     #[test]
-    fn any_portions(time in 2usize..200, n_head in 1usize..4, head_dim in 1usize..70, cuts in proptest::collection::vec(1usize..100, 1..6)) {
-        let shape = AttentionShape { batch: 1, time, n_head, head_dim };
-        let c = shape.width();
-        let qkv = random(time * 3 * c, 1);
-        let column = |which: usize, n: usize| -> Vec<f32> {
-            (0..n).flat_map(|i| qkv[i * 3 * c + which * c..][..c].to_vec()).collect()
-        };
+    fn cached_in_any_portions(
+        lens in proptest::collection::vec(1usize..200, 1..4),
+        n_head in 1usize..4,
+        head_dim in 1usize..70,
+        portions in proptest::collection::vec(1usize..100, 1..6),
+    ) {
+        let heads = Heads { n_head, head_dim };
+        let (rows, c) = (lens.iter().sum::<usize>(), n_head * head_dim);
+        let shape = AttentionShape { batch: lens.len(), time: *lens.iter().max().unwrap(), n_head, head_dim };
+        let qkv = random(rows * 3 * c, 1);
+        let half: Vec<bf16> = qkv.iter().map(|&x| bf16::from_f32(x)).collect();
         for isa in isa::tested() {
-            let (mut out, mut lse) = (vec![0.0; time * c], vec![0.0; time * n_head]);
-            attention_on(isa, &mut out, &mut lse, &qkv, &shape, None, None);
-            let mut past = 0;
-            for n in cuts.iter().copied().cycle() {
-                let n = n.min(time - past);
-                let mut got = vec![0.0; n * c];
-                let (keys, values) = (column(1, past + n), column(2, past + n));
-                attention_cached_on(isa, &mut got, &qkv[past * 3 * c..(past + n) * 3 * c], &keys, &values, past, n_head, head_dim);
-                proptest::prop_assert!(got == out[past * c..(past + n) * c], "{:?}: {} after {}", isa, n, past);
-                past += n;
-                if past == time {
-                    break;
-                }
-            }
+            let (mut out, mut lse) = (vec![0.0; rows * c], vec![0.0; rows * n_head]);
+            attention_on(isa, &mut out, &mut lse, &qkv, &shape, Some(&lens), None);
+            proptest::prop_assert!(in_portions(isa, &qkv, &lens, &portions, heads) == out, "{:?}", isa);
+            let mut out = vec![bf16::ZERO; rows * c];
+            pairs::attention_bf16_on(isa, &mut out, &mut lse, &half, &shape, Some(&lens), None);
+            proptest::prop_assert!(in_portions(isa, &half, &lens, &portions, heads) == out, "{:?} bfloat16", isa);
         }
     }
 }

@@ -6,7 +6,7 @@ use std::any::Any;
 use std::cell::RefCell;
 
 use super::tiles::{A, B, C, Tile};
-use super::{Operand, Output, Sink};
+use super::{Operand, Output, Sink, Source};
 use crate::isa::Isa;
 use crate::pool::{self, Shared};
 
@@ -46,8 +46,8 @@ enum Place<'a> {
 }
 
 /// The whole product, block by block.
-pub fn product<T: Tile>(isa: Isa, tile: T, a: Operand, b: Operand, output: Output) {
-    let (m, k, n) = (a.rows(), a.cols(), b.cols());
+pub fn product<T: Tile>(isa: Isa, tile: T, a: Operand, b: Source<T::Unit>, output: Output) {
+    let (m, k, n) = (a.rows(), a.cols(), b.n());
     let mut chains = Vec::new();
     let (c, add, sink) = match output {
         Output::Set(c) => (c, false, None),
@@ -76,7 +76,7 @@ pub fn product<T: Tile>(isa: Isa, tile: T, a: Operand, b: Operand, output: Outpu
             for m0 in (0..m).step_by(MC) {
                 let block = Block { m0, mc: MC.min(m - m0), n0, nc, k0, kc, n, from_c: add || k0 > 0, place };
                 block.pack::<T>(isa, &a, &b, &mut panels);
-                block.multiply(isa, tile, &a, &panels);
+                block.multiply(isa, tile, &a, &b, &panels);
             }
         }
     }
@@ -105,18 +105,20 @@ impl Block<'_> {
     }
 
     /// Packs A's block, where that is needed, and B's when it is new.
-    fn pack<T: Tile>(&self, isa: Isa, a: &Operand, b: &Operand, panels: &mut Panels<T::Unit>) {
+    fn pack<T: Tile>(&self, isa: Isa, a: &Operand, b: &Source<T::Unit>, panels: &mut Panels<T::Unit>) {
         let &Block { m0, mc, n0, nc, k0, kc, .. } = self;
         let depth = self.depth::<T>();
         let n_a = if T::as_it_lies(a, m0, [k0, kc], nc).is_some() { 0 } else { mc.div_ceil(T::MR) };
-        let n_b = if m0 == 0 { nc.div_ceil(T::NR) } else { 0 };
+        let bt = if let Source::Matrix(b) = b { Some(b.t()).filter(|_| m0 == 0) } else { None };
+        let n_b = if bt.is_some() { nc.div_ceil(T::NR) } else { 0 };
+        let bt = bt.unwrap_or(*a); // not read where there are no panels of B to pack
         let (a_panels, b_panels) = panels;
         for (panels, len) in [(&mut *a_panels, n_a * T::MR * depth), (&mut *b_panels, n_b * T::NR * depth)] {
             if panels.len() < len {
                 panels.resize(len, T::Unit::default());
             }
         }
-        let (a_all, b_all, bt) = (Shared::new(a_panels), Shared::new(b_panels), b.t());
+        let (a_all, b_all) = (Shared::new(a_panels), Shared::new(b_panels));
         const GROUP: usize = 8; // panels a task
         let a_tasks = n_a.div_ceil(GROUP);
         pool::for_each(a_tasks + n_b.div_ceil(GROUP), |task| {
@@ -145,7 +147,14 @@ impl Block<'_> {
     }
 
     /// Multiplies the panels into C, or hands the values over.
-    fn multiply<T: Tile>(&self, isa: Isa, tile: T, a: &Operand, panels: &Panels<T::Unit>) {
+    fn multiply<T: Tile>(
+        &self,
+        isa: Isa,
+        tile: T,
+        a: &Operand,
+        b: &Source<T::Unit>,
+        panels: &Panels<T::Unit>,
+    ) {
         let &Block { mc, nc, .. } = self;
         let (task_rows, task_cols) = self.task::<T>();
         let across = nc.div_ceil(task_cols);
@@ -155,7 +164,7 @@ impl Block<'_> {
             match self.place {
                 Place::Stored(c) => {
                     for j in (j0..j1).step_by(T::NR) {
-                        self.column(tile, a, panels, (i0, i1), j, |i, len| {
+                        self.column(tile, a, b, panels, (i0, i1), j, |i, len| {
                             let start = (self.m0 + i) * self.n + self.n0 + j;
                             (c.pointer(start, len), self.n)
                         });
@@ -167,7 +176,7 @@ impl Block<'_> {
                     tiles.resize(tiles.len().max(len), 0.0);
                     let all = Shared::new(tiles);
                     for j in (j0..j1).step_by(T::NR) {
-                        self.column(tile, a, panels, (i0, i1), j, |i, len| {
+                        self.column(tile, a, b, panels, (i0, i1), j, |i, len| {
                             (all.pointer((i - i0) * task_cols + j - j0, len), task_cols)
                         });
                     }
@@ -177,7 +186,7 @@ impl Block<'_> {
                 }),
                 Place::Both(c, sink) => {
                     for j in (j0..j1).step_by(T::NR) {
-                        self.column(tile, a, panels, (i0, i1), j, |i, len| {
+                        self.column(tile, a, b, panels, (i0, i1), j, |i, len| {
                             let start = (self.m0 + i) * self.n + self.n0 + j;
                             (c.pointer(start, len), self.n)
                         });
@@ -199,6 +208,7 @@ impl Block<'_> {
         &self,
         tile: T,
         a: &Operand,
+        b: &Source<T::Unit>,
         (a_panels, b_panels): &Panels<T::Unit>,
         (i0, i1): (usize, usize),
         j: usize,
@@ -206,7 +216,14 @@ impl Block<'_> {
     ) {
         let &Block { m0, mc, nc, k0, kc, from_c, .. } = self;
         let (depth, cols) = (self.depth::<T>(), T::NR.min(nc - j));
-        let b = B { at: b_panels[j * depth..(j + T::NR) * depth].as_ptr(), step: T::NR };
+        let at = match b {
+            Source::Matrix(_) => &b_panels[j * depth..(j + T::NR) * depth],
+            Source::Panels { data, k, .. } => {
+                let start = (self.n0 + j) * k.div_ceil(T::DEEP) + k0 / T::DEEP * T::NR;
+                &data[start..start + depth * T::NR]
+            }
+        };
+        let b = B { at: at.as_ptr(), step: T::NR };
         for i in (i0..i1).step_by(T::MR) {
             let rows = T::MR.min(mc - i);
             let a = T::as_it_lies(a, m0 + i, [k0, kc], nc).unwrap_or_else(|| A {

@@ -1,8 +1,11 @@
 //! Packing: a panel holds `width` rows of a matrix side by side, one step of K after the other.
 
+use std::cell::RefCell;
+
 use super::Mat;
+use crate::bf16::Element;
 #[cfg(target_arch = "x86_64")]
-use crate::isa::Avx2;
+use crate::isa::{Avx2, Avx512};
 use crate::isa::Isa;
 
 /// Makes room for at least `len` values; the caller overwrites them.
@@ -29,12 +32,54 @@ pub fn panels(isa: Isa, panels: &mut [f32], width: usize, matrix: Mat, first: us
             14 => side_by_side::<14>(whole, kc, step),
             16 => side_by_side::<16>(whole, kc, step),
             32 => side_by_side::<32>(whole, kc, step),
-            _ => unreachable!("a tile {width} wide"),
+            _ => done = 0,
         }
     }
     for (i, panel) in panels.chunks_exact_mut(size).enumerate().skip(done) {
         rows(isa, panel, width, matrix, first + i * width, [k0, kc]);
     }
+}
+
+thread_local! {
+    /// Values widened on their way into a panel.
+    static WIDE: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
+}
+
+/// [`panels`] from values of 16 bits, which are widened.
+pub fn widened<T: Element>(
+    isa: Isa,
+    panels: &mut [f32],
+    width: usize,
+    matrix: Mat<T>,
+    first: usize,
+    [k0, kc]: [usize; 2],
+) {
+    let Mat { data, rows, row_stride, col_stride, .. } = matrix;
+    WIDE.with_borrow_mut(|wide| {
+        reserve(wide, width * kc);
+        let wide = &mut wide[..width * kc];
+        for (p, panel) in panels.chunks_exact_mut(width * kc).enumerate() {
+            let first = first + p * width;
+            let there = width.min(rows - first);
+            if row_stride == 1 {
+                for (k, lanes) in panel.chunks_exact_mut(width).enumerate() {
+                    let start = first + (k0 + k) * col_stride;
+                    T::widen_into(isa, &mut lanes[..there], &data[start..start + there]);
+                    lanes[there..].fill(0.0);
+                }
+                continue;
+            }
+            for (r, row) in wide.chunks_exact_mut(kc).enumerate().take(there) {
+                let start = (first + r) * row_stride + k0 * col_stride;
+                if col_stride == 1 {
+                    T::widen_into(isa, row, &data[start..start + kc]);
+                } else {
+                    row.iter_mut().enumerate().for_each(|(k, x)| *x = data[start + k * col_stride].f32());
+                }
+            }
+            self::rows(isa, panel, width, Mat::new(&wide[..there * kc], there, kc), 0, [0, kc]);
+        }
+    });
 }
 
 /// Copies `WIDTH` lanes of each step to each panel.
@@ -78,7 +123,10 @@ fn transpose(isa: Isa, panel: &mut [f32], width: usize, source: &[f32], [there, 
     }
     let mut done = 0;
     #[cfg(target_arch = "x86_64")]
-    if isa >= Isa::Avx2 && Avx2::detect().is_some() {
+    if isa >= Isa::Avx512 && Avx512::detect().is_some() && there == width && width.is_multiple_of(16) {
+        // SAFETY: `detect` has found AVX-512 on this CPU.
+        done = unsafe { transpose_avx512(panel, width, source, [stride, kc]) };
+    } else if isa >= Isa::Avx2 && Avx2::detect().is_some() {
         // SAFETY: `detect` has found AVX2 on this CPU.
         done = unsafe { transpose_avx2(panel, width, source, [there, stride, kc]) };
     }
@@ -125,6 +173,36 @@ fn transpose_avx2(panel: &mut [f32], width: usize, source: &[f32], [there, strid
             for (i, lanes) in lanes.into_iter().enumerate() {
                 // SAFETY: the last step's eight lanes lie in the panel, by the second assertion.
                 unsafe { _mm256_storeu_ps(panel.as_mut_ptr().add((k + i) * width + r0), lanes) };
+            }
+        }
+    }
+    steps
+}
+
+/// Does the steps of K that come in sixteens, for `width` rows, a multiple of 16, and returns their number.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f")]
+fn transpose_avx512(panel: &mut [f32], width: usize, source: &[f32], [stride, kc]: [usize; 2]) -> usize {
+    use std::arch::x86_64::*;
+    let steps = kc / 16 * 16;
+    if steps == 0 {
+        return 0;
+    }
+    assert!((width - 1) * stride + steps <= source.len(), "the rows lie in the source");
+    assert!(steps * width <= panel.len(), "the steps lie in the panel");
+    for k in (0..steps).step_by(16) {
+        for r0 in (0..width).step_by(16) {
+            let mut rows = [_mm512_setzero_si512(); 16];
+            for (r, row) in rows.iter_mut().enumerate() {
+                let at = source.as_ptr().wrapping_add((r0 + r) * stride + k);
+                // The next panel's row, most likely; if it does not exist, a hint to read it does no harm.
+                _mm_prefetch::<_MM_HINT_T1>(at.wrapping_add(width * stride).cast());
+                // SAFETY: row r0 + r is one of the `width`, and k + 16 of its values lie in the source.
+                *row = unsafe { _mm512_loadu_si512(at.cast()) };
+            }
+            for (i, lanes) in super::pairs::simd::transpose(rows).into_iter().enumerate() {
+                // SAFETY: step k + i has `width` lanes in the panel.
+                unsafe { _mm512_storeu_si512(panel.as_mut_ptr().add((k + i) * width + r0).cast(), lanes) };
             }
         }
     }

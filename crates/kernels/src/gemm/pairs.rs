@@ -3,27 +3,10 @@
 //! The source may be `f32`, which is rounded on the way. Zeros stand past the last row, and after an odd K.
 
 use super::{Mat, Operand};
-use crate::bf16::{bf16, narrow};
+use crate::bf16::{Element, bf16};
 #[cfg(target_arch = "x86_64")]
 use crate::isa::Avx512Bf16;
 use crate::isa::Isa;
-
-/// A value that can be packed.
-trait Element: Copy {
-    fn bf16(self) -> bf16;
-}
-
-impl Element for f32 {
-    fn bf16(self) -> bf16 {
-        narrow(self)
-    }
-}
-
-impl Element for bf16 {
-    fn bf16(self) -> bf16 {
-        self
-    }
-}
 
 /// Units in a panel's lane for `kc` elements of K.
 pub fn units(kc: usize) -> usize {
@@ -50,6 +33,7 @@ pub fn panels(isa: Isa, panels: &mut [u32], width: usize, matrix: &Operand, firs
     match matrix {
         Operand::F32(matrix) => plain(panels, width, *matrix, first, k),
         Operand::Bf16(matrix) => plain(panels, width, *matrix, first, k),
+        Operand::F16(matrix) => plain(panels, width, *matrix, first, k),
     }
 }
 
@@ -61,7 +45,7 @@ fn plain<T: Element>(panels: &mut [u32], width: usize, matrix: Mat<T>, first: us
                 let at = |k: usize| {
                     let there = row < matrix.rows && k < kc;
                     let place = row * matrix.row_stride + (k0 + k) * matrix.col_stride;
-                    if there { u32::from(matrix.data[place].bf16().to_bits()) } else { 0 }
+                    if there { u32::from(matrix.data[place].narrow().to_bits()) } else { 0 }
                 };
                 *lane = at(2 * u) | at(2 * u + 1) << 16;
             }
@@ -70,7 +54,7 @@ fn plain<T: Element>(panels: &mut [u32], width: usize, matrix: Mat<T>, first: us
 }
 
 #[cfg(target_arch = "x86_64")]
-mod simd {
+pub(super) mod simd {
     //! The same with the instructions that round 32 values at once.
 
     use std::arch::x86_64::*;
@@ -252,7 +236,7 @@ mod simd {
     /// Rows become columns.
     #[target_feature(enable = "avx512f")]
     #[inline]
-    fn transpose(r: [__m512i; 16]) -> [__m512i; 16] {
+    pub fn transpose(r: [__m512i; 16]) -> [__m512i; 16] {
         let mut t = r;
         for i in 0..8 {
             t[2 * i] = _mm512_unpacklo_epi32(r[2 * i], r[2 * i + 1]);
@@ -284,6 +268,7 @@ mod simd {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bf16::narrow;
     use crate::isa;
 
     #[test]

@@ -120,7 +120,7 @@ fn a_tall_wide_tile_in_plain_rust() {
         for isa in isa::tested() {
             for (layout, a, b) in layouts(&a, &at, &b, &bt, size) {
                 let (mut got, mut inside) = (vec![f32::NAN; m * n], vec![f32::NAN; m * n]);
-                blocked::product(isa, tiles::Plain::<14, 32>, a.into(), b.into(), Output::Set(&mut got));
+                blocked::product(isa, tiles::Plain::<14, 32>, a.into(), Source::Matrix(b.into()), Output::Set(&mut got));
                 // SAFETY: `inside` is borrowed for this call alone.
                 unsafe {
                     product_inside(
@@ -218,11 +218,11 @@ fn products_of_bfloat16_do_not_depend_on_threads_or_company() {
     for isa in isa::tested() {
         let mut all = vec![0.0; m * n];
         pool::set_threads(1);
-        multiply_on(isa, Mat::new(&a, m, k).into(), b.into(), Output::Set(&mut all));
+        multiply_on(isa, Mat::new(&a, m, k).into(), Operand::from(b), Output::Set(&mut all));
         for (threads, rows) in [(2, m), (3, m), (2, 1), (2, 9), (1, 20)] {
             pool::set_threads(threads);
             let mut part = vec![0.0; rows * n];
-            multiply_on(isa, Mat::new(&a[..rows * k], rows, k).into(), b.into(), Output::Set(&mut part));
+            multiply_on(isa, Mat::new(&a[..rows * k], rows, k).into(), Operand::from(b), Output::Set(&mut part));
             assert!(part == all[..rows * n], "{isa:?}, {threads} threads, {rows} rows");
         }
     }

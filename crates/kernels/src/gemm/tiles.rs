@@ -45,14 +45,32 @@ impl C {
     /// Asks for the rows of a tile that will be wanted soon. Any address may be given.
     #[inline(always)]
     pub fn prefetch(self, rows: usize) {
-        #[cfg(target_arch = "x86_64")]
-        for i in 0..rows {
-            use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-            // SAFETY: a prefetch is a hint, and reads nothing.
-            unsafe { _mm_prefetch::<_MM_HINT_T0>(self.at.wrapping_add(i * self.row).cast()) };
-        }
-        let _ = rows;
+        (0..rows).for_each(|i| prefetch(self.at.wrapping_add(i * self.row).cast()));
     }
+}
+
+/// Asks for a line of memory that will be wanted later, in the second-level cache. Any address may be given.
+#[inline(always)]
+pub fn prefetch_far(at: *const u8) {
+    #[cfg(target_arch = "x86_64")]
+    {
+        use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
+        // SAFETY: a prefetch is a hint, and reads nothing.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(at.cast()) };
+    }
+    let _ = at;
+}
+
+/// Asks for a line of memory that will be wanted soon. Any address may be given.
+#[inline(always)]
+pub fn prefetch(at: *const u8) {
+    #[cfg(target_arch = "x86_64")]
+    {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        // SAFETY: a prefetch is a hint, and reads nothing.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) };
+    }
+    let _ = at;
 }
 
 /// The largest tile.
@@ -80,15 +98,51 @@ pub trait Tile: Copy + Sync {
     /// Rows of A from `first` on, steps from element `k0` on, where they can be read as they lie.
     fn as_it_lies(a: &Operand, first: usize, k: [usize; 2], n: usize) -> Option<A<Self::Unit>>;
 
+    /// All rows of A, where they can be read as they lie, however slowly.
+    fn rows(a: &Operand) -> Option<A<Self::Unit>>;
+
+    /// B from step `k` and column `j` on, where its columns can be read as they lie.
+    fn columns(b: &Operand, k: usize, j: usize) -> Option<B<Self::Unit>>;
+
     /// The columns that are computed, and read from B, where `cols` are wanted: `NR`, or less if few are wanted.
     fn width(cols: usize) -> usize;
 
-    /// A tile of `rows` (1 to `MR`) and `width` columns, a value of [`Tile::width`].
+    /// A tile of `rows` (1 to `MR`) and `width` columns, a value of [`Tile::width`]. Asks for `LINES` lines of memory
+    /// at each step, from `ahead` on: any address will do.
     ///
     /// # Safety
     /// `a` can be read for `rows` and `depth`, and `b` for `depth` and `width`. `c` can be written for `rows` and
     /// `width`, and read too if `from_c`, and no one else uses these values.
-    unsafe fn whole(self, rows: usize, width: usize, c: C, a: A<Self::Unit>, b: B<Self::Unit>, depth: usize);
+    #[allow(clippy::too_many_arguments)]
+    unsafe fn whole<const LINES: usize>(
+        self,
+        rows: usize,
+        width: usize,
+        c: C,
+        a: A<Self::Unit>,
+        b: B<Self::Unit>,
+        depth: usize,
+        ahead: *const u8,
+    );
+
+    /// The columns that [`Tile::wide`] computes together for this many rows: as many as the registers hold.
+    fn wide_cols(rows: usize) -> usize;
+
+    /// A tile of `rows` and `cols` columns of a B that is read as it lies, where `cols` is [`Tile::wide_cols`] of as many
+    /// rows or more. Asks for B's rows some steps ahead, if `first`.
+    ///
+    /// # Safety
+    /// As for [`Tile::whole`].
+    unsafe fn wide(
+        self,
+        rows: usize,
+        cols: usize,
+        first: bool,
+        c: C,
+        a: A<Self::Unit>,
+        b: B<Self::Unit>,
+        depth: usize,
+    );
 
     /// A tile of `rows` (1 to `MR`) and `cols` (1 to `NR`) of C.
     ///
@@ -96,10 +150,30 @@ pub trait Tile: Copy + Sync {
     /// As for [`Tile::whole`]; but `c` need only have `cols` columns.
     #[inline(always)]
     unsafe fn run(self, rows: usize, cols: usize, c: C, a: A<Self::Unit>, b: B<Self::Unit>, depth: usize) {
+        // SAFETY: the caller's promise.
+        unsafe { self.run_ahead::<0>(rows, cols, c, a, b, depth, std::ptr::null()) };
+    }
+
+    /// [`Tile::run`], asking for memory as [`Tile::whole`] does.
+    ///
+    /// # Safety
+    /// As for [`Tile::run`].
+    #[inline(always)]
+    #[allow(clippy::too_many_arguments)]
+    unsafe fn run_ahead<const LINES: usize>(
+        self,
+        rows: usize,
+        cols: usize,
+        c: C,
+        a: A<Self::Unit>,
+        b: B<Self::Unit>,
+        depth: usize,
+        ahead: *const u8,
+    ) {
         let width = Self::width(cols);
         if width == cols {
             // SAFETY: the caller's promise.
-            return unsafe { self.whole(rows, width, c, a, b, depth) };
+            return unsafe { self.whole::<LINES>(rows, width, c, a, b, depth, ahead) };
         }
         let mut buffer = [0.0f32; MOST];
         assert!(rows * width <= MOST && cols <= width, "a tile fits the buffer");
@@ -113,7 +187,7 @@ pub trait Tile: Copy + Sync {
         }
         let inside = C { at: buffer.as_mut_ptr(), row: width, from_c: c.from_c };
         // SAFETY: the buffer holds `rows` rows of `width`; the rest is the caller's promise.
-        unsafe { self.whole(rows, width, inside, a, b, depth) };
+        unsafe { self.whole::<LINES>(rows, width, inside, a, b, depth, ahead) };
         for i in 0..rows {
             // SAFETY: as above.
             unsafe { c.at.add(i * c.row).copy_from_nonoverlapping(buffer.as_ptr().add(i * width), cols) };
@@ -134,8 +208,21 @@ macro_rules! floats {
         const TASK: (usize, usize) = (48, 128);
 
         fn pack(isa: Isa, panels: &mut [f32], width: usize, matrix: &Operand, first: usize, k: [usize; 2]) {
-            let Operand::F32(matrix) = matrix else { unreachable!("a product of f32 has such operands") };
-            pack::panels(isa, panels, width, *matrix, first, k);
+            match matrix {
+                Operand::F32(matrix) => pack::panels(isa, panels, width, *matrix, first, k),
+                Operand::F16(matrix) => pack::widened(isa, panels, width, *matrix, first, k),
+                Operand::Bf16(matrix) => pack::widened(isa, panels, width, *matrix, first, k),
+            }
+        }
+
+        fn rows(a: &Operand) -> Option<A> {
+            let Operand::F32(a) = a else { return None };
+            Some(A { at: a.at(0, 0), row: a.row_stride, step: a.col_stride })
+        }
+
+        fn columns(b: &Operand, k: usize, j: usize) -> Option<B> {
+            let Operand::F32(b) = b else { return None };
+            (b.col_stride == 1).then(|| B { at: b.at(k, j), step: b.row_stride })
         }
 
         fn as_it_lies(a: &Operand, first: usize, [k0, _]: [usize; 2], n: usize) -> Option<A> {
@@ -165,6 +252,16 @@ macro_rules! pairs {
             let pays = a.col_stride == 1 && whole && !a.row_stride.is_multiple_of(512);
             pays.then(|| A { at: a.at(first, k0).cast(), row: a.row_stride / 2, step: 1 })
         }
+
+        fn rows(a: &Operand) -> Option<A<u32>> {
+            let Operand::Bf16(a) = a else { return None };
+            let whole = a.cols.is_multiple_of(2) && (a.row_stride.is_multiple_of(2) || a.rows == 1);
+            (a.col_stride == 1 && whole).then(|| A { at: a.at(0, 0).cast(), row: a.row_stride / 2, step: 1 })
+        }
+
+        fn columns(_b: &Operand, _k: usize, _j: usize) -> Option<B<u32>> {
+            None // the elements of a pair do not lie side by side
+        }
     };
 }
 
@@ -173,11 +270,38 @@ impl<const MR: usize, const NR: usize> Tile for Plain<MR, NR> {
     const NR: usize = NR;
     floats!();
 
+    fn wide_cols(_rows: usize) -> usize {
+        NR
+    }
+
+    unsafe fn wide(
+        self,
+        rows: usize,
+        _cols: usize,
+        _first: bool,
+        c: C,
+        a: A<Self::Unit>,
+        b: B<Self::Unit>,
+        depth: usize,
+    ) {
+        // SAFETY: the caller's promise.
+        unsafe { self.whole::<0>(rows, NR, c, a, b, depth, std::ptr::null()) };
+    }
+
     fn width(_cols: usize) -> usize {
         NR
     }
 
-    unsafe fn whole(self, rows: usize, _width: usize, c: C, a: A, b: B, depth: usize) {
+    unsafe fn whole<const LINES: usize>(
+        self,
+        rows: usize,
+        _width: usize,
+        c: C,
+        a: A,
+        b: B,
+        depth: usize,
+        _ahead: *const u8,
+    ) {
         if rows == MR {
             // SAFETY: the caller's promise.
             return unsafe { plain::<MR, NR>(c, a, b, depth) };
@@ -228,11 +352,38 @@ impl<const MR: usize, const NR: usize> Tile for PlainPairs<MR, NR> {
     const NR: usize = NR;
     pairs!();
 
+    fn wide_cols(_rows: usize) -> usize {
+        NR
+    }
+
+    unsafe fn wide(
+        self,
+        rows: usize,
+        _cols: usize,
+        _first: bool,
+        c: C,
+        a: A<Self::Unit>,
+        b: B<Self::Unit>,
+        depth: usize,
+    ) {
+        // SAFETY: the caller's promise.
+        unsafe { self.whole::<0>(rows, NR, c, a, b, depth, std::ptr::null()) };
+    }
+
     fn width(_cols: usize) -> usize {
         NR
     }
 
-    unsafe fn whole(self, rows: usize, _width: usize, c: C, a: A<u32>, b: B<u32>, depth: usize) {
+    unsafe fn whole<const LINES: usize>(
+        self,
+        rows: usize,
+        _width: usize,
+        c: C,
+        a: A<u32>,
+        b: B<u32>,
+        depth: usize,
+        _ahead: *const u8,
+    ) {
         let [low, high] =
             [|pair: u32| f32::from_bits(pair << 16), |pair: u32| f32::from_bits(pair & 0xffff_0000)];
         for i in 0..rows {
@@ -272,16 +423,38 @@ macro_rules! simd_tile {
                 if cols <= $lanes { $lanes } else { 2 * $lanes }
             }
 
-            #[inline(always)]
-            unsafe fn whole(self, rows: usize, width: usize, c: C, a: A<$unit>, b: B<$unit>, depth: usize) {
+            fn wide_cols(rows: usize) -> usize {
+                match $most / rows {
+                    0..2 => 2 * $lanes,
+                    2..4 => 4 * $lanes,
+                    _ => 8 * $lanes,
+                }
+            }
+
+            unsafe fn wide(
+                self,
+                rows: usize,
+                cols: usize,
+                first: bool,
+                c: C,
+                a: A<$unit>,
+                b: B<$unit>,
+                depth: usize,
+            ) {
                 #[allow(unused_imports)]
                 use std::arch::x86_64::*;
 
                 /// # Safety
                 /// As for [`Tile::whole`], with `R` rows and `V` vectors.
                 #[target_feature(enable = $features)]
-                #[inline]
-                unsafe fn kernel<const R: usize, const V: usize>(c: C, a: A<$unit>, b: B<$unit>, depth: usize) {
+                unsafe fn kernel<const R: usize, const V: usize>(
+                    c: C,
+                    a: A<$unit>,
+                    b: B<$unit>,
+                    depth: usize,
+                    lines: usize,
+                ) {
+                    const AHEAD: usize = 16; // steps
                     let mut acc = [[$zero(); V]; R];
                     if c.from_c {
                         for i in 0..R {
@@ -293,6 +466,82 @@ macro_rules! simd_tile {
                     }
                     let (mut a_at, mut b_at) = (a.at, b.at);
                     for _ in 0..depth {
+                        for line in 0..lines {
+                            prefetch_far(b_at.wrapping_add(AHEAD * b.step).cast::<u8>().wrapping_add(64 * line));
+                        }
+                        let mut scalars = [$splat(Default::default()); R];
+                        for (i, scalar) in scalars.iter_mut().enumerate() {
+                            // SAFETY: A has `R` rows at each of `depth` steps.
+                            *scalar = $splat(unsafe { a_at.add(i * a.row).read_unaligned() });
+                        }
+                        for v in 0..V {
+                            // SAFETY: B has `V` vectors at each of `depth` steps.
+                            let value = unsafe { $load_b(b_at.add(v * $lanes)) };
+                            for i in 0..R {
+                                acc[i][v] = $fma(scalars[i], value, acc[i][v]);
+                            }
+                        }
+                        // Wrapping, since after the last step these point past the end.
+                        (a_at, b_at) = (a_at.wrapping_add(a.step), b_at.wrapping_add(b.step));
+                    }
+                    for i in 0..R {
+                        for v in 0..V {
+                            // SAFETY: row i of C has `V` vectors, which are ours.
+                            unsafe { $store(c.at.add(i * c.row + v * $lanes), acc[i][v]) };
+                        }
+                    }
+                }
+
+                let lines = if first { (cols * size_of::<$unit>()).div_ceil(64) } else { 0 };
+                // SAFETY: `self` exists, so `detect` has found these features; the rest is the caller's promise.
+                unsafe {
+                    match rows {
+                        $($rows if cols == 8 * $lanes => kernel::<{ if $most / $rows < 4 { 1 } else { $rows } }, 8>(c, a, b, depth, lines),
+                        $rows if cols == 4 * $lanes => kernel::<{ if $most / $rows < 2 { 1 } else { $rows } }, 4>(c, a, b, depth, lines),
+                        $rows => kernel::<$rows, 2>(c, a, b, depth, lines),)*
+                        _ => unreachable!("a tile of {rows} rows"),
+                    }
+                }
+            }
+
+            #[inline(always)]
+            unsafe fn whole<const LINES: usize>(
+                self,
+                rows: usize,
+                width: usize,
+                c: C,
+                a: A<$unit>,
+                b: B<$unit>,
+                depth: usize,
+                ahead: *const u8,
+            ) {
+                #[allow(unused_imports)]
+                use std::arch::x86_64::*;
+
+                /// # Safety
+                /// As for [`Tile::whole`], with `R` rows and `V` vectors.
+                #[target_feature(enable = $features)]
+                #[inline]
+                unsafe fn kernel<const R: usize, const V: usize, const LINES: usize>(
+                    c: C,
+                    a: A<$unit>,
+                    b: B<$unit>,
+                    depth: usize,
+                    mut ahead: *const u8,
+                ) {
+                    let mut acc = [[$zero(); V]; R];
+                    if c.from_c {
+                        for i in 0..R {
+                            for v in 0..V {
+                                // SAFETY: row i of C has `V` vectors.
+                                acc[i][v] = unsafe { $load(c.at.add(i * c.row + v * $lanes)) };
+                            }
+                        }
+                    }
+                    let (mut a_at, mut b_at) = (a.at, b.at);
+                    for _ in 0..depth {
+                        (0..LINES).for_each(|line| prefetch(ahead.wrapping_add(64 * line)));
+                        ahead = ahead.wrapping_add(64 * LINES);
                         // SAFETY: B has `V` vectors at each of `depth` steps.
                         let values: [_; V] = std::array::from_fn(|v| unsafe { $load_b(b_at.add(v * $lanes)) });
                         for i in 0..R {
@@ -320,16 +569,16 @@ macro_rules! simd_tile {
                 unsafe fn packed<const V: usize>(c: C, a: A<$unit>, b: B<$unit>, depth: usize) {
                     let (a, b) = (A { row: 1, step: $most, ..a }, B { step: 2 * $lanes, ..b });
                     // SAFETY: the caller's promise.
-                    unsafe { kernel::<$most, V>(c, a, b, depth) }
+                    unsafe { kernel::<$most, V, 0>(c, a, b, depth, std::ptr::null()) }
                 }
 
-                let is_packed = rows == $most && a.row == 1 && a.step == $most && b.step == 2 * $lanes;
+                let is_packed = LINES == 0 && rows == $most && a.row == 1 && a.step == $most && b.step == 2 * $lanes;
                 // SAFETY: `self` exists, so `detect` has found these features; the rest is the caller's promise.
                 unsafe {
                     match (rows, width == $lanes) {
                         (_, false) if is_packed => packed::<2>(c, a, b, depth),
-                        $(($rows, true) => kernel::<$rows, 1>(c, a, b, depth),)*
-                        $(($rows, false) => kernel::<$rows, 2>(c, a, b, depth),)*
+                        $(($rows, true) => kernel::<$rows, 1, LINES>(c, a, b, depth, ahead),)*
+                        $(($rows, false) => kernel::<$rows, 2, LINES>(c, a, b, depth, ahead),)*
                         _ => unreachable!("a tile of {rows} rows"),
                     }
                 }

@@ -1,0 +1,321 @@
+//! Attention of new positions over all before them, whose keys and values are kept in blocks of 64 positions.
+//!
+//! A block holds one layer's keys and values as products read them, so that nothing is packed: for each head its keys
+//! turned, (D, 64), then for each head its values, (64, D padded to 32). In bfloat16 a unit of 32 bits is a pair: two
+//! columns of a key, or the values of two positions. The bits are those of [`super::attention`] over the whole
+//! sequence; positions that are not yet filled must hold finite numbers, which count for nothing.
+
+use std::cell::RefCell;
+
+use super::{Block, KEYS, QUERIES, Running, absorb, finish};
+use crate::bf16::{bf16, narrow_into};
+use crate::gemm::tiles::{A, B, C, Tile, with_pair_tile, with_tile};
+use crate::isa::{self, Isa};
+use crate::pool::{self, Shared};
+use crate::timing;
+
+/// Positions of a block of keys and values.
+pub const BLOCK: usize = KEYS;
+/// What a row of values is padded to, so that a whole tile can be read.
+const PAD: usize = 32;
+
+/// Sizes of the heads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Heads {
+    /// Heads (H).
+    pub n_head: usize,
+    /// Width of a head (D).
+    pub head_dim: usize,
+}
+
+/// A type that keys and values are kept in.
+pub trait Kept: Copy + Default + Send + Sync + 'static {
+    /// What a block is made of.
+    type Unit: Copy + Default + Send + Sync + 'static;
+    /// Values in a unit.
+    const DEEP: usize;
+    /// A unit whose part `which` is replaced.
+    fn with(unit: Self::Unit, which: usize, value: Self) -> Self::Unit;
+    /// Attention with the tile of this type.
+    fn run(isa: Isa, work: &Work<Self>);
+    /// Probabilities as units of a factor; `rounded` is scratch.
+    fn factor<'a>(isa: Isa, probs: &'a [f32], rounded: &'a mut Vec<bf16>) -> &'a [Self::Unit];
+    /// Stores rows.
+    fn store(isa: Isa, out: &mut [Self], rows: &[f32]);
+}
+
+impl Kept for f32 {
+    type Unit = f32;
+    const DEEP: usize = 1;
+    fn with(_: f32, _: usize, value: f32) -> f32 {
+        value
+    }
+    fn run(isa: Isa, work: &Work<f32>) {
+        with_tile!(isa, |tile| work.run(isa, tile));
+    }
+    fn factor<'a>(_: Isa, probs: &'a [f32], _: &'a mut Vec<bf16>) -> &'a [f32] {
+        probs
+    }
+    fn store(_: Isa, out: &mut [f32], rows: &[f32]) {
+        out.copy_from_slice(rows);
+    }
+}
+
+impl Kept for bf16 {
+    type Unit = u32;
+    const DEEP: usize = 2;
+    fn with(unit: u32, which: usize, value: bf16) -> u32 {
+        let shift = 16 * which;
+        unit & !(0xffff << shift) | u32::from(value.to_bits()) << shift
+    }
+    fn run(isa: Isa, work: &Work<bf16>) {
+        with_pair_tile!(isa, |tile| work.run(isa, tile));
+    }
+    fn factor<'a>(isa: Isa, probs: &'a [f32], rounded: &'a mut Vec<bf16>) -> &'a [u32] {
+        rounded.resize(probs.len(), bf16::ZERO);
+        narrow_into(isa, rounded, probs);
+        // SAFETY: pairs of 16 bits are units of 32; the tile reads them at any address.
+        let (head, units, tail) = unsafe { rounded.align_to::<u32>() };
+        assert!(head.is_empty() && tail.is_empty(), "the allocator aligns to more than 4 bytes");
+        units
+    }
+    fn store(isa: Isa, out: &mut [bf16], rows: &[f32]) {
+        narrow_into(isa, out, rows);
+    }
+}
+
+impl Heads {
+    fn width(&self) -> usize {
+        self.n_head * self.head_dim
+    }
+
+    fn padded(&self) -> usize {
+        self.head_dim.next_multiple_of(PAD)
+    }
+
+    /// Units of a head's keys in a block.
+    fn keys_len<T: Kept>(&self) -> usize {
+        self.head_dim.div_ceil(T::DEEP) * BLOCK
+    }
+
+    /// Units of a head's values in a block.
+    fn values_len<T: Kept>(&self) -> usize {
+        BLOCK / T::DEEP * self.padded()
+    }
+
+    /// Units of a block of one layer.
+    pub fn block_len<T: Kept>(&self) -> usize {
+        self.n_head * (self.keys_len::<T>() + self.values_len::<T>())
+    }
+}
+
+/// Keys and values to be stored: rows of `qkv` that go to a block, from position `at` of it on.
+#[derive(Debug)]
+pub struct Piece<'a, U> {
+    /// A layer's part of the block.
+    pub block: &'a mut [U],
+    /// The first position.
+    pub at: usize,
+    /// The first row, and how many.
+    pub rows: (usize, usize),
+}
+
+/// Stores the keys and values found in `qkv` (rows, 3C).
+pub fn store<T: Kept>(mut pieces: Vec<Piece<T::Unit>>, qkv: &[T], heads: Heads) {
+    let (c, d) = (heads.width(), heads.head_dim);
+    let blocks: Vec<_> = pieces
+        .iter_mut()
+        .map(|piece| {
+            let fits = piece.at + piece.rows.1 <= BLOCK && (piece.rows.0 + piece.rows.1) * 3 * c <= qkv.len();
+            assert!(fits && piece.block.len() == heads.block_len::<T>(), "a piece fits its block");
+            Shared::new(piece.block)
+        })
+        .collect();
+    let put = |task: usize| {
+        let (p, h) = (task / heads.n_head, task % heads.n_head);
+        let (piece, (keys_len, values_len)) = (&pieces[p], (heads.keys_len::<T>(), heads.values_len::<T>()));
+        let values_at = heads.n_head * keys_len + h * values_len;
+        // SAFETY: `pieces` borrows the blocks, each once, and only this task has this head of this one.
+        let (keys, values) = unsafe {
+            let keys = blocks[p].part(h * keys_len, (h + 1) * keys_len);
+            (keys, blocks[p].part(values_at, values_at + values_len))
+        };
+        for i in 0..piece.rows.1 {
+            let (row, at) = (&qkv[(piece.rows.0 + i) * 3 * c..][..3 * c], piece.at + i);
+            for (j, &key) in row[c + h * d..][..d].iter().enumerate() {
+                let unit = &mut keys[j / T::DEEP * BLOCK + at];
+                *unit = T::with(*unit, j % T::DEEP, key);
+            }
+            let values = &mut values[at / T::DEEP * heads.padded()..][..d];
+            for (unit, &value) in values.iter_mut().zip(&row[2 * c + h * d..][..d]) {
+                *unit = T::with(*unit, at % T::DEEP, value);
+            }
+        }
+    };
+    let rows: usize = pieces.iter().map(|piece| piece.rows.1).sum();
+    // A few rows are written sooner than a thread is told of them.
+    if rows < 4 {
+        (0..pieces.len() * heads.n_head).for_each(put);
+    } else {
+        pool::for_each(pieces.len() * heads.n_head, put);
+    }
+}
+
+/// A sequence's new rows, and all its blocks.
+#[derive(Debug)]
+pub struct Sequence<'a, U> {
+    /// Positions before the first new one.
+    pub past: usize,
+    /// The first new row, and how many.
+    pub rows: (usize, usize),
+    /// A layer's part of each block; keys and values of the new rows are stored already.
+    pub blocks: Vec<&'a [U]>,
+}
+
+/// Attention of the new rows of some sequences. `out` is (rows, C), `qkv` (rows, 3C), of which the queries are read.
+pub fn attention_cached<T: Kept>(out: &mut [T], qkv: &[T], sequences: &[Sequence<T::Unit>], heads: Heads) {
+    attention_cached_on(isa::current(), out, qkv, sequences, heads);
+}
+
+pub(crate) fn attention_cached_on<T: Kept>(
+    isa: Isa,
+    out: &mut [T],
+    qkv: &[T],
+    sequences: &[Sequence<T::Unit>],
+    heads: Heads,
+) {
+    let c = heads.width();
+    assert_eq!(qkv.len(), 3 * out.len(), "three rows' widths");
+    for s in sequences {
+        let whole = s.blocks.iter().all(|block| block.len() == heads.block_len::<T>());
+        let there = s.past + s.rows.1 <= s.blocks.len() * BLOCK && (s.rows.0 + s.rows.1) * c <= out.len();
+        assert!(whole && there, "a sequence's blocks hold its positions");
+    }
+    let _span = timing::start(|| {
+        let pairs: usize = sequences.iter().map(|s| s.rows.1 * (s.past + s.rows.1)).sum();
+        let bytes: usize = sequences.iter().map(|s| s.blocks.len() * heads.block_len::<T>()).sum();
+        ("attention cached".into(), 4.0 * (pairs * c) as f64, (bytes * size_of::<T::Unit>()) as f64)
+    });
+    // Rows of queries that are computed together: a task is such a group, of one head.
+    let groups: Vec<(usize, usize)> = sequences
+        .iter()
+        .enumerate()
+        .flat_map(|(s, sequence)| (0..sequence.rows.1).step_by(QUERIES).map(move |first| (s, first)))
+        .rev() // later ones see more keys
+        .collect();
+    T::run(isa, &Work { out: Shared::new(out), qkv, sequences, groups, heads });
+}
+
+/// What the tasks know.
+pub struct Work<'a, T: Kept> {
+    out: Shared<T>,
+    qkv: &'a [T],
+    sequences: &'a [Sequence<'a, T::Unit>],
+    groups: Vec<(usize, usize)>,
+    heads: Heads,
+}
+
+/// What a task needs besides.
+#[derive(Default)]
+struct Scratch {
+    scores: Vec<f32>,
+    rounded: Vec<bf16>,
+    rows: Vec<f32>,
+    queries: Vec<u64>, // units of any type
+}
+
+thread_local! {
+    static SCRATCH: RefCell<Scratch> = RefCell::default();
+}
+
+impl<T: Kept> Work<'_, T> {
+    fn run<K: Tile<Unit = T::Unit>>(&self, isa: Isa, tile: K) {
+        pool::for_each(self.groups.len() * self.heads.n_head, |task| {
+            let (group, h) = (self.groups[task / self.heads.n_head], task % self.heads.n_head);
+            SCRATCH.with_borrow_mut(|scratch| self.group(isa, tile, group, h, scratch));
+        });
+    }
+
+    /// Queries of one head from row `first` of sequence `s` on.
+    fn group<K: Tile<Unit = T::Unit>>(
+        &self,
+        isa: Isa,
+        tile: K,
+        (s, first): (usize, usize),
+        h: usize,
+        scratch: &mut Scratch,
+    ) {
+        let (heads, sequence) = (&self.heads, &self.sequences[s]);
+        let (c, d, padded) = (heads.width(), heads.head_dim, heads.padded());
+        let (deep, n) = (d.div_ceil(T::DEEP), QUERIES.min(sequence.rows.1 - first));
+        let row = sequence.rows.0 + first;
+        let past = sequence.past + first;
+        let Scratch { scores, rounded, rows, queries } = scratch;
+        scores.resize(QUERIES * KEYS, 0.0);
+        rows.clear();
+        rows.resize(n * d, 0.0);
+        let queries = units::<T>(queries, n * deep);
+        for (i, units) in queries.chunks_exact_mut(deep).enumerate() {
+            let values = &self.qkv[(row + i) * 3 * c + h * d..][..d];
+            for (unit, values) in units.iter_mut().zip(values.chunks(T::DEEP)) {
+                *unit = values.iter().enumerate().fold(T::Unit::default(), |u, (which, &v)| T::with(u, which, v));
+            }
+        }
+        let scores = &mut scores[..n * KEYS];
+        let mut running = [Running { most: f32::NEG_INFINITY, sum: 0.0 }; QUERIES];
+        let scale = 1.0 / (d as f32).sqrt();
+        for (b, block) in sequence.blocks.iter().enumerate().take((past + n).div_ceil(KEYS)) {
+            let keys = KEYS.min(past + n - b * KEYS);
+            let first = past as isize - (b * KEYS) as isize;
+            let (keys_len, values_len) = (heads.keys_len::<T>(), heads.values_len::<T>());
+            let key_units = &block[h * keys_len..][..keys_len];
+            let value_units = &block[heads.n_head * keys_len + h * values_len..][..values_len];
+            let a = A { at: queries.as_ptr(), row: deep, step: 1 };
+            let b = B { at: key_units.as_ptr(), step: KEYS };
+            // SAFETY: the queries are (n, deep), the keys (deep, KEYS), the scores (n, KEYS) and borrowed here alone.
+            unsafe { product(tile, (scores.as_mut_ptr(), KEYS, false), (a, n), (b, KEYS), deep) };
+            absorb(isa, &Block { queries: n, keys, first, scale, dropout: None }, &mut running, scores, rows);
+            let probs = T::factor(isa, scores, rounded);
+            let a = A { at: probs.as_ptr(), row: KEYS / T::DEEP, step: 1 };
+            let b = B { at: value_units.as_ptr(), step: padded };
+            // SAFETY: the probabilities are (n, KEYS), the values (KEYS, padded), and the rows (n, d), ours alone.
+            unsafe { product(tile, (rows.as_mut_ptr(), d, true), (a, n), (b, d), KEYS / T::DEEP) };
+        }
+        finish(isa, &running[..n], rows, &mut [0.0; QUERIES][..n]);
+        for (i, computed) in rows.chunks_exact(d).enumerate() {
+            let start = (row + i) * c + h * d;
+            // SAFETY: `out` is borrowed by the caller, and only this task has this head of these rows.
+            T::store(isa, unsafe { self.out.part(start, start + d) }, computed);
+        }
+    }
+}
+
+/// `n` units in a buffer that serves every type.
+fn units<T: Kept>(buffer: &mut Vec<u64>, n: usize) -> &mut [T::Unit] {
+    buffer.resize(buffer.len().max((n * size_of::<T::Unit>()).div_ceil(8)), 0);
+    // SAFETY: units are numbers of 32 bits, of which every pattern is one.
+    let (_, units, _) = unsafe { buffer.align_to_mut::<T::Unit>() };
+    &mut units[..n]
+}
+
+/// C (n, cols) from its corner, with rows `row` apart; B may be read in whole tiles.
+///
+/// # Safety
+/// A has `n` rows and B `depth` steps, of columns up to the next multiple of 32; C is ours.
+unsafe fn product<K: Tile>(
+    tile: K,
+    (c, row, from_c): (*mut f32, usize, bool),
+    (a, n): (A<K::Unit>, usize),
+    (b, cols): (B<K::Unit>, usize),
+    depth: usize,
+) {
+    for i in (0..n).step_by(K::MR) {
+        let rows = K::MR.min(n - i);
+        for j in (0..cols).step_by(K::NR) {
+            let c = C { at: c.wrapping_add(i * row + j), row, from_c };
+            let (a, b) = (A { at: a.at.wrapping_add(i * a.row), ..a }, B { at: b.at.wrapping_add(j), ..b });
+            // SAFETY: the caller's promise; a tile is at most 32 columns wide.
+            unsafe { tile.run(rows, K::NR.min(cols - j), c, a, b, depth) };
+        }
+    }
+}

@@ -1,0 +1,276 @@
+//! Products of few rows, such as decoding makes: reading B costs more than multiplying it, so B is read once, in order, and
+//! the rows of A wait in the cache.
+//!
+//! B is taken in pieces that are packed into the cache: some steps of K of a task's columns where columns lie side by
+//! side, else all of K of a panel's columns, so that memory is read in long runs. While a piece is multiplied, the next
+//! is asked for. Chains go on in C from piece to piece, so that the bits are those of the large products.
+
+use std::any::Any;
+use std::cell::RefCell;
+use std::ops::Range;
+
+use super::tiles::{A, B, C, Tile};
+use super::{Operand, Output, Source};
+use crate::isa::Isa;
+use crate::pool::{self, Shared};
+
+/// The most rows for which this is used: beyond, it pays to pack A, too.
+pub const MOST_ROWS: usize = 64;
+/// Steps of K that are multiplied as they lie, before the next columns.
+const STEPS: usize = 16;
+/// The most rows of a tile of a B that is multiplied as it lies; that many rows of A are read as they lie, too.
+const LOW: usize = 8;
+/// Bytes of a row of a packed piece where B's columns lie side by side.
+const RUN: usize = 2048;
+/// Steps of K in a piece where they do not.
+const STEPS_ALONG_K: usize = 128;
+/// How many bytes ahead are asked for in a panel.
+const AHEAD: usize = 8192;
+/// The most columns of a task: long runs in memory, and pieces of C's rows that stay in the cache.
+const COLS: usize = 2048;
+
+thread_local! {
+    /// A packed piece of B, for each type of unit.
+    static PIECES: RefCell<Vec<Box<dyn Any>>> = const { RefCell::new(Vec::new()) };
+    /// Rows of A that cannot be read as they lie.
+    static ROWS: RefCell<Vec<Box<dyn Any>>> = const { RefCell::new(Vec::new()) };
+    /// The tiles of a task on their way to a sink.
+    static TILES: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Calls `f` with a vector that the thread keeps for this type of unit.
+fn with_kept<U: 'static, R>(
+    kept: &'static std::thread::LocalKey<RefCell<Vec<Box<dyn Any>>>>,
+    f: impl FnOnce(&mut Vec<U>) -> R,
+) -> R {
+    // Taken out, not borrowed: a sink may itself multiply.
+    let found = kept.with_borrow_mut(|all| {
+        let at = all.iter().position(|one| one.is::<Vec<U>>());
+        at.and_then(|at| all.swap_remove(at).downcast().ok())
+    });
+    let mut values: Box<Vec<U>> = found.unwrap_or_default();
+    let result = f(&mut values);
+    kept.with_borrow_mut(|all| all.push(values));
+    result
+}
+
+/// The whole product; tasks share the columns.
+pub fn product<T: Tile>(isa: Isa, tile: T, a: Operand, b: Source<T::Unit>, output: Output) {
+    let (m, units) = (a.rows(), a.cols().div_ceil(T::DEEP));
+    let most = match &b {
+        Source::Matrix(b) if T::columns(b, 0, 0).is_some() => LOW.min(T::MR),
+        _ => T::MR,
+    };
+    let height = m.div_ceil(m.div_ceil(most)); // so that all tiles have about as many rows
+    if let Some(rows) = T::rows(&a).filter(|_| m <= LOW) {
+        let work = Work { isa, tile, m, height, rows, across: rows.row, b };
+        return work.share(a.cols(), output);
+    }
+    with_kept(&ROWS, |panels: &mut Vec<T::Unit>| {
+        panels.resize(panels.len().max((m + height) * units), T::Unit::default());
+        for i in (0..m).step_by(height) {
+            T::pack(isa, &mut panels[i * units..(i + height) * units], height, &a, i, [0, a.cols()]);
+        }
+        let rows = A { at: panels.as_ptr(), row: 1, step: height };
+        Work { isa, tile, m, height, rows, across: units, b }.share(a.cols(), output);
+    });
+}
+
+/// What the tasks know. `rows` reads the units of A.
+struct Work<'a, T: Tile> {
+    isa: Isa,
+    tile: T,
+    m: usize,
+    /// Rows of a tile.
+    height: usize,
+    rows: A<T::Unit>,
+    /// Units from a row to the next, where a tile starts.
+    across: usize,
+    b: Source<'a, T::Unit>,
+}
+
+// SAFETY: `rows` points to values that `product` borrows and no one writes to.
+unsafe impl<T: Tile> Sync for Work<'_, T> {}
+
+impl<T: Tile> Work<'_, T> {
+    /// Cuts the columns into tasks.
+    fn share(&self, k: usize, output: Output) {
+        let (m, n) = (self.m, self.b.n());
+        let most = match &self.b {
+            Source::Matrix(b) if T::columns(b, 0, 0).is_some() => COLS,
+            _ => RUN / 4,
+        };
+        let cols = if m * n * k <= super::TINY { n } else { n.div_ceil(pool::threads()).clamp(64, most) };
+        let cols = cols.next_multiple_of(T::NR);
+        let tasks = n.div_ceil(cols);
+        match output {
+            Output::Set(c) => self.stored(tasks, cols, c, false),
+            Output::Add(c) => self.stored(tasks, cols, c, true),
+            Output::To(sink) => pool::for_each(tasks, |task| {
+                let (start, end) = (task * cols, n.min((task + 1) * cols));
+                let mut tiles = TILES.take();
+                tiles.resize(tiles.len().max(m * cols), 0.0);
+                let values = &mut tiles[..m * cols];
+                let all = Shared::new(values);
+                self.columns(start, end, false, |i, j, len| (all.pointer(i * cols + j - start, len), cols));
+                sink.put(self.isa, (0, start), values, cols, end - start);
+                TILES.set(tiles);
+            }),
+        }
+    }
+
+    fn stored(&self, tasks: usize, cols: usize, c: &mut [f32], add: bool) {
+        let (n, c) = (self.b.n(), Shared::new(c));
+        pool::for_each(tasks, |task| {
+            let (start, end) = (task * cols, n.min((task + 1) * cols));
+            self.columns(start, end, add, |i, j, len| (c.pointer(i * n + j, len), n));
+        });
+    }
+
+    /// Columns `start..end` of C. `place` says where an element lies and how far apart rows are, given its row, its
+    /// column, and how many values from it on must be there.
+    fn columns(
+        &self,
+        start: usize,
+        end: usize,
+        add: bool,
+        place: impl Fn(usize, usize, usize) -> (*mut f32, usize),
+    ) {
+        match self.b {
+            Source::Panels { data, k, .. } => {
+                let (depth, columns) = (k.div_ceil(T::DEEP), start..end);
+                for j in columns.step_by(T::NR) {
+                    let panel = &data[j * depth..(j + T::NR) * depth];
+                    let (mut tile, next) = (0, panel.as_ptr().cast::<u8>());
+                    let mut ahead = || {
+                        tile += 1;
+                        match (self.m <= self.height, tile) {
+                            (true, _) => Some((2, next.wrapping_add(AHEAD))),
+                            (_, 1 | 2) => Some((1, next.wrapping_add(size_of_val(panel) + (tile - 1) * depth * 64))),
+                            _ => None,
+                        }
+                    };
+                    self.tiles(panel, (j, T::NR.min(end - j), add), 0, k, &place, &mut ahead);
+                }
+            }
+            Source::Matrix(b) if b.side_by_side() => self.rows_of_b(&b, start..end, add, place),
+            Source::Matrix(b) => self.columns_of_b(&b, start..end, add, place),
+        }
+    }
+
+    /// The same for a B whose columns lie side by side.
+    fn rows_of_b(
+        &self,
+        b: &Operand,
+        columns: Range<usize>,
+        add: bool,
+        place: impl Fn(usize, usize, usize) -> (*mut f32, usize),
+    ) {
+        let k = b.rows();
+        let height = self.height;
+        let wide = T::wide_cols(height);
+        let mut start = columns.start;
+        if T::columns(b, 0, start).is_some() {
+            start += columns.len() / wide * wide;
+            for k0 in (0..k).step_by(STEPS) {
+                let kc = STEPS.min(k - k0);
+                for j in (columns.start..start).step_by(wide) {
+                    let Some(lies) = T::columns(b, k0, j) else { unreachable!("it lies so everywhere") };
+                    for i in (0..self.m).step_by(height) {
+                        let rows = height.min(self.m - i);
+                        let (_, row) = place(i, j, 0);
+                        let from_c = add || k0 > 0;
+                        let c = C { at: place(i, j, (rows - 1) * row + wide).0, row, from_c };
+                        let first = i * self.across + k0 * self.rows.step;
+                        let a = A { at: self.rows.at.wrapping_add(first), ..self.rows };
+                        // SAFETY: A has these rows, B is whole and has these columns; the tile lies in C, as `place`
+                        // has checked, and only this task has these columns.
+                        unsafe { self.tile.wide(rows, wide, i == 0, c, a, lies, kc) };
+                    }
+                }
+            }
+        }
+        let columns = start..columns.end;
+        if columns.is_empty() {
+            return;
+        }
+        with_kept(&PIECES, |scratch: &mut Vec<T::Unit>| {
+            // A run of a tile asks for as many lines as make a row of the next piece, one or two at each step of K.
+            let lines = if self.m <= self.height { 2 } else { 1 };
+            let step = (RUN / 64 / lines * T::DEEP).min(k);
+            for k0 in (0..k).step_by(step) {
+                let kc = step.min(k - k0);
+                let size = T::NR * kc.div_ceil(T::DEEP);
+                scratch.resize(scratch.len().max(size), T::Unit::default());
+                let mut next = k0 + kc..(k0 + 2 * kc).min(k);
+                for j in columns.clone().step_by(T::NR) {
+                    T::pack(self.isa, &mut scratch[..size], T::NR, &b.t(), j, [k0, kc]);
+                    let c = (j, T::NR.min(columns.end - j), add || k0 > 0);
+                    let mut ahead = || Some((lines, b.address(next.next()?, columns.start)));
+                    self.tiles(scratch, c, k0, kc, &place, &mut ahead);
+                }
+            }
+        });
+    }
+
+    /// The same for a B whose rows lie side by side.
+    fn columns_of_b(
+        &self,
+        b: &Operand,
+        columns: Range<usize>,
+        add: bool,
+        place: impl Fn(usize, usize, usize) -> (*mut f32, usize),
+    ) {
+        let (k, chunks) = (b.rows(), b.rows().div_ceil(STEPS_ALONG_K));
+        with_kept(&PIECES, |scratch: &mut Vec<T::Unit>| {
+            scratch.resize(scratch.len().max(STEPS_ALONG_K * T::NR), T::Unit::default());
+            for j in columns.clone().step_by(T::NR) {
+                for c in 0..chunks {
+                    let k0 = c * STEPS_ALONG_K;
+                    let kc = STEPS_ALONG_K.min(k - k0);
+                    let size = T::NR * kc.div_ceil(T::DEEP);
+                    let ahead = (j + T::NR + c * T::NR / chunks)..(j + T::NR + (c + 1) * T::NR / chunks);
+                    if T::DEEP > 1 {
+                        b.prefetch(0..k, ahead);
+                    }
+                    T::pack(self.isa, &mut scratch[..size], T::NR, &b.t(), j, [k0, kc]);
+                    let c = (j, T::NR.min(columns.end - j), add || k0 > 0);
+                    self.tiles(scratch, c, k0, kc, &place, &mut || None);
+                }
+            }
+        });
+    }
+
+    /// All rows of a panel's columns: `kc` steps of K from `k0` on. For each tile, `ahead` may name memory to ask for
+    /// meanwhile, one or two lines at each step.
+    #[inline(always)]
+    fn tiles(
+        &self,
+        panel: &[T::Unit],
+        (j, cols, from_c): (usize, usize, bool),
+        k0: usize,
+        kc: usize,
+        place: &impl Fn(usize, usize, usize) -> (*mut f32, usize),
+        ahead: &mut impl FnMut() -> Option<(usize, *const u8)>,
+    ) {
+        let depth = kc.div_ceil(T::DEEP);
+        let b = B { at: panel[..depth * T::NR].as_ptr(), step: T::NR };
+        let height = self.height;
+        for i in (0..self.m).step_by(height) {
+            let rows = height.min(self.m - i);
+            let (_, row) = place(i, j, 0);
+            let c = C { at: place(i, j, (rows - 1) * row + cols).0, row, from_c };
+            let first = i * self.across + k0 / T::DEEP * self.rows.step;
+            let a = A { at: self.rows.at.wrapping_add(first), ..self.rows };
+            // SAFETY: A has these rows and `depth` units from step `k0` on, the panel `depth` steps of `NR` units; the
+            // tile lies in C, as `place` has checked, and only this task has these columns.
+            unsafe {
+                match ahead() {
+                    Some((2, ahead)) => self.tile.run_ahead::<2>(rows, cols, c, a, b, depth, ahead),
+                    Some((_, ahead)) => self.tile.run_ahead::<1>(rows, cols, c, a, b, depth, ahead),
+                    None => self.tile.run(rows, cols, c, a, b, depth),
+                }
+            }
+        }
+    }
+}
