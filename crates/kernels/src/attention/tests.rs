@@ -150,7 +150,7 @@ fn in_portions<T: Kept + Default>(isa: Isa, qkv: &[T], lens: &[usize], portions:
             store(pieces, &batch, heads);
         }
         let sequences: Vec<_> = (0..lens.len())
-            .map(|s| Sequence { past, rows: (firsts[s], new[s]), blocks: blocks[s].iter().map(|b| &b[..]).collect() })
+            .map(|s| Sequence { past: past.min(lens[s]), rows: (firsts[s], new[s]), blocks: blocks[s].iter().map(|b| &b[..]).collect() })
             .collect();
         let mut got = vec![T::default(); rows * c];
         attention_cached_on(isa, &mut got, &batch, &sequences, heads);
