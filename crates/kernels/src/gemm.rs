@@ -94,7 +94,7 @@ impl<'a> Operand<'a> {
         with_matrix!(self, |mat| mat.t().into())
     }
 
-    fn is_whole(&self) -> bool {
+    pub(crate) fn is_whole(&self) -> bool {
         with_matrix!(self, |mat| mat.is_whole())
     }
 
@@ -104,7 +104,7 @@ impl<'a> Operand<'a> {
         format!("{layout}{}", if matches!(self, Operand::F32(_)) { "" } else { "h" })
     }
 
-    fn bytes(&self) -> f64 {
+    pub(crate) fn bytes(&self) -> f64 {
         let size = if matches!(self, Operand::F32(_)) { 4.0 } else { 2.0 };
         size * self.rows() as f64 * self.cols() as f64
     }
@@ -165,7 +165,7 @@ impl<'a, T> Mat<'a, T> {
     }
 
     /// Whether each element lies in `data`.
-    fn is_whole(&self) -> bool {
+    pub(crate) fn is_whole(&self) -> bool {
         let last =
             self.rows.saturating_sub(1) * self.row_stride + self.cols.saturating_sub(1) * self.col_stride;
         self.rows == 0 || self.cols == 0 || last < self.data.len()

@@ -7,6 +7,7 @@
 
 pub mod attention;
 pub mod bf16;
+pub mod blocks;
 pub mod gemm;
 pub mod isa;
 pub mod linear;

@@ -1,0 +1,143 @@
+//! A tile with the 8-bit dot products of AVX-512: 32 columns in two vectors, a register for the dot products of each row.
+//!
+//! The numbers of the panel are unpacked in registers, and used for all rows before the next are read.
+
+use std::arch::x86_64::*;
+
+use super::tiles::{Kernel, Task};
+use super::x_rows::XBlock;
+use super::{BlockFormat, SCALES};
+use crate::isa::Avx512Vnni;
+
+/// Rows up to which the sums of a tile are kept in registers, beside the dot products.
+const HELD: usize = 6;
+
+impl Kernel for Avx512Vnni {
+    fn run(self, sums: &mut [f32], task: Task) {
+        task.check(sums);
+        // SAFETY: `self` exists, so `detect` has found these features on this CPU; and the task is checked.
+        unsafe {
+            match task.format {
+                BlockFormat::Q8 => of_format::<8>(sums, task),
+                BlockFormat::Q6 => of_format::<6>(sums, task),
+                BlockFormat::Q4 => of_format::<4>(sums, task),
+            }
+        }
+    }
+}
+
+/// # Safety
+/// The CPU has AVX-512 with VNNI, the task is checked, and its format has `BITS`.
+unsafe fn of_format<const BITS: usize>(sums: &mut [f32], task: Task) {
+    macro_rules! rows {
+        ($($rows:literal)*) => {
+            match task.rows {
+                // SAFETY: the caller's promise.
+                $($rows => unsafe { tile::<$rows, BITS>(sums, task) },)*
+                rows => unreachable!("a tile of {rows} rows"),
+            }
+        };
+    }
+    rows!(1 2 3 4 5 6 7 8 9 10 11 12)
+}
+
+/// # Safety
+/// The task is checked, has `R` rows, and its format has `BITS`.
+#[target_feature(enable = "avx512vnni,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
+unsafe fn tile<const R: usize, const BITS: usize>(sums: &mut [f32], task: Task) {
+    let Task { panel, x, stride, .. } = task;
+    let bytes = const { SCALES + 128 * BITS };
+    // SAFETY: row r of the sums has 32 values, which are ours.
+    let load =
+        |sums: &[f32], r: usize, v: usize| unsafe { _mm512_loadu_ps(sums.as_ptr().add(r * stride + 16 * v)) };
+    // SAFETY: as above.
+    let store = |sums: &mut [f32], r: usize, v: usize, x: __m512| unsafe {
+        _mm512_storeu_ps(sums.as_mut_ptr().add(r * stride + 16 * v), x)
+    };
+    let mut held = [[_mm512_setzero_ps(); 2]; R];
+    if R <= HELD {
+        held = std::array::from_fn(|r| [load(sums, r, 0), load(sums, r, 1)]);
+    }
+    for (chunk, x) in panel.chunks_exact(bytes).zip(x.as_chunks::<R>().0) {
+        let mut dots = [[_mm512_setzero_si512(); 2]; R];
+        for r in 0..R {
+            dots[r] = [_mm512_set1_epi32(x[r].start); 2];
+        }
+        // SAFETY: a chunk has its scales and 1024 numbers of `BITS`.
+        let scales = unsafe {
+            dots_of_chunk::<R, BITS>(&mut dots, chunk.as_ptr().add(SCALES), x);
+            [0, 1].map(|v| _mm512_cvtph_ps(_mm256_loadu_si256(chunk.as_ptr().add(32 * v).cast())))
+        };
+        for r in 0..R {
+            for v in 0..2 {
+                let scale = _mm512_mul_ps(scales[v], _mm512_set1_ps(x[r].scale));
+                let dot = _mm512_cvtepi32_ps(dots[r][v]);
+                if R <= HELD {
+                    held[r][v] = _mm512_fmadd_ps(dot, scale, held[r][v]);
+                } else {
+                    store(sums, r, v, _mm512_fmadd_ps(dot, scale, load(sums, r, v)));
+                }
+            }
+        }
+    }
+    if R <= HELD {
+        for (r, held) in held.into_iter().enumerate() {
+            store(sums, r, 0, held[0]);
+            store(sums, r, 1, held[1]);
+        }
+    }
+}
+
+/// Adds the products of all groups.
+///
+/// # Safety
+/// `data` has 1024 numbers of `BITS`.
+#[target_feature(enable = "avx512vnni,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
+#[inline]
+unsafe fn dots_of_chunk<const R: usize, const BITS: usize>(
+    dots: &mut [[__m512i; 2]; R],
+    data: *const u8,
+    x: &[XBlock; R],
+) {
+    // SAFETY: the vectors lie in the data: 16 of Q8, 8 of Q4, 12 of Q6.
+    let load = |i: usize| unsafe { _mm512_loadu_si512(data.add(64 * i).cast()) };
+    if BITS == 8 {
+        for g in 0..8 {
+            add_group(dots, [load(2 * g), load(2 * g + 1)], x, g);
+        }
+        return;
+    }
+    let nibble = _mm512_set1_epi8(15);
+    for g in 0..4 {
+        let both = [load(2 * g), load(2 * g + 1)];
+        let mut low = both.map(|x| _mm512_and_si512(x, nibble));
+        let mut high = both.map(|x| _mm512_and_si512(_mm512_srli_epi16::<4>(x), nibble));
+        if BITS == 6 {
+            let pairs = [load(8 + 2 * (g % 2)), load(9 + 2 * (g % 2))];
+            let place = _mm512_set1_epi8(0x30);
+            for v in 0..2 {
+                // Bits 2 i to bits 4 and 5, where i is 0 or 1 for the low group, 2 or 3 for the high one.
+                let (of_low, of_high) = if g < 2 {
+                    (_mm512_slli_epi16::<4>(pairs[v]), pairs[v])
+                } else {
+                    (_mm512_slli_epi16::<2>(pairs[v]), _mm512_srli_epi16::<2>(pairs[v]))
+                };
+                // (a & b) | c
+                low[v] = _mm512_ternarylogic_epi32::<0xea>(of_low, place, low[v]);
+                high[v] = _mm512_ternarylogic_epi32::<0xea>(of_high, place, high[v]);
+            }
+        }
+        add_group(dots, low, x, g);
+        add_group(dots, high, x, g + 4);
+    }
+}
+
+/// Adds the products of one group for all rows and columns.
+#[target_feature(enable = "avx512vnni,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
+#[inline]
+fn add_group<const R: usize>(dots: &mut [[__m512i; 2]; R], levels: [__m512i; 2], x: &[XBlock; R], g: usize) {
+    for r in 0..R {
+        let quad = _mm512_set1_epi32(x[r].quads[g]);
+        dots[r] = [0, 1].map(|v| _mm512_dpbusd_epi32(dots[r][v], levels[v], quad));
+    }
+}
