@@ -43,8 +43,10 @@ pub fn multiply_on(isa: Isa, x: Operand, w: &BlockMatrix, output: Output) {
     let tiles = Tiles::new(m, k, MOST_ROWS);
     // Taken out, not borrowed: a task that runs here may itself multiply.
     let mut blocks = X_BLOCKS.take();
-    tiles.fill(isa, &x, w.format(), &mut blocks);
-    with_kernel!(isa, |kernel| share(isa, kernel, tiles, &blocks, w, output));
+    with_kernel!(isa, |kernel| {
+        tiles.fill(kernel, &x, w.format(), &mut blocks);
+        share(isa, kernel, tiles, &blocks, w, output)
+    });
     X_BLOCKS.set(blocks);
 }
 

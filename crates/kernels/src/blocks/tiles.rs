@@ -3,11 +3,11 @@
 //! Every version adds to `sums`, rows of [`PANEL`] values, the same chain for each element. The one in plain Rust is here,
 //! and that for AVX2, which differs in its dot product; `vnni.rs` has that of AVX-512.
 
-use super::x_rows::XBlock;
+use super::x_rows::{self, Row, XBlock};
 use super::{BLOCK, BlockFormat, Levels, PANEL, SCALES, unpack, widen};
 #[cfg(target_arch = "x86_64")]
 use crate::isa::Avx2;
-use crate::isa::fma;
+use crate::isa::{Isa, fma};
 
 /// The most rows of a tile.
 pub const MOST_ROWS: usize = 12;
@@ -39,6 +39,9 @@ impl Task<'_> {
 
 /// A way to compute a tile.
 pub trait Kernel: Copy + Sync {
+    /// Rounds a row of x.
+    fn round(self, row: Row, x: &[f32]);
+
     /// Adds the products to `sums`.
     fn run(self, sums: &mut [f32], task: Task);
 }
@@ -48,6 +51,10 @@ pub trait Kernel: Copy + Sync {
 pub struct Plain;
 
 impl Kernel for Plain {
+    fn round(self, row: Row, x: &[f32]) {
+        x_rows::round(Isa::Portable, row, x);
+    }
+
     fn run(self, sums: &mut [f32], task: Task) {
         task.check(sums);
         each_chunk::<false>(sums, task, plain_dots);
@@ -56,6 +63,10 @@ impl Kernel for Plain {
 
 #[cfg(target_arch = "x86_64")]
 impl Kernel for Avx2 {
+    fn round(self, row: Row, x: &[f32]) {
+        x_rows::round(Isa::Avx2, row, x);
+    }
+
     fn run(self, sums: &mut [f32], task: Task) {
         #[target_feature(enable = "avx2,fma")]
         fn run(sums: &mut [f32], task: Task) {

@@ -5,14 +5,19 @@
 use std::arch::x86_64::*;
 
 use super::tiles::{Kernel, Task};
-use super::x_rows::XBlock;
-use super::{BlockFormat, SCALES};
+use super::x_rows::{self, Row, XBlock};
+use super::{BLOCK, BlockFormat, SCALES};
 use crate::isa::Avx512Vnni;
 
 /// Rows up to which the sums of a tile are kept in registers, beside the dot products.
 const HELD: usize = 6;
 
 impl Kernel for Avx512Vnni {
+    fn round(self, row: Row, x: &[f32]) {
+        // SAFETY: `self` exists, so `detect` has found these features on this CPU.
+        unsafe { round(row, x) }
+    }
+
     fn run(self, sums: &mut [f32], task: Task) {
         task.check(sums);
         // SAFETY: `self` exists, so `detect` has found these features on this CPU; and the task is checked.
@@ -139,5 +144,30 @@ fn add_group<const R: usize>(dots: &mut [[__m512i; 2]; R], levels: [__m512i; 2],
     for r in 0..R {
         let quad = _mm512_set1_epi32(x[r].quads[g]);
         dots[r] = [0, 1].map(|v| _mm512_dpbusd_epi32(dots[r][v], levels[v], quad));
+    }
+}
+
+/// Rounds a row of x: what [`x_rows::round`] does.
+#[target_feature(enable = "avx512vnni,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
+fn round(row: Row, x: &[f32]) {
+    for (x, block) in x.chunks(BLOCK).zip(row.blocks.iter_mut().step_by(row.step)) {
+        let there = u32::MAX >> (BLOCK - x.len());
+        // SAFETY: the mask has a bit for each value that is there.
+        let values = [0, 1].map(|v| unsafe {
+            _mm512_maskz_loadu_ps((there >> (16 * v)) as u16, x.as_ptr().wrapping_add(16 * v))
+        });
+        let [a, b] = values.map(|x| _mm512_castps_si512(_mm512_abs_ps(x)));
+        let (scale, inverse) = x_rows::scale(_mm512_reduce_max_epu32(_mm512_max_epu32(a, b)));
+        if scale.is_nan() {
+            *block = XBlock { scale, ..XBlock::default() };
+            continue;
+        }
+        let numbers = values.map(|x| _mm512_cvtps_epi32(_mm512_mul_ps(x, _mm512_set1_ps(inverse))));
+        let sum = _mm512_reduce_add_epi32(_mm512_add_epi32(numbers[0], numbers[1]));
+        // SAFETY: both types are 32 bytes of anything.
+        let quads = unsafe {
+            std::mem::transmute::<[__m128i; 2], [i32; BLOCK / 4]>(numbers.map(|x| _mm512_cvtepi32_epi8(x)))
+        };
+        *block = XBlock { scale, start: -row.offset * sum, quads };
     }
 }

@@ -1,9 +1,10 @@
 //! The other factor: rows of x, rounded to 8 bits a block at a time.
 
+use super::tiles::Kernel;
 use super::{BLOCK, BlockFormat};
-use crate::bf16::{bf16, widen};
+use crate::bf16::widen;
 use crate::gemm::{Mat, Operand};
-use crate::isa::vectorised;
+use crate::isa::{Isa, vectorised};
 use crate::pool::{self, Shared};
 
 /// A block of a row.
@@ -56,10 +57,13 @@ impl Tiles {
     }
 
     /// Rounds all rows of x into `blocks`, which becomes as long as needed.
-    pub fn fill(&self, isa: crate::isa::Isa, x: &Operand, format: BlockFormat, blocks: &mut Vec<XBlock>) {
+    pub fn fill<K: Kernel>(&self, kernel: K, x: &Operand, format: BlockFormat, blocks: &mut Vec<XBlock>) {
         let len = self.rows * self.blocks;
         if blocks.len() < len {
             blocks.resize(len, XBlock::default());
+        }
+        if len == 0 {
+            return;
         }
         let all = Shared::new(blocks);
         let fill = |tile: usize| {
@@ -67,9 +71,15 @@ impl Tiles {
             // SAFETY: `blocks` is borrowed here, and each tile is written once.
             let blocks = unsafe { all.part(range.start, range.end) };
             let (first, rows) = (tile * self.height, self.rows_of(tile));
-            match *x {
-                Operand::F32(x) => round_floats(isa, blocks, x.part(first, rows), format.offset()),
-                Operand::Bf16(x) => round_halves(isa, blocks, x.part(first, rows), format.offset()),
+            for r in 0..rows {
+                let row = Row { blocks: &mut blocks[r..], step: rows, offset: format.offset() };
+                match *x {
+                    Operand::F32(x) if x.col_stride == 1 => {
+                        kernel.round(row, &x.data[(first + r) * x.row_stride..][..x.cols]);
+                    }
+                    Operand::F32(x) => gather(kernel, row, x.part(first + r, 1), |x| x),
+                    Operand::Bf16(x) => gather(kernel, row, x.part(first + r, 1), widen),
+                }
             }
         };
         if self.rows * self.blocks * BLOCK <= FEW {
@@ -80,57 +90,82 @@ impl Tiles {
     }
 }
 
-vectorised! {
-    fn round_floats(blocks: &mut [XBlock], x: Mat, offset: i32) {
-        round_rows(blocks, x, offset, |x| x);
+/// Where a rounded row goes: block i to `blocks[i * step]`.
+pub struct Row<'a> {
+    /// From the row's first block on.
+    pub blocks: &'a mut [XBlock],
+    /// Rows of the tile.
+    pub step: usize,
+    /// The format's.
+    pub offset: i32,
+}
+
+/// Rounds a row that is not `f32` side by side, some blocks at a time.
+fn gather<K: Kernel, T: Copy>(kernel: K, row: Row, x: Mat<T>, value: impl Fn(T) -> f32) {
+    const AT_ONCE: usize = 16 * BLOCK;
+    let mut values = [0.0; AT_ONCE];
+    for first in (0..x.cols).step_by(AT_ONCE) {
+        let values = &mut values[..AT_ONCE.min(x.cols - first)];
+        if x.col_stride == 1 {
+            values.iter_mut().zip(&x.data[first..]).for_each(|(out, &x)| *out = value(x));
+        } else {
+            let data = x.data[first * x.col_stride..].iter().step_by(x.col_stride);
+            values.iter_mut().zip(data).for_each(|(out, &x)| *out = value(x));
+        }
+        let blocks = &mut row.blocks[first / BLOCK * row.step..];
+        kernel.round(Row { blocks, ..row }, values);
     }
 }
 
 vectorised! {
-    fn round_halves(blocks: &mut [XBlock], x: Mat<bf16>, offset: i32) {
-        round_rows(blocks, x, offset, widen);
-    }
-}
-
-#[inline(always)]
-fn round_rows<T: Copy>(blocks: &mut [XBlock], x: Mat<T>, offset: i32, value: impl Fn(T) -> f32) {
-    for r in 0..x.rows {
-        let row = &x.data[r * x.row_stride..];
-        for (i, block) in blocks.iter_mut().skip(r).step_by(x.rows).enumerate() {
-            let there = BLOCK.min(x.cols - i * BLOCK);
-            let mut values = [0.0; BLOCK];
-            if x.col_stride == 1 {
-                let row = &row[i * BLOCK..][..there];
-                values.iter_mut().zip(row).for_each(|(out, &x)| *out = value(x));
-            } else {
-                for (j, out) in values[..there].iter_mut().enumerate() {
-                    *out = value(row[(i * BLOCK + j) * x.col_stride]);
-                }
-            }
-            *block = round(&values, offset);
+    fn round_plain(row: Row, x: &[f32]) {
+        let (whole, rest) = x.as_chunks::<BLOCK>();
+        let mut blocks = row.blocks.iter_mut().step_by(row.step);
+        for (x, block) in whole.iter().zip(&mut blocks) {
+            *block = round_block(x, row.offset);
+        }
+        if let (false, Some(block)) = (rest.is_empty(), blocks.next()) {
+            let mut last = [0.0; BLOCK];
+            last[..rest.len()].copy_from_slice(rest);
+            *block = round_block(&last, row.offset);
         }
     }
 }
 
-/// Blocks with no larger value count as zeros: 127 divided by less would be infinite.
-const LEAST: f32 = 1e-36;
+/// Rounds a row, in plain Rust. With vectors of 512 bits the compiler does worse than with those of 256.
+pub fn round(isa: Isa, row: Row, x: &[f32]) {
+    round_plain(isa.min(Isa::Avx2), row, x);
+}
 
-/// One block.
+/// The scale of a block whose largest size has these bits, and what its values are multiplied by. Sizes compare as whole
+/// numbers do, and those of infinity and NaN are the largest.
 #[inline(always)]
-pub fn round(values: &[f32; BLOCK], offset: i32) -> XBlock {
-    // Sizes compare as whole numbers do, and those of infinity and NaN are the largest.
-    let size = values.iter().fold(0, |most, x| (x.to_bits() & 0x7fff_ffff).max(most));
+pub fn scale(size: u32) -> (f32, f32) {
+    /// Blocks with no larger value count as zeros: 127 divided by less would be infinite.
+    const LEAST: f32 = 1e-36;
     let most = f32::from_bits(size);
     if !most.is_finite() {
-        return XBlock { scale: f32::NAN, start: 0, quads: [0; BLOCK / 4] };
+        (f32::NAN, 0.0)
+    } else if most < LEAST {
+        (0.0, 0.0)
+    } else {
+        (most / 127.0, 127.0 / most)
     }
-    let (scale, inverse) = if most < LEAST { (0.0, 0.0) } else { (most / 127.0, 127.0 / most) };
+}
+
+#[inline(always)]
+fn round_block(values: &[f32; BLOCK], offset: i32) -> XBlock {
+    let size = values.iter().fold(0, |most, x| (x.to_bits() & 0x7fff_ffff).max(most));
+    let (scale, inverse) = scale(size);
+    if scale.is_nan() {
+        return XBlock { scale, ..XBlock::default() };
+    }
     const ROUND: f32 = 12_582_912.0; // 1.5 · 2²³: adding it rounds, and leaves the number in the last bits
     let mut bytes = [0i8; BLOCK];
-    let mut sum = 0;
     for (byte, x) in bytes.iter_mut().zip(values) {
         *byte = (x * inverse + ROUND).to_bits() as i8;
     }
+    let mut sum = 0;
     bytes.iter().for_each(|&byte| sum += i32::from(byte));
     let (quads, _) = bytes.as_chunks::<4>();
     let quad = |i: usize| i32::from_le_bytes(quads[i].map(|byte| byte as u8));
