@@ -18,15 +18,16 @@
 //! - bytes 0 to 63: the scales of the columns 0 to 31, each an IEEE 754 half in little-endian order. They are finite;
 //!   they may be negative, but there is no negative zero.
 //! - From byte 64 on, the numbers. Four weights that follow each other along K are a **group**: a chunk has 8 groups for
-//!   each column, and number j of group g, of column c, belongs to row `4 g + j` of the chunk. Byte `128 g + 4 c + j` of
-//!   - Q8, g = 0 to 7, is that number;
-//!   - Q4, g = 0 to 3, is that number in its low four bits, and in its high four bits the same of group g + 4;
-//!   - Q6, g = 0 to 3, is as in Q4, with the low four bits of each number. Behind them follow 256 bytes with the high
-//!     two bits of each: bits `2 i` and `2 i + 1` of byte `512 + 128 p + 4 c + j` (p = 0, 1; i = 0 to 3) are those of
-//!     group `p + 2 i`.
+//!   each column, and number j of group g, of column c, belongs to row `4 g + j` of the chunk. A **plane** is 128 bytes, in
+//!   which byte `4 c + j` holds bits of number j of column c of some groups:
+//!   - Q8: 8 planes. Plane g is group g.
+//!   - Q4: 4 planes. Plane i has group `2 i` in the low four bits and group `2 i + 1` in the high four.
+//!   - Q6: 6 planes, three for each half h of the chunk. Plane `3 h` has the high two bits of the groups `4 h` to
+//!     `4 h + 3`, the first in its lowest bits. Plane `3 h + 1` has the low four bits of the groups `4 h` and `4 h + 1`, as
+//!     in Q4, and plane `3 h + 2` those of `4 h + 2` and `4 h + 3`.
 //!
-//! So a vector of 64 bytes holds a group for 16 columns, 32 bits each, which is what the 8-bit dot products of AVX-512
-//! take; and a kernel reads memory in order. The kernels are fastest where the data starts at a multiple of 64 bytes.
+//! So a vector of 64 bytes holds, once unpacked, a group for 16 columns, 32 bits each, which is what the 8-bit dot products
+//! of AVX-512 take; and a kernel reads memory in order. The kernels are fastest where the data starts at a multiple of 64 bytes.
 //!
 //! # What a product computes
 //! A row of x is cut along K into blocks of 32, too, and rounded: with `m = max |x|` of the block, to the whole numbers
@@ -60,6 +61,8 @@ pub const PANEL: usize = 32;
 const SCALES: usize = 2 * PANEL;
 /// Weights in a chunk.
 const CHUNK: usize = BLOCK * PANEL;
+/// Bytes of a plane.
+const PLANE: usize = 4 * PANEL;
 
 /// How many bits a weight has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -203,13 +206,15 @@ impl BlockFormat {
 
     /// Where the bits of a number lie in a chunk's data.
     fn places(self, column: usize, k: usize) -> impl Iterator<Item = Bits> {
-        let (g, in_group) = (k / 4, 4 * column + k % 4);
-        let nibble = Bits { byte: 128 * (g % 4) + in_group, shift: 4 * (g / 4), bits: 4, from: 0 };
-        let pair = Bits { byte: 512 + 128 * (g % 2) + in_group, shift: 2 * (g / 2), bits: 2, from: 4 };
+        let (g, in_plane) = (k / 4, 4 * column + k % 4);
+        let nibble =
+            |plane: usize| Bits { byte: 128 * plane + in_plane, shift: 4 * (g % 2), bits: 4, from: 0 };
+        let (half, i) = (g / 4, g % 4);
+        let pair = Bits { byte: 128 * 3 * half + in_plane, shift: 2 * i, bits: 2, from: 4 };
         match self {
-            BlockFormat::Q8 => [Some(Bits { byte: 128 * g + in_group, shift: 0, bits: 8, from: 0 }), None],
-            BlockFormat::Q6 => [Some(nibble), Some(pair)],
-            BlockFormat::Q4 => [Some(nibble), None],
+            BlockFormat::Q8 => [Some(Bits { byte: 128 * g + in_plane, shift: 0, bits: 8, from: 0 }), None],
+            BlockFormat::Q6 => [Some(nibble(3 * half + 1 + i / 2)), Some(pair)],
+            BlockFormat::Q4 => [Some(nibble(g / 2)), None],
         }
         .into_iter()
         .flatten()
@@ -230,17 +235,25 @@ type Levels = [u8; CHUNK];
 /// Spreads a chunk's data to a byte for each number.
 #[inline(always)]
 fn unpack(format: BlockFormat, data: &[u8], levels: &mut Levels) {
-    if format == BlockFormat::Q8 {
-        return levels.copy_from_slice(data);
-    }
-    let (low, high) = levels.split_at_mut(CHUNK / 2);
-    let (nibbles, pairs) = data.split_at(CHUNK / 2);
-    for ((low, high), x) in low.iter_mut().zip(high).zip(nibbles) {
-        (*low, *high) = (x & 15, x >> 4);
-    }
-    if format == BlockFormat::Q6 {
-        for (i, levels) in levels.chunks_exact_mut(pairs.len()).enumerate() {
-            levels.iter_mut().zip(pairs).for_each(|(level, x)| *level |= (x >> (2 * i) & 3) << 4);
+    let (planes, _) = data.as_chunks::<PLANE>();
+    let (groups, _) = levels.as_chunks_mut::<PLANE>();
+    match format {
+        BlockFormat::Q8 => groups.copy_from_slice(planes),
+        BlockFormat::Q4 => {
+            for (groups, plane) in groups.chunks_exact_mut(2).zip(planes) {
+                for (i, group) in groups.iter_mut().enumerate() {
+                    group.iter_mut().zip(plane).for_each(|(level, x)| *level = x >> (4 * i) & 15);
+                }
+            }
+        }
+        BlockFormat::Q6 => {
+            for (groups, planes) in groups.chunks_exact_mut(4).zip(planes.chunks_exact(3)) {
+                for (i, group) in groups.iter_mut().enumerate() {
+                    for (level, (x, y)) in group.iter_mut().zip(planes[1 + i / 2].iter().zip(&planes[0])) {
+                        *level = x >> (4 * (i % 2)) & 15 | (y >> (2 * i) & 3) << 4;
+                    }
+                }
+            }
         }
     }
 }

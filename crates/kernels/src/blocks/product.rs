@@ -4,7 +4,7 @@ use std::cell::RefCell;
 
 use super::tiles::{Kernel, MOST_ROWS, Task, with_kernel};
 use super::x_rows::{Tiles, XBlock};
-use super::{BlockMatrix, PANEL};
+use super::{BlockFormat, BlockMatrix, PANEL};
 use crate::gemm::{Operand, Output};
 use crate::isa::{self, Isa};
 use crate::pool::{self, Shared};
@@ -12,8 +12,9 @@ use crate::timing;
 
 /// Panels that a tile goes through before the next, and whose values are handed over together.
 const WIDE: usize = 4;
-/// Bytes of a task's rows of x: they are read again and again, from the second-level cache.
-const X_BYTES: usize = 384 << 10;
+/// Bytes of a task's panels, and of its rows of x: they are read again and again, from the second-level cache.
+const W_BYTES: usize = 128 << 10;
+const X_BYTES: usize = 256 << 10;
 
 thread_local! {
     /// Rounded rows of x, of the calls that this thread makes.
@@ -59,14 +60,23 @@ fn share<K: Kernel>(isa: Isa, kernel: K, tiles: Tiles, x: &[XBlock], w: &BlockMa
         Output::Add(c) => Place::Add(Shared::new(c)),
         Output::To(sink) => Place::Sink(*sink),
     };
-    let wide = panels.div_ceil(4 * pool::threads()).clamp(1, WIDE);
+    let bytes = w.format().panel_bytes(w.rows());
+    let most = (W_BYTES / bytes.max(1)).clamp(1, WIDE);
+    let wide = panels.div_ceil(4 * pool::threads()).clamp(1, most);
     let across = panels.div_ceil(wide);
     let tile_bytes = tiles.height * tiles.blocks * size_of::<XBlock>();
     let tall = (X_BYTES / tile_bytes.max(1)).clamp(1, tiles.len());
+    // Most likely this thread's next panels, while the first tile goes through those before.
+    let next = wide * pool::threads() * bytes;
     pool::for_each(across * tiles.len().div_ceil(tall), |task| {
         let (p0, t0) = (task % across * wide, task / across * tall);
         let (p1, t1) = (panels.min(p0 + wide), tiles.len().min(t0 + tall));
         for t in t0..t1 {
+            let ahead = match () {
+                _ if tiles.len() == 1 => ahead_of_few(w.format(), tiles.rows),
+                _ if t == t0 => next,
+                _ => 0,
+            };
             let (first, rows) = (t * tiles.height, tiles.rows_of(t));
             let cols = (p1 * PANEL).min(n) - p0 * PANEL;
             let stride = (p1 - p0) * PANEL;
@@ -74,13 +84,30 @@ fn share<K: Kernel>(isa: Isa, kernel: K, tiles: Tiles, x: &[XBlock], w: &BlockMa
             let sums = &mut buffer.0[..rows * stride];
             place.begin(sums, stride, (first, p0 * PANEL), cols, n);
             for p in p0..p1 {
-                let task =
-                    Task { format: w.format(), panel: w.panel(p), rows, x: &x[tiles.range(t)], stride };
+                let task = Task {
+                    format: w.format(),
+                    panel: w.panel(p),
+                    rows,
+                    x: &x[tiles.range(t)],
+                    stride,
+                    ahead,
+                };
                 kernel.run(&mut sums[(p - p0) * PANEL..], task);
             }
             place.end(isa, sums, stride, (first, p0 * PANEL), cols, n);
         }
     });
+}
+
+/// How far ahead to fetch where there is one tile. The fewest rows take less time than the memory takes anyway: the
+/// processor itself sees that they are read in order, and asking for more only gets in its way.
+fn ahead_of_few(format: BlockFormat, rows: usize) -> usize {
+    let enough = match format {
+        BlockFormat::Q8 => 5,
+        BlockFormat::Q6 => 3,
+        BlockFormat::Q4 => 2,
+    };
+    if rows < enough { 0 } else { 16 << 10 }
 }
 
 /// The sums of a tile, at the start of a line of the cache.

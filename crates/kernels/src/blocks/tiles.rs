@@ -4,7 +4,7 @@
 //! and that for AVX2, which differs in its dot product; `vnni.rs` has that of AVX-512.
 
 use super::x_rows::{self, Row, XBlock};
-use super::{BLOCK, BlockFormat, Levels, PANEL, SCALES, unpack, widen};
+use super::{BLOCK, BlockFormat, Levels, PANEL, PLANE, SCALES, unpack, widen};
 #[cfg(target_arch = "x86_64")]
 use crate::isa::Avx2;
 use crate::isa::{Isa, fma};
@@ -25,6 +25,8 @@ pub struct Task<'a> {
     pub x: &'a [XBlock],
     /// Distance of the rows of sums.
     pub stride: usize,
+    /// How far behind what is read lies what should be fetched into the cache meanwhile.
+    pub ahead: usize,
 }
 
 impl Task<'_> {
@@ -85,7 +87,7 @@ fn each_chunk<const FMA: bool>(
     task: Task,
     dots: impl Fn(&Levels, &XBlock) -> [i32; PANEL],
 ) {
-    let Task { format, panel, rows, x, stride } = task;
+    let Task { format, panel, rows, x, stride, .. } = task;
     let mut buffer = [0; BLOCK * PANEL];
     for (chunk, x) in panel.chunks_exact(format.block_bytes()).zip(x.chunks_exact(rows)) {
         let (halves, data) = chunk.split_at(SCALES);
@@ -107,7 +109,7 @@ fn each_chunk<const FMA: bool>(
 #[inline(always)]
 fn plain_dots(levels: &Levels, x: &XBlock) -> [i32; PANEL] {
     let mut dots = [x.start; PANEL];
-    for (group, quad) in levels.chunks_exact(4 * PANEL).zip(x.quads) {
+    for (group, quad) in levels.chunks_exact(PLANE).zip(x.quads) {
         let [x0, x1, x2, x3] = quad.to_le_bytes().map(|byte| i32::from(byte as i8));
         for (dot, &levels) in dots.iter_mut().zip(group.as_chunks::<4>().0) {
             let all = u32::from_le_bytes(levels);
@@ -127,7 +129,7 @@ fn avx2_dots(levels: &Levels, x: &XBlock) -> [i32; PANEL] {
     use std::arch::x86_64::*;
     let mut dots = [_mm256_set1_epi32(x.start); PANEL / 8];
     let low = _mm256_set1_epi16(255);
-    for (group, quad) in levels.as_chunks::<{ 4 * PANEL }>().0.iter().zip(x.quads) {
+    for (group, quad) in levels.as_chunks::<PLANE>().0.iter().zip(x.quads) {
         let quad = _mm256_set1_epi32(quad);
         let (x02, x13) = (_mm256_srai_epi16::<8>(_mm256_slli_epi16::<8>(quad)), _mm256_srai_epi16::<8>(quad));
         for (dots, levels) in dots.iter_mut().zip(group.as_chunks::<32>().0) {

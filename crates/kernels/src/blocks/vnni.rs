@@ -6,7 +6,7 @@ use std::arch::x86_64::*;
 
 use super::tiles::{Kernel, Task};
 use super::x_rows::{self, Row, XBlock};
-use super::{BLOCK, BlockFormat, SCALES};
+use super::{BLOCK, BlockFormat, PLANE, SCALES};
 use crate::isa::Avx512Vnni;
 
 /// Rows up to which the sums of a tile are kept in registers, beside the dot products.
@@ -51,7 +51,7 @@ unsafe fn of_format<const BITS: usize>(sums: &mut [f32], task: Task) {
 #[target_feature(enable = "avx512vnni,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
 unsafe fn tile<const R: usize, const BITS: usize>(sums: &mut [f32], task: Task) {
     let Task { panel, x, stride, .. } = task;
-    let bytes = const { SCALES + 128 * BITS };
+    let bytes = const { SCALES + PLANE * BITS };
     // SAFETY: row r of the sums has 32 values, which are ours.
     let load =
         |sums: &[f32], r: usize, v: usize| unsafe { _mm512_loadu_ps(sums.as_ptr().add(r * stride + 16 * v)) };
@@ -70,7 +70,8 @@ unsafe fn tile<const R: usize, const BITS: usize>(sums: &mut [f32], task: Task) 
         }
         // SAFETY: a chunk has its scales and 1024 numbers of `BITS`.
         let scales = unsafe {
-            dots_of_chunk::<R, BITS>(&mut dots, chunk.as_ptr().add(SCALES), x);
+            fetch(chunk.as_ptr(), task.ahead);
+            dots_of_chunk::<R, BITS>(&mut dots, chunk.as_ptr().add(SCALES), x, task.ahead);
             [0, 1].map(|v| _mm512_cvtph_ps(_mm256_loadu_si256(chunk.as_ptr().add(32 * v).cast())))
         };
         for r in 0..R {
@@ -93,7 +94,7 @@ unsafe fn tile<const R: usize, const BITS: usize>(sums: &mut [f32], task: Task) 
     }
 }
 
-/// Adds the products of all groups.
+/// Adds the products of all groups, and fetches what lies `ahead` bytes behind each vector.
 ///
 /// # Safety
 /// `data` has 1024 numbers of `BITS`.
@@ -103,38 +104,67 @@ unsafe fn dots_of_chunk<const R: usize, const BITS: usize>(
     dots: &mut [[__m512i; 2]; R],
     data: *const u8,
     x: &[XBlock; R],
+    ahead: usize,
 ) {
-    // SAFETY: the vectors lie in the data: 16 of Q8, 8 of Q4, 12 of Q6.
-    let load = |i: usize| unsafe { _mm512_loadu_si512(data.add(64 * i).cast()) };
-    if BITS == 8 {
-        for g in 0..8 {
-            add_group(dots, [load(2 * g), load(2 * g + 1)], x, g);
-        }
-        return;
-    }
-    let nibble = _mm512_set1_epi8(15);
-    for g in 0..4 {
-        let both = [load(2 * g), load(2 * g + 1)];
-        let mut low = both.map(|x| _mm512_and_si512(x, nibble));
-        let mut high = both.map(|x| _mm512_and_si512(_mm512_srli_epi16::<4>(x), nibble));
-        if BITS == 6 {
-            let pairs = [load(8 + 2 * (g % 2)), load(9 + 2 * (g % 2))];
-            let place = _mm512_set1_epi8(0x30);
-            for v in 0..2 {
-                // Bits 2 i to bits 4 and 5, where i is 0 or 1 for the low group, 2 or 3 for the high one.
-                let (of_low, of_high) = if g < 2 {
-                    (_mm512_slli_epi16::<4>(pairs[v]), pairs[v])
-                } else {
-                    (_mm512_slli_epi16::<2>(pairs[v]), _mm512_srli_epi16::<2>(pairs[v]))
-                };
-                // (a & b) | c
-                low[v] = _mm512_ternarylogic_epi32::<0xea>(of_low, place, low[v]);
-                high[v] = _mm512_ternarylogic_epi32::<0xea>(of_high, place, high[v]);
+    let plane = |i: usize| {
+        [0, 1].map(|v| {
+            let at = data.wrapping_add(PLANE * i + 64 * v);
+            fetch(at, ahead);
+            // SAFETY: a chunk has `BITS` planes of two vectors.
+            unsafe { _mm512_loadu_si512(at.cast()) }
+        })
+    };
+    match BITS {
+        8 => (0..8).for_each(|g| add_group(dots, plane(g), x, g)),
+        4 => {
+            for i in 0..4 {
+                let [low, high] = nibbles(plane(i));
+                add_group(dots, low, x, 2 * i);
+                add_group(dots, high, x, 2 * i + 1);
             }
         }
-        add_group(dots, low, x, g);
-        add_group(dots, high, x, g + 4);
+        _ => {
+            for half in 0..2 {
+                let pairs = plane(3 * half);
+                for i in 0..2 {
+                    let [low, high] = nibbles(plane(3 * half + 1 + i));
+                    let pairs = if i == 0 {
+                        [pairs.map(|x| _mm512_slli_epi16::<4>(x)), pairs.map(|x| _mm512_slli_epi16::<2>(x))]
+                    } else {
+                        [pairs, pairs.map(|x| _mm512_srli_epi16::<2>(x))]
+                    };
+                    add_group(dots, with_pairs(low, pairs[0]), x, 4 * half + 2 * i);
+                    add_group(dots, with_pairs(high, pairs[1]), x, 4 * half + 2 * i + 1);
+                }
+            }
+        }
     }
+}
+
+/// Brings the line `ahead` bytes behind an address into the second-level cache: the first has no room for what is needed
+/// that late.
+#[target_feature(enable = "avx512f")]
+#[inline]
+fn fetch(at: *const u8, ahead: usize) {
+    _mm_prefetch::<_MM_HINT_T1>(at.wrapping_add(ahead).cast());
+}
+
+/// The low four bits of each byte, and the high four.
+#[target_feature(enable = "avx512f,avx512bw")]
+#[inline]
+fn nibbles(both: [__m512i; 2]) -> [[__m512i; 2]; 2] {
+    let mask = _mm512_set1_epi8(15);
+    let low = both.map(|x| _mm512_and_si512(x, mask));
+    [low, both.map(|x| _mm512_and_si512(_mm512_srli_epi16::<4>(x), mask))]
+}
+
+/// Four bits of each byte, and bits 4 and 5 from elsewhere.
+#[target_feature(enable = "avx512f,avx512bw")]
+#[inline]
+fn with_pairs(low: [__m512i; 2], pairs: [__m512i; 2]) -> [__m512i; 2] {
+    const A_AND_B_OR_C: i32 = 0xea;
+    let mask = _mm512_set1_epi8(0x30);
+    [0, 1].map(|v| _mm512_ternarylogic_epi32::<A_AND_B_OR_C>(pairs[v], mask, low[v]))
 }
 
 /// Adds the products of one group for all rows and columns.
