@@ -1,6 +1,7 @@
 //! The whole product: x is rounded once, then tasks of some panels and some tiles of rows are shared by the threads.
 
 use std::cell::RefCell;
+use std::mem::MaybeUninit;
 
 use super::tiles::{Kernel, MOST_ROWS, Task, with_kernel};
 use super::x_rows::{Tiles, XBlock};
@@ -80,8 +81,8 @@ fn share<K: Kernel>(isa: Isa, kernel: K, tiles: Tiles, x: &[XBlock], w: &BlockMa
             let (first, rows) = (t * tiles.height, tiles.rows_of(t));
             let cols = (p1 * PANEL).min(n) - p0 * PANEL;
             let stride = (p1 - p0) * PANEL;
-            let mut buffer = Buffer([0.0; MOST_ROWS * WIDE * PANEL]);
-            let sums = &mut buffer.0[..rows * stride];
+            let mut buffer = Buffer(MaybeUninit::uninit());
+            let sums = buffer.zeros(rows * stride);
             place.begin(sums, stride, (first, p0 * PANEL), cols, n);
             for p in p0..p1 {
                 let task = Task {
@@ -112,7 +113,20 @@ fn ahead_of_few(format: BlockFormat, rows: usize) -> usize {
 
 /// The sums of a tile, at the start of a line of the cache.
 #[repr(align(64))]
-struct Buffer([f32; MOST_ROWS * WIDE * PANEL]);
+struct Buffer(MaybeUninit<[f32; MOST_ROWS * WIDE * PANEL]>);
+
+impl Buffer {
+    /// Some zeros: few where a tile has few rows, since writing them all would take a good part of its time.
+    fn zeros(&mut self, n: usize) -> &mut [f32] {
+        assert!(n <= MOST_ROWS * WIDE * PANEL, "a tile's sums");
+        let start = self.0.as_mut_ptr().cast::<f32>();
+        // SAFETY: the buffer is large enough, and these values are written before they can be read.
+        unsafe {
+            start.write_bytes(0, n);
+            std::slice::from_raw_parts_mut(start, n)
+        }
+    }
+}
 
 /// Where sums come from and go to.
 enum Place<'a> {

@@ -1,12 +1,10 @@
 //! The innermost loops of a product: some rows of x by a panel.
 //!
-//! Every version adds to `sums`, rows of [`PANEL`] values, the same chain for each element. The one in plain Rust is here,
-//! and that for AVX2, which differs in its dot product; `vnni.rs` has that of AVX-512.
+//! Every version adds to `sums`, rows of [`PANEL`] values, the same chain for each element; they differ in how they come by
+//! the dot products, which are exact. The version in plain Rust is here; `avx2.rs` and `vnni.rs` have the others.
 
 use super::x_rows::{self, Row, XBlock};
-use super::{BLOCK, BlockFormat, Levels, PANEL, PLANE, SCALES, unpack, widen};
-#[cfg(target_arch = "x86_64")]
-use crate::isa::Avx2;
+use super::{BLOCK, BlockFormat, CHUNK, Levels, PANEL, PLANE, SCALES, unpack, widen};
 use crate::isa::{Isa, fma};
 
 /// The most rows of a tile.
@@ -48,7 +46,8 @@ pub trait Kernel: Copy + Sync {
     fn run(self, sums: &mut [f32], task: Task);
 }
 
-/// Plain Rust.
+/// Plain Rust. Dot products are computed with floats, which hold them exactly: none of their sums is larger than
+/// 32 · 255 · 127, and that is less than 2²⁴.
 #[derive(Clone, Copy)]
 pub struct Plain;
 
@@ -59,89 +58,59 @@ impl Kernel for Plain {
 
     fn run(self, sums: &mut [f32], task: Task) {
         task.check(sums);
-        each_chunk::<false>(sums, task, plain_dots);
+        let Task { format, panel, rows, x, stride, .. } = task;
+        let (mut levels, mut floats) = ([0; CHUNK], [[0.0; PANEL]; BLOCK]);
+        for (chunk, x) in panel.chunks_exact(format.block_bytes()).zip(x.chunks_exact(rows)) {
+            let (scales, data) = split(chunk);
+            unpack(format, data, &mut levels);
+            to_floats(&levels, &mut floats);
+            for (x, sums) in x.iter().zip(sums.chunks_mut(stride)) {
+                add::<false>(&mut sums[..PANEL], &dots(&floats, x), &scales, x.scale);
+            }
+        }
     }
 }
 
-#[cfg(target_arch = "x86_64")]
-impl Kernel for Avx2 {
-    fn round(self, row: Row, x: &[f32]) {
-        x_rows::round(Isa::Avx2, row, x);
-    }
-
-    fn run(self, sums: &mut [f32], task: Task) {
-        #[target_feature(enable = "avx2,fma")]
-        fn run(sums: &mut [f32], task: Task) {
-            each_chunk::<true>(sums, task, |levels, x| avx2_dots(levels, x));
-        }
-        task.check(sums);
-        // SAFETY: `self` exists, so `detect` has found AVX2 and FMA on this CPU.
-        unsafe { run(sums, task) }
-    }
-}
-
-/// Chunk after chunk: spreads its numbers, then does row after row.
-#[inline(always)]
-fn each_chunk<const FMA: bool>(
-    sums: &mut [f32],
-    task: Task,
-    dots: impl Fn(&Levels, &XBlock) -> [i32; PANEL],
-) {
-    let Task { format, panel, rows, x, stride, .. } = task;
-    let mut buffer = [0; BLOCK * PANEL];
-    for (chunk, x) in panel.chunks_exact(format.block_bytes()).zip(x.chunks_exact(rows)) {
-        let (halves, data) = chunk.split_at(SCALES);
-        let mut scales = [0.0; PANEL];
-        for (scale, &half) in scales.iter_mut().zip(halves.as_chunks::<2>().0) {
-            *scale = widen(u16::from_le_bytes(half));
-        }
-        unpack(format, data, &mut buffer);
-        for (x, sums) in x.iter().zip(sums.chunks_mut(stride)) {
-            let dots = dots(&buffer, x);
-            for (sum, (dot, scale)) in sums[..PANEL].iter_mut().zip(dots.iter().zip(&scales)) {
-                *sum = fma::<FMA>(*dot as f32, scale * x.scale, *sum);
+/// Numbers as floats, row after row.
+fn to_floats(levels: &Levels, floats: &mut [[f32; PANEL]; BLOCK]) {
+    for (rows, group) in floats.chunks_exact_mut(4).zip(levels.as_chunks::<PLANE>().0) {
+        for (j, row) in rows.iter_mut().enumerate() {
+            for (out, &levels) in row.iter_mut().zip(group.as_chunks::<4>().0) {
+                *out = (u32::from_le_bytes(levels) >> (8 * j) & 255) as i32 as f32;
             }
         }
     }
 }
 
 /// The dot products of a row's block with those of 32 columns.
-#[inline(always)]
-fn plain_dots(levels: &Levels, x: &XBlock) -> [i32; PANEL] {
-    let mut dots = [x.start; PANEL];
-    for (group, quad) in levels.chunks_exact(PLANE).zip(x.quads) {
-        let [x0, x1, x2, x3] = quad.to_le_bytes().map(|byte| i32::from(byte as i8));
-        for (dot, &levels) in dots.iter_mut().zip(group.as_chunks::<4>().0) {
-            let all = u32::from_le_bytes(levels);
-            let level = |j: u32| (all >> (8 * j) & 255) as i32;
-            *dot += level(0) * x0 + level(1) * x1 + level(2) * x2 + level(3) * x3;
+fn dots(floats: &[[f32; PANEL]; BLOCK], x: &XBlock) -> [f32; PANEL] {
+    let mut dots = [x.start as f32; PANEL];
+    for (rows, quad) in floats.chunks_exact(4).zip(x.quads) {
+        for (row, x) in rows.iter().zip(quad.to_le_bytes()) {
+            let x = f32::from(x as i8);
+            dots.iter_mut().zip(row).for_each(|(dot, w)| *dot += w * x);
         }
     }
     dots
 }
 
-/// [`plain_dots`] by products of 16-bit pairs: numbers 0 and 2 of a group, then 1 and 3. The instruction that takes
-/// bytes would not do: it keeps sums of two products in 16 bits, and 2 · 255 · 127 is too large for that.
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2,fma")]
-#[inline]
-fn avx2_dots(levels: &Levels, x: &XBlock) -> [i32; PANEL] {
-    use std::arch::x86_64::*;
-    let mut dots = [_mm256_set1_epi32(x.start); PANEL / 8];
-    let low = _mm256_set1_epi16(255);
-    for (group, quad) in levels.as_chunks::<PLANE>().0.iter().zip(x.quads) {
-        let quad = _mm256_set1_epi32(quad);
-        let (x02, x13) = (_mm256_srai_epi16::<8>(_mm256_slli_epi16::<8>(quad)), _mm256_srai_epi16::<8>(quad));
-        for (dots, levels) in dots.iter_mut().zip(group.as_chunks::<32>().0) {
-            // SAFETY: 32 bytes, and no alignment is needed.
-            let levels = unsafe { _mm256_loadu_si256(levels.as_ptr().cast()) };
-            let even = _mm256_madd_epi16(_mm256_and_si256(levels, low), x02);
-            let odd = _mm256_madd_epi16(_mm256_srli_epi16::<8>(levels), x13);
-            *dots = _mm256_add_epi32(*dots, _mm256_add_epi32(even, odd));
-        }
+/// A chunk's scales, and its numbers.
+#[inline(always)]
+pub fn split(chunk: &[u8]) -> ([f32; PANEL], &[u8]) {
+    let (halves, data) = chunk.split_at(SCALES);
+    let mut scales = [0.0; PANEL];
+    for (scale, &half) in scales.iter_mut().zip(halves.as_chunks::<2>().0) {
+        *scale = widen(u16::from_le_bytes(half));
     }
-    // SAFETY: both types are 128 bytes of anything.
-    unsafe { std::mem::transmute::<[__m256i; PANEL / 8], [i32; PANEL]>(dots) }
+    (scales, data)
+}
+
+/// The next link of the chains of 32 columns.
+#[inline(always)]
+pub fn add<const FMA: bool>(sums: &mut [f32], dots: &[f32; PANEL], scales: &[f32; PANEL], x_scale: f32) {
+    for (sum, (dot, scale)) in sums.iter_mut().zip(dots.iter().zip(scales)) {
+        *sum = fma::<FMA>(*dot, scale * x_scale, *sum);
+    }
 }
 
 /// Evaluates an expression with the kernel of an instruction set.
