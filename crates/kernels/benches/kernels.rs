@@ -7,6 +7,7 @@ use kernels::attention::{
     AttentionShape, attention, attention_backward, attention_backward_bf16, attention_bf16,
 };
 use kernels::bf16::{Values, ValuesMut, bf16};
+use kernels::blocks::{self, BlockFormat, BlockMatrix};
 use kernels::gemm::{Mat, Out, Output, gemm, multiply};
 use kernels::optim::{AdamStep, adam};
 use kernels::random::{Dropout, Stream};
@@ -60,6 +61,39 @@ fn gemms(criterion: &mut Criterion) {
             let name = format!("{m}x{k}x{n} {layout}");
             group.bench_function(name, |bench| bench.iter(|| gemm(&mut c, a, b, Out::Set, None)));
         }
+    }
+}
+
+/// Products with weights in blocks: from one row, which is bound by memory, to many. "Elements" are operations.
+fn block_products(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("blocks");
+    for [k, n] in [[768, 2304], [768, 3072], [3072, 768], [768, 50257]] {
+        let w = random(k * n);
+        for format in BlockFormat::ALL {
+            let data = blocks::quantise(format, Mat::new(&w, k, n), None);
+            let w = BlockMatrix::new(format, k, n, &data).expect("as many bytes as it should have");
+            for m in [1, 4, 8, 16, 32, 128, 512] {
+                let (x, mut out) = (random(m * k), vec![0.0; m * n]);
+                let x = Mat::new(&x, m, k);
+                group.throughput(Throughput::Elements(2 * (m * k * n) as u64));
+                group.bench_function(format!("{} {m}x{k}x{n}", format.name()), |bench| {
+                    bench.iter(|| blocks::multiply(x.into(), &w, Output::Set(&mut out)));
+                });
+            }
+        }
+    }
+}
+
+/// Rounding weights to blocks. "Elements" are weights.
+fn quantisations(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("quantise");
+    let (k, n) = (768, 3072);
+    let w = random(k * n);
+    group.throughput(Throughput::Elements((k * n) as u64));
+    for format in BlockFormat::ALL {
+        group.bench_function(format.name(), |bench| {
+            bench.iter(|| blocks::quantise(format, Mat::new(&w, k, n), None));
+        });
     }
 }
 
@@ -146,5 +180,15 @@ fn optimisers(criterion: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, gemms, bf16_gemms, attentions, row_kernels, cross_entropies, optimisers);
+criterion_group!(
+    benches,
+    gemms,
+    bf16_gemms,
+    block_products,
+    quantisations,
+    attentions,
+    row_kernels,
+    cross_entropies,
+    optimisers
+);
 criterion_main!(benches);

@@ -20,6 +20,7 @@ pub(crate) mod tiles;
 use std::ops::Range;
 
 use crate::bf16::{Values, bf16, f16};
+use crate::blocks::{self, BlockMatrix};
 use crate::isa::{self, Isa};
 use crate::pool::{self, Shared};
 use crate::timing;
@@ -78,6 +79,8 @@ pub enum Weight<'a> {
     Dense(Operand<'a>),
     /// bfloat16 in panels.
     Pairs(PairPanels<'a>),
+    /// Few bits a value, in blocks; the other factor is rounded to 8 bits.
+    Blocks(BlockMatrix<'a>),
 }
 
 /// A bfloat16 matrix (K, N) that lies as products read it: panels of 32 columns; in a panel, pairs of two steps of K (the
@@ -134,12 +137,19 @@ impl<'a> From<PairPanels<'a>> for Weight<'a> {
     }
 }
 
+impl<'a> From<BlockMatrix<'a>> for Weight<'a> {
+    fn from(blocks: BlockMatrix<'a>) -> Weight<'a> {
+        Weight::Blocks(blocks)
+    }
+}
+
 impl Weight<'_> {
     /// Number of rows (K).
     pub fn rows(&self) -> usize {
         match self {
             Weight::Dense(operand) => operand.rows(),
             Weight::Pairs(panels) => panels.k,
+            Weight::Blocks(blocks) => blocks.rows(),
         }
     }
 
@@ -148,6 +158,7 @@ impl Weight<'_> {
         match self {
             Weight::Dense(operand) => operand.cols(),
             Weight::Pairs(panels) => panels.n,
+            Weight::Blocks(blocks) => blocks.cols(),
         }
     }
 
@@ -155,6 +166,7 @@ impl Weight<'_> {
         match self {
             Weight::Dense(operand) => operand.letters(),
             Weight::Pairs(_) => "P".into(),
+            Weight::Blocks(blocks) => blocks.format().name().into(),
         }
     }
 
@@ -162,6 +174,7 @@ impl Weight<'_> {
         match self {
             Weight::Dense(operand) => operand.bytes(),
             Weight::Pairs(panels) => 4.0 * panels.data.len() as f64,
+            Weight::Blocks(blocks) => blocks.data().len() as f64,
         }
     }
 }
@@ -201,7 +214,7 @@ impl<'a> Operand<'a> {
         with_matrix!(self, |mat| mat.t().into())
     }
 
-    fn is_whole(&self) -> bool {
+    pub(crate) fn is_whole(&self) -> bool {
         with_matrix!(self, |mat| mat.is_whole())
     }
 
@@ -227,7 +240,7 @@ impl<'a> Operand<'a> {
         with_matrix!(self, |mat| mat.prefetch(rows, cols));
     }
 
-    fn bytes(&self) -> f64 {
+    pub(crate) fn bytes(&self) -> f64 {
         let size = if matches!(self, Operand::F32(_)) { 4.0 } else { 2.0 };
         size * self.rows() as f64 * self.cols() as f64
     }
@@ -283,7 +296,7 @@ impl<'a, T> Mat<'a, T> {
     }
 
     /// Whether each element lies in `data`.
-    fn is_whole(&self) -> bool {
+    pub(crate) fn is_whole(&self) -> bool {
         let last =
             self.rows.saturating_sub(1) * self.row_stride + self.cols.saturating_sub(1) * self.col_stride;
         self.rows == 0 || self.cols == 0 || last < self.data.len()
@@ -411,6 +424,7 @@ pub fn multiply_on<'b>(isa: Isa, a: Operand, b: impl Into<Weight<'b>>, mut outpu
             Source::Matrix(b)
         }
         Weight::Pairs(PairPanels { data, k, n }) => Source::Panels { data, k, n },
+        Weight::Blocks(blocks) => return blocks::multiply_on(isa, a, &blocks, output),
     };
     with_pair_tile!(isa, |tile| if few {
         few::product(isa, tile, a, source, output)

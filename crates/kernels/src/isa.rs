@@ -62,8 +62,8 @@ impl Isa {
             Isa::Portable => true,
             Isa::Avx2 => Avx2::detect().is_some(),
             Isa::Avx512 => Avx512::detect().is_some(),
-            Isa::Avx512Vnni => Isa::Avx512.present() && is_x86_feature_detected!("avx512vnni"),
-            Isa::Avx512Bf16 => Isa::Avx512Vnni.present() && Avx512Bf16::detect().is_some(),
+            Isa::Avx512Vnni => Avx512Vnni::detect().is_some(),
+            Isa::Avx512Bf16 => Avx512Vnni::detect().is_some() && Avx512Bf16::detect().is_some(),
         }
     }
 
@@ -139,6 +139,19 @@ impl Avx512 {
             && is_x86_feature_detected!("avx512dq")
             && is_x86_feature_detected!("avx512vl");
         (has && Avx2::detect().is_some()).then_some(Avx512(()))
+    }
+}
+
+/// Proof that this CPU also has dot products of bytes.
+#[cfg(target_arch = "x86_64")]
+#[derive(Clone, Copy, Debug)]
+pub struct Avx512Vnni(());
+
+#[cfg(target_arch = "x86_64")]
+impl Avx512Vnni {
+    /// Asks the CPU.
+    pub fn detect() -> Option<Avx512Vnni> {
+        (is_x86_feature_detected!("avx512vnni") && Avx512::detect().is_some()).then_some(Avx512Vnni(()))
     }
 }
 

@@ -7,9 +7,11 @@
 
 pub mod attention;
 pub mod bf16;
+pub mod blocks;
 pub mod gemm;
 pub mod isa;
 pub mod linear;
+pub mod mapped;
 pub mod math;
 pub mod memory;
 pub mod muon;

@@ -5,7 +5,7 @@
 //! are; where x is bfloat16, so is the product, with sums in `f32`.
 
 use crate::bf16::{SharedValues, Values, ValuesMut, bf16, widen};
-use crate::gemm::{Operand, Output, Sink, multiply_on};
+use crate::gemm::{Operand, Output, Sink, Weight, multiply_on};
 use crate::isa::{self, Isa, vectorised};
 use crate::math::{map, map_pairs};
 use crate::pool::Shared;
@@ -15,7 +15,7 @@ use crate::rows::{gate, slope};
 /// Columns that are handed over together at most.
 const MOST: usize = 256;
 
-fn check(x: &Operand, w: &Operand, b: Option<&[f32]>, out: usize) {
+fn check(x: &Operand, w: &Weight, b: Option<&[f32]>, out: usize) {
     assert!(
         b.is_none_or(|b| b.len() == w.cols()) && out == x.rows() * w.cols(),
         "one value a row and column"
@@ -23,11 +23,11 @@ fn check(x: &Operand, w: &Operand, b: Option<&[f32]>, out: usize) {
 }
 
 /// `out = x w + b`.
-pub fn linear(out: ValuesMut, x: Operand, w: Operand, b: Option<&[f32]>) {
-    linear_on(isa::current(), out, x, w, b);
+pub fn linear<'w>(out: ValuesMut, x: Operand, w: impl Into<Weight<'w>>, b: Option<&[f32]>) {
+    linear_on(isa::current(), out, x, w.into(), b);
 }
 
-pub(crate) fn linear_on(isa: Isa, out: ValuesMut, x: Operand, w: Operand, b: Option<&[f32]>) {
+pub(crate) fn linear_on(isa: Isa, out: ValuesMut, x: Operand, w: Weight, b: Option<&[f32]>) {
     check(&x, &w, b, out.len());
     match (out, b) {
         (ValuesMut::F32(out), None) => multiply_on(isa, x, w, Output::Set(out)),
@@ -77,27 +77,33 @@ vectorised! {
     }
 }
 
-/// `pre = x w + b` and `out = gelu(pre)`.
-pub fn linear_gelu(pre: ValuesMut, out: ValuesMut, x: Operand, w: Operand, b: Option<&[f32]>) {
-    linear_gelu_on(isa::current(), pre, out, x, w, b);
+/// `pre = x w + b`, kept if wanted, and `out = gelu(pre)`.
+pub fn linear_gelu<'w>(
+    pre: Option<ValuesMut>,
+    out: ValuesMut,
+    x: Operand,
+    w: impl Into<Weight<'w>>,
+    b: Option<&[f32]>,
+) {
+    linear_gelu_on(isa::current(), pre, out, x, w.into(), b);
 }
 
 pub(crate) fn linear_gelu_on(
     isa: Isa,
-    mut pre: ValuesMut,
+    mut pre: Option<ValuesMut>,
     mut out: ValuesMut,
     x: Operand,
-    w: Operand,
+    w: Weight,
     b: Option<&[f32]>,
 ) {
     check(&x, &w, b, out.len());
-    assert_eq!(pre.len(), out.len());
-    let sink = Gelu { pre: pre.shared(), out: out.shared(), n: w.cols(), bias: b };
+    assert!(pre.as_ref().is_none_or(|pre| pre.len() == out.len()));
+    let sink = Gelu { pre: pre.as_mut().map(ValuesMut::shared), out: out.shared(), n: w.cols(), bias: b };
     multiply_on(isa, x, w, Output::To(&sink));
 }
 
 struct Gelu<'a> {
-    pre: SharedValues,
+    pre: Option<SharedValues>,
     out: SharedValues,
     n: usize,
     bias: Option<&'a [f32]>,
@@ -116,32 +122,34 @@ vectorised! {
             let values = &mut values[..cols];
             add_bias(values, sink.bias, col);
             let start = (row + i) * sink.n + col;
-            // SAFETY: the caller of the product borrows `pre` and `out`, and each element is handed over once.
-            unsafe { sink.pre.write(start, values) };
+            if let Some(pre) = &sink.pre {
+                // SAFETY: the caller of the product borrows `pre`, and each element is handed over once.
+                unsafe { pre.write(start, values) };
+            }
             map(values, |x| x * gate::<FMA>(x));
-            // SAFETY: as above.
+            // SAFETY: the same for `out`.
             unsafe { sink.out.write(start, values) };
         }
     }
 }
 
 /// `out = residual + dropout(x w + b)`; the dropout of element (i, j) has index `i N + j`.
-pub fn linear_dropout_add(
+pub fn linear_dropout_add<'w>(
     out: &mut [f32],
     x: Operand,
-    w: Operand,
+    w: impl Into<Weight<'w>>,
     b: Option<&[f32]>,
     dropout: Option<Dropout>,
     residual: &[f32],
 ) {
-    linear_dropout_add_on(isa::current(), out, x, w, b, dropout, residual);
+    linear_dropout_add_on(isa::current(), out, x, w.into(), b, dropout, residual);
 }
 
 pub(crate) fn linear_dropout_add_on(
     isa: Isa,
     out: &mut [f32],
     x: Operand,
-    w: Operand,
+    w: Weight,
     b: Option<&[f32]>,
     dropout: Option<Dropout>,
     residual: &[f32],
@@ -202,7 +210,7 @@ pub(crate) fn linear_backward_input_on(
     w: Operand,
     pre: Option<Values>,
 ) {
-    let Some(pre) = pre else { return linear_on(isa, dx, dout, w.t(), None) };
+    let Some(pre) = pre else { return linear_on(isa, dx, dout, w.t().into(), None) };
     assert!(dx.len() == dout.rows() * w.rows() && pre.len() == dx.len());
     let sink = Slope { out: dx.shared(), pre, n: w.rows() };
     multiply_on(isa, dout, w.t(), Output::To(&sink));
@@ -295,13 +303,13 @@ mod tests {
             let mut plain = vec![0.0; m * n];
             reference::gemm(&mut plain, &x, &w, [m, k, n]);
             plain.iter_mut().enumerate().for_each(|(i, y)| *y += b[i % n]);
-            hold(&plain, &case, |isa, out, h| linear_on(isa, out, x_of(h), w_of(), Some(&b)));
+            hold(&plain, &case, |isa, out, h| linear_on(isa, out, x_of(h), w_of().into(), Some(&b)));
 
             let mut gelu = vec![0.0; m * n];
             reference::gelu(&mut gelu, &plain);
             hold(&gelu, &case, |isa, out, h| {
                 let mut kept = vec![0.0; m * n];
-                linear_gelu_on(isa, ValuesMut::F32(&mut kept), out, x_of(h), w_of(), Some(&b));
+                linear_gelu_on(isa, Some(ValuesMut::F32(&mut kept)), out, x_of(h), w_of().into(), Some(&b));
                 assert!(
                     kept.iter().zip(&plain).all(|(x, y)| (x - y).abs() <= 1e-3 * (1.0 + y.abs())),
                     "{case}"
@@ -314,7 +322,7 @@ mod tests {
             sum.iter_mut().zip(&residual).for_each(|(x, r)| *x += r);
             hold(&sum, &case, |isa, mut out, h| {
                 let mut wide = vec![0.0; m * n];
-                linear_dropout_add_on(isa, &mut wide, x_of(h), w_of(), Some(&b), Some(dropout), &residual);
+                linear_dropout_add_on(isa, &mut wide, x_of(h), w_of().into(), Some(&b), Some(dropout), &residual);
                 // SAFETY: `out` is ours.
                 unsafe { out.shared().write(0, &wide) };
             });

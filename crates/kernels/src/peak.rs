@@ -117,8 +117,8 @@ vectorised! {
 #[cfg(target_arch = "x86_64")]
 fn narrow_products(isa: Isa, bytes: bool, rounds: usize) -> Option<usize> {
     let x = black_box(0.75);
-    if bytes && isa >= Isa::Avx512Vnni && is_x86_feature_detected!("avx512vnni") {
-        // SAFETY: the features are there.
+    if bytes && isa >= Isa::Avx512Vnni && isa::Avx512Vnni::detect().is_some() {
+        // SAFETY: `detect` has found the features on this CPU.
         unsafe { chains_int8(rounds, x) };
         return Some(2 * 64 * rounds * CHAINS);
     }

@@ -1,5 +1,6 @@
 //! The plain version of every kernel: it says what is right, and is written to be read.
 
+use crate::blocks::{BLOCK, BlockMatrix};
 use crate::optim::AdamStep;
 
 /// `c = a b`; a is (m, k), b is (k, n), c is (m, n).
@@ -9,6 +10,35 @@ pub fn gemm(c: &mut [f32], a: &[f32], b: &[f32], [m, k, n]: [usize; 3]) {
             c[i * n + j] = (0..k).map(|l| a[i * k + l] * b[l * n + j]).sum();
         }
     }
+}
+
+/// `c += x w` for a w in blocks, as [`crate::blocks`] says; `fused` is whether multiply-adds round once. x is (m, k).
+pub fn multiply_blocks(c: &mut [f32], x: &[f32], w: &BlockMatrix, fused: bool) {
+    let (k, n) = (w.rows(), w.cols());
+    let numbers: Vec<(f32, Vec<i32>)> =
+        x.chunks(k).flat_map(|row| row.chunks(BLOCK).map(round_block)).collect();
+    let blocks = k.div_ceil(BLOCK);
+    for (i, c) in c.iter_mut().enumerate() {
+        let (row, column) = (i / n, i % n);
+        for block in 0..blocks {
+            let (x_scale, x) = &numbers[row * blocks + block];
+            let dot: i32 = x.iter().enumerate().map(|(j, x)| x * w.number(block * BLOCK + j, column)).sum();
+            let scale = w.scale(block, column).to_f32() * x_scale;
+            *c = if fused { (dot as f32).mul_add(scale, *c) } else { dot as f32 * scale + *c };
+        }
+    }
+}
+
+/// The scale and the 8-bit numbers of a block of x.
+fn round_block(x: &[f32]) -> (f32, Vec<i32>) {
+    if x.iter().any(|x| !x.is_finite()) {
+        return (f32::NAN, vec![0; x.len()]);
+    }
+    let most = x.iter().fold(0.0, |most: f32, x| most.max(x.abs()));
+    if most < 1e-36 {
+        return (0.0, vec![0; x.len()]);
+    }
+    (most / 127.0, x.iter().map(|x| (x * (127.0 / most)).round_ties_even() as i32).collect())
 }
 
 /// `out = (x - mean) · rstd · w + b` for each row.

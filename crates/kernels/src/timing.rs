@@ -92,8 +92,9 @@ pub fn report(entries: &[Entry], wall: f64, peaks: &crate::peak::Peaks) -> Strin
         "{:<44} {:>8} {:>9} {:>6} {:>9} {:>6} {:>7} {:>6}\n",
         "kernel", "calls", "ms", "time", "GFLOP/s", "peak", "GB/s", "peak"
     );
-    // A factor of bfloat16 is marked by an h in the layout.
+    // A factor of bfloat16 is marked by an h in the layout, a matrix in blocks by its format.
     let peak_of = |name: &str| match name.split(' ').nth(1) {
+        Some(format) if format.starts_with('q') => peaks.int8_gops.unwrap_or(peaks.f32_gflops),
         Some(layout) if layout.contains('h') => peaks.bf16_gflops.unwrap_or(peaks.f32_gflops),
         _ => peaks.f32_gflops,
     };

@@ -9,23 +9,33 @@ use std::path::Path;
 use atomic_write_file::AtomicWriteFile;
 use serde_json::json;
 
-use crate::{Gpt2, Gpt2Config, ModelError, Result};
+use crate::{Dtype, Gpt2, Gpt2Config, ModelError, Result};
 
 pub use self::safetensors::{read_tensors, write_tensors};
+use self::safetensors::{Entry, Use, write_entries};
 
 /// The name of the weights file.
 pub const WEIGHTS: &str = "model.safetensors";
 /// The name of the file with the model's shape.
 pub const CONFIG: &str = "config.json";
 
-/// Reads a model directory.
+/// Reads a model directory to train it.
 pub(crate) fn load(dir: &Path) -> Result<Gpt2> {
+    read(dir, Use::Training)
+}
+
+/// Opens a model directory to run it.
+pub(crate) fn open(dir: &Path, dtype: Option<Dtype>) -> Result<Gpt2> {
+    read(dir, Use::Running(dtype))
+}
+
+fn read(dir: &Path, wanted: Use) -> Result<Gpt2> {
     let config = load_config(dir)?;
     let path = dir.join(WEIGHTS);
     if !path.is_file() {
         return Err(ModelError::NoModel { dir: dir.to_owned(), missing: WEIGHTS });
     }
-    safetensors::load(&path, config)
+    safetensors::load(&path, config, wanted)
 }
 
 /// Reads `config.json` of a model directory.
@@ -46,9 +56,8 @@ pub(crate) fn save(model: &Gpt2, dir: &Path) -> Result<()> {
     let generation = json!({ "bos_token_id": eot, "eos_token_id": eot, "do_sample": true });
     write_json(&dir.join(CONFIG), &model.config().to_json())?;
     let tensors = model.parameters();
-    let named =
-        tensors.iter().map(|(name, tensor)| (format!("transformer.{name}"), tensor.shape(), tensor.data()));
-    write_tensors(&dir.join(WEIGHTS), named, [("format".to_owned(), "pt".to_owned())].into())?;
+    let entries = tensors.iter().map(|(name, tensor)| Entry::of(name, tensor)).collect();
+    write_entries(&dir.join(WEIGHTS), entries, [("format".to_owned(), "pt".to_owned())].into())?;
     write_json(&dir.join("generation_config.json"), &generation)
 }
 

@@ -108,6 +108,14 @@ pub enum ModelError {
         /// The model's longest sequence.
         n_ctx: usize,
     },
+    /// No more blocks for keys and values.
+    #[error(
+        "all {budget} blocks for keys and values are in use; raise the budget, or run fewer or shorter sequences at once"
+    )]
+    CacheFull {
+        /// Blocks that there may be.
+        budget: usize,
+    },
     /// A batch whose parts do not fit together, or an empty one.
     #[error(
         "a batch of {batch} sequences cannot be made from {ids} tokens; give the same number, at least one, to each"

@@ -6,11 +6,14 @@
 
 use std::path::Path;
 
-use tensor::ops::{self, AttentionArgs, CachedKeys, LmLoss};
-use tensor::{Grads, Tensor};
+use tensor::ops::{self, AttentionArgs, LmLoss};
+use tensor::weights::Weights as Encoded;
+use tensor::{Grads, Precision, Tensor};
+
+use crate::dtype::{TABLE, is_matrix};
 
 use crate::layers::{LayerNorm, Linear, Weights};
-use crate::{Gpt2Config, Init, ModelError, Pass, Result, checkpoint};
+use crate::{Dtype, Gpt2Config, Init, ModelError, Pass, Result, checkpoint, kv_cache};
 
 /// A GPT-2 language model.
 #[derive(Clone, Debug)]
@@ -20,6 +23,7 @@ pub struct Gpt2 {
     wpe: Tensor, // (n_ctx, C), one row for each position
     h: Vec<Block>,
     ln_f: LayerNorm,
+    dtype: Dtype,
 }
 
 #[derive(Clone, Debug)]
@@ -93,10 +97,10 @@ impl Attention {
     fn forward(&self, x: &Tensor, residual: &Tensor, at: &Place, pass: &mut Pass) -> Result<Tensor> {
         let n_head = at.config.n_head;
         let qkv = self.c_attn.forward(x)?; // (B, T, 3C)
-        let out = match &mut pass.cache {
-            Some(cache) => {
-                let layer = cache.append(at.layer, qkv.data());
-                qkv.attention_cached(n_head, CachedKeys { keys: &layer.keys, values: &layer.values })?
+        let out = match &mut pass.runs {
+            Some(runs) => {
+                kv_cache::append(runs, at.layer, qkv.storage());
+                qkv.attention_cached(n_head, &kv_cache::sequences(runs, at.layer))?
             }
             None => {
                 let dropout = pass.dropout(at.config.dropout.attn);
@@ -135,8 +139,16 @@ impl Gpt2 {
     }
 
     /// Reads a model directory: `config.json` and `model.safetensors`.
+    ///
+    /// The weights are `f32` in memory, to be trained: see [`Gpt2::open`] for running only.
     pub fn load(dir: &Path) -> Result<Gpt2> {
         checkpoint::load(dir)
+    }
+
+    /// Opens a model directory for running: weights are computed from where the file lies in memory, or brought into
+    /// the type asked for.
+    pub fn open(dir: &Path, dtype: Option<Dtype>) -> Result<Gpt2> {
+        checkpoint::open(dir, dtype)
     }
 
     /// Writes `config.json`, `model.safetensors` and `generation_config.json` into `dir`, each whole or not at all.
@@ -154,6 +166,7 @@ impl Gpt2 {
             wpe: weights.tensor("wpe.weight")?,
             h: (0..config.n_layer).map(|layer| Block::build(layer, &mut weights)).collect::<Result<_>>()?,
             ln_f: weights.layer_norm("ln_f")?,
+            dtype: Dtype::F32,
             config,
         })
     }
@@ -170,10 +183,18 @@ impl Gpt2 {
 
     /// The residual stream after the last norm, (B, T, C), for B sequences of T = `ids.len() / batch` tokens.
     fn hidden(&self, ids: &[u32], batch: usize, pass: &mut Pass) -> Result<Tensor> {
-        let (time, past) = (self.time(ids, batch, pass)?, pass.past());
-        let (shape, positions): ([usize; 2], Vec<u32>) = match &pass.lens {
-            None => ([batch, time], (0..batch).flat_map(|_| past as u32..(past + time) as u32).collect()),
-            Some(lens) => ([1, ids.len()], lens.iter().flat_map(|&len| 0..len as u32).collect()),
+        if self.dtype != Dtype::F32 {
+            pass.precision = Precision::Bf16;
+        }
+        let time = self.time(ids, batch, pass)?;
+        let range = |past: usize, n: usize| past as u32..(past + n) as u32;
+        let (shape, positions): ([usize; 2], Vec<u32>) = match (&pass.runs, &pass.lens) {
+            (Some(runs), _) => {
+                let positions = runs.iter().flat_map(|run| range(run.cache.len(), run.tokens));
+                ([1, ids.len()], positions.collect())
+            }
+            (None, Some(lens)) => ([1, ids.len()], lens.iter().flat_map(|&len| range(0, len)).collect()),
+            (None, None) => ([batch, time], (0..batch).flat_map(|_| range(0, time)).collect()),
         };
         let tokens = ops::embedding(pass.tape.as_ref(), &self.wte, ids, &shape)?;
         let positions = ops::embedding(pass.tape.as_ref(), &self.wpe, &positions, &shape)?;
@@ -186,27 +207,39 @@ impl Gpt2 {
                 block.forward(&x, &at, pass)?
             };
         }
-        if let Some(cache) = &mut pass.cache {
-            cache.advance(time);
+        for run in pass.runs.iter_mut().flatten() {
+            run.cache.advance(run.tokens);
         }
         self.ln_f.forward(&x, pass.precision)
     }
 
-    /// T, or the longest sequence's, once the batch is known to fit the model.
-    fn time(&self, ids: &[u32], batch: usize, pass: &Pass) -> Result<usize> {
-        let one_sequence = batch == 1 || pass.cache.is_none();
+    /// T, or the longest sequence's, once the batch is known to fit the model, and its keys and values their caches.
+    fn time(&self, ids: &[u32], batch: usize, pass: &mut Pass) -> Result<usize> {
+        let n_ctx = self.config.n_ctx;
+        if let Some(runs) = &mut pass.runs {
+            if let [run] = &mut runs[..] {
+                run.tokens = ids.len();
+            }
+            if ids.is_empty() || runs.iter().map(|run| run.tokens).sum::<usize>() != ids.len() {
+                return Err(ModelError::BatchShape { batch: runs.len(), ids: ids.len() });
+            }
+            if let Some(run) = runs.iter().find(|run| run.cache.len() + run.tokens > n_ctx) {
+                return Err(ModelError::ContextExceeded { past: run.cache.len(), new: run.tokens, n_ctx });
+            }
+            runs.iter_mut().try_for_each(|run| run.cache.reserve(run.tokens))?;
+            return Ok(runs.iter().map(|run| run.tokens).max().unwrap_or(0));
+        }
         let whole = match &pass.lens {
             None => batch > 0 && ids.len().is_multiple_of(batch),
-            Some(lens) => lens.len() == batch && lens.iter().sum::<usize>() == ids.len() && pass.past() == 0,
+            Some(lens) => lens.len() == batch && lens.iter().sum::<usize>() == ids.len(),
         };
-        if ids.is_empty() || !whole || !one_sequence {
+        if ids.is_empty() || !whole {
             return Err(ModelError::BatchShape { batch, ids: ids.len() });
         }
         let new =
             pass.lens.as_ref().map_or(ids.len() / batch, |lens| lens.iter().copied().max().unwrap_or(0));
-        let (past, n_ctx) = (pass.past(), self.config.n_ctx);
-        if past + new > n_ctx {
-            return Err(ModelError::ContextExceeded { past, new, n_ctx });
+        if new > n_ctx {
+            return Err(ModelError::ContextExceeded { past: 0, new, n_ctx });
         }
         Ok(new)
     }
@@ -218,9 +251,44 @@ impl Gpt2 {
 
     /// The logits (V) that follow the last of `ids`, which continue the pass's cache if it has one.
     pub fn last_logits(&self, ids: &[u32], pass: &mut Pass) -> Result<Vec<f32>> {
-        let hidden = self.hidden(ids, 1, pass)?;
-        let last = hidden.data()[hidden.len() - self.config.n_embd..].to_vec();
-        Ok(Tensor::new(&[1, self.config.n_embd], last)?.lm_head(&self.wte)?.data().to_vec())
+        let logits = self.logits_of(ids, pass, &[ids.len().saturating_sub(1)])?;
+        Ok(logits.data().to_vec())
+    }
+
+    /// The logits (rows, V) that follow some of `ids`, named by their place in the batch.
+    pub fn logits_of(&self, ids: &[u32], pass: &mut Pass, rows: &[usize]) -> Result<Tensor> {
+        Ok(self.hidden(ids, 1, pass)?.select_rows(rows)?.lm_head(&self.wte)?)
+    }
+
+    pub(crate) fn set_dtype(&mut self, dtype: Dtype) {
+        self.dtype = dtype;
+    }
+
+    /// The same model with its matrices in another type, for running only.
+    pub fn to_dtype(&self, dtype: Dtype) -> Result<Gpt2> {
+        let mut tensors = self.parameters().into_iter();
+        let mut model = Gpt2::build(self.config.clone(), &mut |name| {
+            let (_, tensor) = tensors.next().expect("as many as there are");
+            if !is_matrix(name, tensor.shape()) {
+                return Ok(tensor.clone());
+            }
+            let (rows, cols) = (tensor.rows(), tensor.cols());
+            let turned = name == TABLE;
+            let weights = Encoded::encode(dtype.form(name), &tensor.decoded(), (rows, cols), turned, None)?;
+            Ok(Tensor::from_weights(rows, cols, weights)?)
+        })?;
+        model.dtype = dtype;
+        Ok(model)
+    }
+
+    /// The type of the weights.
+    pub fn dtype(&self) -> Dtype {
+        self.dtype
+    }
+
+    /// The precision of activations, and of keys and values, where weights are of this type.
+    pub fn precision(&self) -> Precision {
+        if self.dtype == Dtype::F32 { Precision::F32 } else { Precision::Bf16 }
     }
 
     /// The summed loss of a batch. In a training pass, [`LmLoss::backward`] then gives the gradients.

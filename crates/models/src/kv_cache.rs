@@ -1,26 +1,141 @@
 //! The keys and values of the tokens so far, so that each new token is computed once.
+//!
+//! They are kept in blocks of [`BLOCK`] positions, which come from a [`KvPool`] with a budget. Full blocks never change,
+//! so sequences that begin alike share them; a block that is shared is copied before it is written to.
 
-use crate::Gpt2Config;
+use std::ops::Range;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
-/// One sequence's keys and values, layer by layer. Owned by whoever decodes.
+use tensor::cached::{Heads, Piece, store};
+use tensor::ops::{CachedSequence, KeyBlock};
+use tensor::{Precision, Storage};
+
+use crate::{Gpt2Config, ModelError, Result};
+
+pub use tensor::cached::BLOCK;
+
+/// Where sequences get their blocks from. Cloning gives another handle on the same pool.
 #[derive(Clone, Debug)]
+pub struct KvPool(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    n_layer: usize,
+    heads: Heads,
+    precision: Precision,
+    budget: usize,
+    used: AtomicUsize,
+    idle: Mutex<Vec<Units>>,
+}
+
+/// A block's keys and values, layer by layer.
+#[derive(Clone, Debug)]
+enum Units {
+    F32(Vec<f32>),
+    Bf16(Vec<u32>),
+}
+
+#[derive(Debug)]
+struct Block {
+    units: Units,
+    pool: Arc<Shared>,
+}
+
+impl Drop for Block {
+    fn drop(&mut self) {
+        self.pool.used.fetch_sub(1, Ordering::Relaxed);
+        let mut idle = self.pool.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        // One kept is enough to start the next sequence without asking the system for memory.
+        if idle.len() < 1 + self.pool.used.load(Ordering::Relaxed) / 4 {
+            idle.push(std::mem::replace(&mut self.units, Units::F32(Vec::new())));
+        }
+    }
+}
+
+impl KvPool {
+    /// A pool for models of this shape that compute in this precision, of at most `budget` blocks.
+    pub fn new(config: &Gpt2Config, precision: Precision, budget: usize) -> KvPool {
+        let heads = Heads { n_head: config.n_head, head_dim: config.n_embd / config.n_head };
+        let (used, idle) = (AtomicUsize::new(0), Mutex::default());
+        KvPool(Arc::new(Shared { n_layer: config.n_layer, heads, precision, budget, used, idle }))
+    }
+
+    /// Bytes of a block.
+    pub fn block_bytes(&self) -> usize {
+        4 * self.0.len()
+    }
+
+    /// Blocks in use.
+    pub fn used(&self) -> usize {
+        self.0.used.load(Ordering::Relaxed)
+    }
+
+    /// Blocks that there may be.
+    pub fn budget(&self) -> usize {
+        self.0.budget
+    }
+
+    /// Blocks for this many tokens.
+    pub fn blocks_for(tokens: usize) -> usize {
+        tokens.div_ceil(BLOCK)
+    }
+}
+
+impl Shared {
+    /// Units of a layer's part of a block.
+    fn layer_len(&self) -> usize {
+        match self.precision {
+            Precision::F32 => self.heads.block_len::<f32>(),
+            Precision::Bf16 => self.heads.block_len::<tensor::bf16>(),
+        }
+    }
+
+    fn len(&self) -> usize {
+        self.n_layer * self.layer_len()
+    }
+}
+
+/// A new block: of zeros, or with the contents of another.
+fn block(pool: &Arc<Shared>, like: Option<&Units>) -> Result<Arc<Block>> {
+    if pool.used.fetch_add(1, Ordering::Relaxed) >= pool.budget {
+        pool.used.fetch_sub(1, Ordering::Relaxed);
+        return Err(ModelError::CacheFull { budget: pool.budget });
+    }
+    let idle = pool.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
+    let units = match (idle, like, pool.precision) {
+        (Some(Units::F32(mut units)), None, _) => {
+            units.fill(0.0);
+            Units::F32(units)
+        }
+        (Some(Units::Bf16(mut units)), None, _) => {
+            units.fill(0);
+            Units::Bf16(units)
+        }
+        (_, Some(like), _) => like.clone(),
+        (None, None, Precision::F32) => Units::F32(vec![0.0; pool.len()]),
+        (None, None, Precision::Bf16) => Units::Bf16(vec![0; pool.len()]),
+    };
+    Ok(Arc::new(Block { units, pool: pool.clone() }))
+}
+
+/// One sequence's keys and values. Owned by whoever decodes.
+#[derive(Debug)]
 pub struct KvCache {
-    layers: Vec<LayerCache>,
-    width: usize,
+    pool: Arc<Shared>,
+    blocks: Vec<Arc<Block>>,
     len: usize,
 }
 
-/// One layer's keys and values, (len, C) each.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct LayerCache {
-    pub keys: Vec<f32>,
-    pub values: Vec<f32>,
-}
-
 impl KvCache {
-    /// An empty cache for a model of this shape. Memory is taken as the sequence grows.
+    /// An empty cache for a model that computes in `f32`. Memory is taken as the sequence grows.
     pub fn new(config: &Gpt2Config) -> KvCache {
-        KvCache { layers: vec![LayerCache::default(); config.n_layer], width: config.n_embd, len: 0 }
+        KvCache::of(&KvPool::new(config, Precision::F32, usize::MAX))
+    }
+
+    /// An empty cache that takes its blocks from a pool.
+    pub fn of(pool: &KvPool) -> KvCache {
+        KvCache { pool: pool.0.clone(), blocks: Vec::new(), len: 0 }
     }
 
     /// Tokens held.
@@ -36,24 +151,118 @@ impl KvCache {
     /// Forgets all tokens from `len` on.
     pub fn truncate(&mut self, len: usize) {
         self.len = self.len.min(len);
+        self.blocks.truncate(KvPool::blocks_for(self.len));
     }
 
-    /// Adds the keys and values found in `qkv` (n, 3C) to a layer, and shows all that layer holds.
-    pub(crate) fn append(&mut self, layer: usize, qkv: &[f32]) -> &LayerCache {
-        let c = self.width;
-        let held = self.len * c;
-        let cache = &mut self.layers[layer];
-        cache.keys.truncate(held);
-        cache.values.truncate(held);
-        for row in qkv.chunks_exact(3 * c) {
-            cache.keys.extend_from_slice(&row[c..2 * c]);
-            cache.values.extend_from_slice(&row[2 * c..]);
+    /// A sequence that begins with the first `len` tokens of this one, whose blocks it shares.
+    pub fn fork(&self, len: usize) -> KvCache {
+        let len = len.min(self.len);
+        KvCache { pool: self.pool.clone(), blocks: self.blocks[..KvPool::blocks_for(len)].to_vec(), len }
+    }
+
+    /// Blocks that this sequence must still take to hold `n` more tokens.
+    pub fn missing(&self, n: usize) -> usize {
+        let more = KvPool::blocks_for(self.len + n).saturating_sub(self.blocks.len());
+        let copy = n > 0 && !self.len.is_multiple_of(BLOCK) && self.blocks.last().is_some_and(|b| Arc::strong_count(b) > 1);
+        more + usize::from(copy)
+    }
+
+    /// Takes blocks for `n` more tokens.
+    pub(crate) fn reserve(&mut self, n: usize) -> Result<()> {
+        if n == 0 {
+            return Ok(());
         }
-        cache
+        let held = self.len / BLOCK; // whole blocks, which stay as they are
+        if let Some(last) = self.blocks.get_mut(held) {
+            if Arc::get_mut(last).is_none() {
+                *last = block(&self.pool, Some(&last.units))?;
+            }
+        }
+        while self.blocks.len() < KvPool::blocks_for(self.len + n) {
+            self.blocks.push(block(&self.pool, None)?);
+        }
+        Ok(())
     }
 
     /// Counts `n` tokens as held, once every layer has them.
     pub(crate) fn advance(&mut self, n: usize) {
         self.len += n;
     }
+}
+
+/// A sequence's part of a batch: `tokens` of it are new.
+#[derive(Debug)]
+pub struct Run<'a> {
+    /// What came before, and where the new keys and values go.
+    pub cache: &'a mut KvCache,
+    /// How many tokens of the batch, in turn, belong to it.
+    pub tokens: usize,
+}
+
+/// Stores a layer's new keys and values, found in `qkv` (rows, 3C).
+pub(crate) fn append(runs: &mut [Run], layer: usize, qkv: &Storage) {
+    let Some(pool) = runs.first().map(|run| run.cache.pool.clone()) else { return };
+    let len = pool.layer_len();
+    let place = layer * len..(layer + 1) * len;
+    match qkv {
+        Storage::F32(qkv) => store(pieces(runs, place, Units::f32), qkv, pool.heads),
+        Storage::Bf16(qkv) => store(pieces(runs, place, Units::pairs), qkv, pool.heads),
+        Storage::Weights(_) => unreachable!("keys and values are computed"),
+    }
+}
+
+impl Units {
+    fn f32(&mut self) -> &mut [f32] {
+        match self {
+            Units::F32(units) => units,
+            Units::Bf16(_) => unreachable!("a cache has the precision of its model"),
+        }
+    }
+
+    fn pairs(&mut self) -> &mut [u32] {
+        match self {
+            Units::Bf16(units) => units,
+            Units::F32(_) => unreachable!("a cache has the precision of its model"),
+        }
+    }
+}
+
+/// A layer's part (`place`) of the blocks that new positions go to.
+fn pieces<'a, U>(
+    runs: &'a mut [Run],
+    place: Range<usize>,
+    units: impl Fn(&mut Units) -> &mut [U],
+) -> Vec<Piece<'a, U>> {
+    let mut first = 0;
+    let mut pieces = Vec::new();
+    for Run { cache, tokens } in runs {
+        let (start, end) = (cache.len, cache.len + *tokens);
+        for (b, block) in cache.blocks.iter_mut().enumerate().skip(start / BLOCK) {
+            let (from, to) = (start.max(b * BLOCK), end.min((b + 1) * BLOCK));
+            if from < to {
+                let block = Arc::get_mut(block).expect("reserve has made it this sequence's own");
+                let block = &mut units(&mut block.units)[place.clone()];
+                pieces.push(Piece { block, at: from - b * BLOCK, rows: (first + from - start, to - from) });
+            }
+        }
+        first += *tokens;
+    }
+    pieces
+}
+
+/// The sequences of a batch as a layer's attention takes them.
+pub(crate) fn sequences<'a>(runs: &'a [Run], layer: usize) -> Vec<CachedSequence<'a>> {
+    let mut first = 0;
+    let view = |run: &'a Run| {
+        let (past, rows) = (run.cache.len, (first, run.tokens));
+        first += run.tokens;
+        let len = run.cache.pool.layer_len();
+        let place = layer * len..(layer + 1) * len;
+        let blocks = run.cache.blocks.iter().map(|block| match &block.units {
+            Units::F32(units) => KeyBlock::F32(&units[place.clone()]),
+            Units::Bf16(units) => KeyBlock::Bf16(&units[place.clone()]),
+        });
+        CachedSequence { past, rows, blocks: blocks.collect() }
+    };
+    runs.iter().map(view).collect()
 }

@@ -6,6 +6,7 @@
 
 pub mod checkpoint;
 mod config;
+mod dtype;
 mod error;
 pub mod gpt2;
 mod init;
@@ -14,10 +15,11 @@ mod layers;
 mod pass;
 
 pub use config::{Dropouts, Gpt2Config, PRESETS};
+pub use dtype::Dtype;
 pub use error::ModelError;
 pub use gpt2::{Batch, Gpt2, Scores};
 pub use init::Init;
-pub use kv_cache::KvCache;
+pub use kv_cache::{BLOCK, KvCache, KvPool, Run};
 pub use pass::Pass;
 
 /// The result of working with a model.

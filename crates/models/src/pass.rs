@@ -3,7 +3,7 @@
 use tensor::random::{Dropout, Stream};
 use tensor::{Grads, Precision, Tape};
 
-use crate::KvCache;
+use crate::{KvCache, Run};
 
 /// First of the random streams used by dropout; each place where elements are dropped has its own.
 const DROPOUT_PURPOSE: u32 = 0x6472_0000;
@@ -12,7 +12,7 @@ const DROPOUT_PURPOSE: u32 = 0x6472_0000;
 #[derive(Debug, Default)]
 pub struct Pass<'a> {
     pub(crate) tape: Option<Tape>,
-    pub(crate) cache: Option<&'a mut KvCache>,
+    pub(crate) runs: Option<Vec<Run<'a>>>,
     pub(crate) lens: Option<Vec<usize>>,
     pub(crate) precision: Precision,
     pub(crate) recompute: bool,
@@ -53,17 +53,18 @@ impl<'a> Pass<'a> {
     pub(crate) fn again(&self, tape: Option<Tape>) -> Pass<'static> {
         let Pass { lens, precision, dropout, .. } = self;
         let (lens, dropout) = (lens.clone(), dropout.clone());
-        Pass { tape, cache: None, lens, precision: *precision, recompute: false, dropout }
+        Pass { tape, runs: None, lens, precision: *precision, recompute: false, dropout }
     }
 
     /// Decoding: the new tokens follow those in the cache, and are added to it.
     pub fn cached(cache: &'a mut KvCache) -> Pass<'a> {
-        Pass { cache: Some(cache), ..Pass::default() }
+        Pass::batch(vec![Run { cache, tokens: 0 }])
     }
 
-    /// Positions already in the cache.
-    pub(crate) fn past(&self) -> usize {
-        self.cache.as_ref().map_or(0, |cache| cache.len())
+    /// Decoding of several sequences at once: each run's tokens follow those in its cache, and are added to it. A single
+    /// run takes all tokens, whatever it says.
+    pub fn batch(runs: Vec<Run<'a>>) -> Pass<'a> {
+        Pass { runs: Some(runs), ..Pass::default() }
     }
 
     /// The next place of dropout, or `None` where nothing is dropped.

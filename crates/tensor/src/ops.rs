@@ -14,7 +14,7 @@ mod linear_gelu;
 mod lm_head;
 pub mod lm_loss;
 
-pub use attention::{AttentionArgs, CachedKeys};
+pub use attention::{AttentionArgs, CachedSequence, KeyBlock};
 pub use embedding::embedding;
 pub use lm_loss::{LmLoss, lm_loss, lm_scores};
 

@@ -1,10 +1,14 @@
 //! The values of a tensor, in one of the two types that are computed with.
 
 use kernels::bf16::{self, Values, ValuesMut, bf16 as Bf16};
-use kernels::gemm::Operand;
+use kernels::gemm::{Operand, Weight};
 use serde::{Deserialize, Serialize};
 
 use crate::memory::Buffer;
+use crate::weights::{Form, Weights};
+
+/// What is said of weights whose values are asked for.
+const FOR_RUNNING: &str = "these weights are in a form for running only";
 
 /// The type that products are computed in.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -44,6 +48,14 @@ pub enum Storage {
     F32(Buffer),
     /// 16 bits each.
     Bf16(Buffer<Bf16>),
+    /// A weight matrix in a form for running only.
+    Weights(Weights),
+}
+
+impl From<Weights> for Storage {
+    fn from(weights: Weights) -> Storage {
+        Storage::Weights(weights)
+    }
 }
 
 impl From<Buffer> for Storage {
@@ -66,12 +78,18 @@ impl Storage {
         match self {
             Storage::F32(_) => Precision::F32,
             Storage::Bf16(_) => Precision::Bf16,
+            Storage::Weights(weights) if weights.form() == Form::F32 => Precision::F32,
+            Storage::Weights(_) => Precision::Bf16,
         }
     }
 
     /// The number of values.
     pub fn len(&self) -> usize {
-        self.values().len()
+        match self {
+            Storage::F32(values) => values.len(),
+            Storage::Bf16(values) => values.len(),
+            Storage::Weights(weights) => weights.len(),
+        }
     }
 
     /// Whether there are no values.
@@ -84,6 +102,16 @@ impl Storage {
         match self {
             Storage::F32(values) => Values::F32(values),
             Storage::Bf16(values) => Values::Bf16(values),
+            Storage::Weights(weights) => Values::F32(weights.f32().expect(FOR_RUNNING)),
+        }
+    }
+
+    /// The right factor of a product with these (rows, cols) values, or with the transposed ones.
+    pub(crate) fn factor(&self, rows: usize, cols: usize, turned: bool) -> Weight<'_> {
+        match self {
+            Storage::Weights(weights) => weights.factor(turned),
+            _ if turned => self.matrix(rows, cols).t().into(),
+            _ => self.matrix(rows, cols).into(),
         }
     }
 
@@ -91,6 +119,7 @@ impl Storage {
         match self {
             Storage::F32(values) => ValuesMut::F32(values),
             Storage::Bf16(values) => ValuesMut::Bf16(values),
+            Storage::Weights(_) => panic!("{FOR_RUNNING}"),
         }
     }
 
@@ -107,6 +136,7 @@ impl Storage {
         match self {
             Storage::F32(values) => values,
             Storage::Bf16(_) => panic!("these values are bfloat16"),
+            Storage::Weights(weights) => weights.f32().expect(FOR_RUNNING),
         }
     }
 
@@ -118,6 +148,7 @@ impl Storage {
         match self {
             Storage::F32(values) => values,
             Storage::Bf16(_) => panic!("these values are bfloat16"),
+            Storage::Weights(_) => panic!("{FOR_RUNNING}"),
         }
     }
 
@@ -130,6 +161,7 @@ impl Storage {
                 bf16::to_f32(&mut wide, &values);
                 wide
             }
+            Storage::Weights(weights) => weights.decode().into_owned().into(),
         }
     }
 

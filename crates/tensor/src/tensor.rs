@@ -1,14 +1,17 @@
 //! The tensor: a shape, shared values, and where its gradient goes.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use thiserror::Error;
 
-use kernels::gemm::Operand;
+use kernels::bf16::Values;
+use kernels::gemm::{Operand, Weight};
 
 use crate::memory::Buffer;
 use crate::storage::{Precision, Storage};
 use crate::tape::{Tape, Target};
+use crate::weights::Weights;
 
 /// A dense array in row-major order, of `f32` unless an operation made it bfloat16. Cloning shares the values.
 #[derive(Clone, Debug)]
@@ -42,6 +45,9 @@ pub enum TensorError {
         /// The shape needed, in words.
         want: String,
     },
+    /// Weights that are damaged.
+    #[error("{0}")]
+    Weights(String),
     /// An id that the table has no row for.
     #[error("token id {id} at position {position} is out of range: the vocabulary has {rows} tokens (ids 0 to {})", .rows.saturating_sub(1))]
     IdOutOfRange {
@@ -62,6 +68,57 @@ impl Tensor {
             return Err(TensorError::Shape { op: "Tensor::new", got: shape.to_vec(), want });
         }
         Ok(Tensor::from_buffer(shape, Buffer::from(values)))
+    }
+
+    /// A constant matrix in a form for running only.
+    pub fn from_weights(rows: usize, cols: usize, weights: Weights) -> crate::Result<Tensor> {
+        if weights.len() != rows * cols {
+            let want = format!("a shape of {} values", weights.len());
+            return Err(TensorError::Shape { op: "Tensor::from_weights", got: vec![rows, cols], want });
+        }
+        Ok(Tensor::from_buffer(&[rows, cols], weights))
+    }
+
+    /// The values, in whatever type.
+    pub fn storage(&self) -> &Storage {
+        &self.data
+    }
+
+    /// The form that the values are kept in, where it is one for running only.
+    pub fn weights(&self) -> Option<&Weights> {
+        match &*self.data {
+            Storage::Weights(weights) => Some(weights),
+            _ => None,
+        }
+    }
+
+    /// The values as `f32`, whatever form they are kept in.
+    pub fn decoded(&self) -> Cow<'_, [f32]> {
+        match &*self.data {
+            Storage::Weights(weights) => weights.decode(),
+            Storage::F32(values) => Cow::Borrowed(values),
+            storage => Cow::Owned(storage.clone().into_f32().to_vec()),
+        }
+    }
+
+    /// A constant of some of the rows, in the order named: (rows, C).
+    pub fn select_rows(&self, rows: &[usize]) -> crate::Result<Tensor> {
+        let c = self.cols();
+        if let Some(row) = rows.iter().find(|&&row| row >= self.rows()) {
+            let want = format!("at least {} rows", row + 1);
+            return Err(TensorError::Shape { op: "select_rows", got: self.shape.clone(), want });
+        }
+        let storage: Storage = match self.data.values() {
+            Values::F32(values) => {
+                let rows = rows.iter().flat_map(|row| &values[row * c..(row + 1) * c]);
+                Buffer::from(rows.copied().collect::<Vec<f32>>()).into()
+            }
+            Values::Bf16(values) => {
+                let rows = rows.iter().flat_map(|row| &values[row * c..(row + 1) * c]);
+                Storage::Bf16(Buffer::from(rows.copied().collect::<Vec<_>>()))
+            }
+        };
+        Ok(Tensor::from_buffer(&[rows.len(), c], storage))
     }
 
     /// A constant of zeros.
@@ -138,6 +195,11 @@ impl Tensor {
     /// The values as a matrix of rows.
     pub(crate) fn matrix(&self) -> Operand<'_> {
         self.data.matrix(self.rows(), self.cols())
+    }
+
+    /// The right factor of a product with this weight, or with its transposed one.
+    pub(crate) fn factor(&self, turned: bool) -> Weight<'_> {
+        self.data.factor(self.rows(), self.cols(), turned)
     }
 
     /// Length of the last dimension: the width of a row.

@@ -1,33 +1,162 @@
-//! `model.safetensors`: reading with every check, and writing in one go.
+//! `model.safetensors`: reading with every check, computing from where the file lies, and writing in one go.
+//!
+//! Matrices may be of the types that others write (F32, F16, BF16), or in a form of ours:
+//!
+//! - bfloat16 in panels: type BF16, shape (N / 32, K / 2, 32, 2), both rounded up;
+//! - blocks of 8, 6 or 4 bits: type U8, shape (N / 32, K / 32, bytes of a block), both rounded up; the bytes say which.
+//!
+//! K and N are those of the product: a linear layer's weight is (K, N); the embedding table is (N, K), since it is read
+//! as an output layer. `tensor::weights` and `kernels::blocks` say what lies in a panel and in a block. The values start
+//! at a multiple of 64 bytes.
 
-use std::borrow::Cow;
 use std::collections::HashMap;
-use std::fs;
+use std::fs::File;
+use std::io::Write;
 use std::path::Path;
 
-use safetensors::tensor::{Dtype, SafeTensors, View};
-use tensor::Tensor;
+use safetensors::tensor::{Dtype as FileType, SafeTensors, TensorView};
+use serde_json::{Map, json};
+use tensor::blocks::BlockFormat;
+use tensor::weights::{Form, Weights};
+use tensor::{Bytes, Tensor};
 
 use super::write_whole;
-use crate::{Gpt2, Gpt2Config, ModelError, Result};
+use crate::dtype::{TABLE, is_matrix};
+use crate::{Dtype, Gpt2, Gpt2Config, ModelError, Result};
+
+/// How weights are wanted.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Use {
+    /// As `f32` in memory, to be trained.
+    Training,
+    /// For running, of this type, or as they are.
+    Running(Option<Dtype>),
+}
 
 /// Reads the weights of a model of shape `config`.
-pub(super) fn load(path: &Path, config: Gpt2Config) -> Result<Gpt2> {
-    let bytes = fs::read(path).map_err(ModelError::io(path))?;
+pub(super) fn load(path: &Path, config: Gpt2Config, wanted: Use) -> Result<Gpt2> {
+    let bytes = map(path)?;
     let file = parse(path, &bytes)?;
     let named: HashMap<&str, _> = file.iter().map(|(name, view)| (bare(name), view)).collect();
     let shapes: HashMap<String, Vec<usize>> = config.shapes().into_iter().collect();
     refuse_unknown(path, &named, &shapes)?;
-    Gpt2::build(config, &mut |name| {
+    let mut dtype = Dtype::F32;
+    let mut model = Gpt2::build(config, &mut |name| {
         let missing = || ModelError::MissingTensor { name: name.to_owned(), path: path.to_owned() };
         let view = named.get(name).ok_or_else(missing)?;
         let want = &shapes[name];
-        if view.shape() != want {
-            let (name, got, want) = (name.to_owned(), view.shape().to_vec(), want.clone());
-            return Err(ModelError::TensorShape { name, got, want });
+        let found = Found { name, view, want, bytes: &bytes };
+        if !is_matrix(name, want) {
+            return Ok(Tensor::new(want, found.plain()?)?);
         }
-        Ok(Tensor::new(want, floats(name, view)?)?)
-    })
+        let Use::Running(wanted) = wanted else { return Ok(Tensor::new(want, found.values()?)?) };
+        let kind = wanted.map_or_else(|| found.form().map(Dtype::of), Ok)?;
+        if name != TABLE {
+            dtype = kind;
+        }
+        found.weights(kind.form(name))
+    })?;
+    model.set_dtype(dtype);
+    Ok(model)
+}
+
+/// A tensor of the file.
+struct Found<'a> {
+    name: &'a str,
+    view: &'a TensorView<'a>,
+    want: &'a [usize],
+    bytes: &'a Bytes,
+}
+
+impl Found<'_> {
+    fn shape_error(&self) -> ModelError {
+        let (name, got, want) = (self.name.to_owned(), self.view.shape().to_vec(), self.want.to_vec());
+        ModelError::TensorShape { name, got, want }
+    }
+
+    fn type_error(&self) -> ModelError {
+        ModelError::TensorType { name: self.name.to_owned(), got: format!("{:?}", self.view.dtype()) }
+    }
+
+    /// Values of one of the types that others write.
+    fn plain(&self) -> Result<Vec<f32>> {
+        if self.view.shape() != self.want {
+            return Err(self.shape_error());
+        }
+        let halves = || self.view.data().as_chunks::<2>().0.iter().map(|&bytes| u16::from_le_bytes(bytes));
+        Ok(match self.view.dtype() {
+            FileType::F32 => self.view.data().as_chunks::<4>().0.iter().map(|&b| f32::from_le_bytes(b)).collect(),
+            FileType::F16 => halves().map(|bits| tensor::f16::from_bits(bits).to_f32()).collect(),
+            FileType::BF16 => halves().map(|bits| tensor::bf16::from_bits(bits).to_f32()).collect(),
+            _ => return Err(self.type_error()),
+        })
+    }
+
+    /// Whether products read the transposed matrix, and their K and N.
+    fn product(&self) -> (bool, usize, usize) {
+        let turned = self.name == TABLE;
+        if turned { (turned, self.want[1], self.want[0]) } else { (turned, self.want[0], self.want[1]) }
+    }
+
+    /// The form that a matrix has in the file, or would have if it is of a type of others.
+    fn form(&self) -> Result<Form> {
+        let (_, k, n) = self.product();
+        let (panels, blocks) = (n.div_ceil(32), k.div_ceil(32));
+        let block = |format: &BlockFormat| self.view.shape() == [panels, blocks, format.block_bytes()];
+        match (self.view.dtype(), self.view.shape().len()) {
+            (FileType::F32, 2) => Ok(Form::F32),
+            (FileType::F16, 2) => Ok(Form::F16),
+            (FileType::BF16, 2) => Ok(Form::Bf16),
+            (FileType::BF16, 4) if self.view.shape() == [panels, k.div_ceil(2), 32, 2] => Ok(Form::Bf16),
+            (FileType::U8, 3) => {
+                let formats = [BlockFormat::Q8, BlockFormat::Q6, BlockFormat::Q4];
+                formats.into_iter().find(block).map(Form::Blocks).ok_or_else(|| self.shape_error())
+            }
+            (FileType::BF16, 4) => Err(self.shape_error()),
+            _ => Err(self.type_error()),
+        }
+    }
+
+    /// The matrix as it lies in the file, if it lies as products read it.
+    fn in_place(&self) -> Result<Option<Weights>> {
+        let (turned, ..) = self.product();
+        let form = self.form()?;
+        let dense = self.view.shape().len() == 2;
+        if dense && self.view.shape() != self.want {
+            return Err(self.shape_error());
+        }
+        let start = self.view.data().as_ptr() as usize - self.bytes.as_ptr() as usize;
+        let bytes = self.bytes.part(start..start + self.view.data().len());
+        let aligned = bytes.as_ptr().cast::<f32>().is_aligned();
+        if dense && (self.view.dtype() == FileType::BF16 || !aligned) {
+            return Ok(None);
+        }
+        Ok(Some(Weights::new(form, self.want[0], self.want[1], turned, bytes)?))
+    }
+
+    /// The matrix in this form, from where it lies if it has it already.
+    fn weights(&self, form: Form) -> Result<Tensor> {
+        let (rows, cols) = (self.want[0], self.want[1]);
+        let lies = self.in_place()?;
+        let weights = match &lies {
+            Some(weights) if weights.form() == form => weights.clone(),
+            Some(weights) => Weights::encode(form, &weights.decode(), (rows, cols), self.product().0, None)?,
+            None => Weights::encode(form, &self.plain()?, (rows, cols), self.product().0, None)?,
+        };
+        Ok(Tensor::from_weights(rows, cols, weights)?)
+    }
+
+    /// A matrix's values.
+    fn values(&self) -> Result<Vec<f32>> {
+        match self.in_place()? {
+            Some(weights) => Ok(weights.decode().into_owned()),
+            None => self.plain(),
+        }
+    }
+}
+
+fn map(path: &Path) -> Result<Bytes> {
+    File::open(path).and_then(|file| Bytes::of_file(&file)).map_err(ModelError::io(path))
 }
 
 fn parse<'a>(path: &Path, bytes: &'a [u8]) -> Result<SafeTensors<'a>> {
@@ -43,13 +172,12 @@ fn bare(name: &str) -> &str {
 /// Every tensor must be a weight, or one of the constants that old checkpoints carry.
 fn refuse_unknown(
     path: &Path,
-    named: &HashMap<&str, safetensors::tensor::TensorView>,
+    named: &HashMap<&str, TensorView>,
     shapes: &HashMap<String, Vec<usize>>,
 ) -> Result<()> {
     for (&name, view) in named {
         let mask = name.ends_with(".attn.bias") || name.ends_with(".attn.masked_bias");
-        let tied =
-            name == "lm_head.weight" && named.get("wte.weight").is_some_and(|wte| wte.data() == view.data());
+        let tied = name == "lm_head.weight" && named.get(TABLE).is_some_and(|wte| wte.data() == view.data());
         if shapes.contains_key(name) || mask || tied {
             continue;
         }
@@ -62,28 +190,51 @@ fn refuse_unknown(
     Ok(())
 }
 
-fn floats(name: &str, view: &safetensors::tensor::TensorView) -> Result<Vec<f32>> {
-    if view.dtype() != Dtype::F32 {
-        return Err(ModelError::TensorType { name: name.to_owned(), got: format!("{:?}", view.dtype()) });
-    }
-    let (values, _) = view.data().as_chunks::<4>();
-    Ok(values.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect())
-}
-
 /// Reads all `f32` tensors of a safetensors file, and its metadata.
 #[allow(clippy::type_complexity)]
 pub fn read_tensors(
     path: &Path,
 ) -> Result<(HashMap<String, (Vec<usize>, Vec<f32>)>, HashMap<String, String>)> {
-    let bytes = fs::read(path).map_err(ModelError::io(path))?;
+    let bytes = map(path)?;
     let file = parse(path, &bytes)?;
     let (_, header) = SafeTensors::read_metadata(&bytes)
         .map_err(|error| ModelError::Damaged { path: path.to_owned(), reason: error.to_string() })?;
+    let read = |name: &str, view: &TensorView| {
+        let found = Found { name, view, want: view.shape(), bytes: &bytes };
+        if view.dtype() != FileType::F32 { Err(found.type_error()) } else { found.plain() }
+    };
     let tensors = file
         .iter()
-        .map(|(name, view)| Ok((name.to_owned(), (view.shape().to_vec(), floats(name, &view)?))))
+        .map(|(name, view)| Ok((name.to_owned(), (view.shape().to_vec(), read(name, &view)?))))
         .collect::<Result<_>>()?;
     Ok((tensors, header.metadata().clone().unwrap_or_default()))
+}
+
+/// A tensor to be written.
+pub(super) struct Entry<'a> {
+    name: String,
+    kind: &'static str,
+    shape: Vec<usize>,
+    bytes: &'a [u8],
+}
+
+impl<'a> Entry<'a> {
+    /// A tensor under its name in the file, in the form that it has.
+    pub fn of(name: &str, tensor: &'a Tensor) -> Entry<'a> {
+        let (rows, cols) = (tensor.rows(), tensor.cols());
+        let (k, n) = if name == TABLE { (cols, rows) } else { (rows, cols) };
+        let plain = tensor.shape().to_vec();
+        let (kind, shape, bytes) = match tensor.weights().map(|weights| (weights, weights.form())) {
+            None => ("F32", plain, bytemuck::cast_slice(tensor.data())),
+            Some((weights, Form::F32)) => ("F32", plain, weights.bytes()),
+            Some((weights, Form::F16)) => ("F16", plain, weights.bytes()),
+            Some((weights, Form::Bf16)) => ("BF16", vec![n.div_ceil(32), k.div_ceil(2), 32, 2], weights.bytes()),
+            Some((weights, Form::Blocks(format))) => {
+                ("U8", vec![n.div_ceil(32), k.div_ceil(32), format.block_bytes()], weights.bytes())
+            }
+        };
+        Entry { name: format!("transformer.{name}"), kind, shape, bytes }
+    }
 }
 
 /// Writes `f32` tensors and metadata as one file, whole or not at all.
@@ -92,30 +243,39 @@ pub fn write_tensors<'a>(
     tensors: impl Iterator<Item = (String, &'a [usize], &'a [f32])>,
     metadata: HashMap<String, String>,
 ) -> Result<()> {
-    let views = tensors.map(|(name, shape, values)| (name, F32View { shape, values }));
-    let views: Vec<_> = views.collect();
+    let entry = |(name, shape, values): (String, &[usize], &'a [f32])| {
+        Entry { name, kind: "F32", shape: shape.to_vec(), bytes: bytemuck::cast_slice(values) }
+    };
+    write_entries(path, tensors.map(entry).collect(), metadata)
+}
+
+/// Writes tensors one after the other, those with the longest numbers first, so that each starts where its numbers may.
+pub(super) fn write_entries(path: &Path, mut entries: Vec<Entry>, metadata: HashMap<String, String>) -> Result<()> {
+    /// The header ends at a multiple of this many bytes.
+    const ALIGNMENT: usize = 64;
+    let size = |kind| match kind {
+        "F32" => 4,
+        "U8" => 1,
+        _ => 2,
+    };
+    // Blocks and panels are multiples of 64 bytes, and so stay aligned if what may not be comes last.
+    entries.sort_by_key(|entry| (!entry.bytes.len().is_multiple_of(ALIGNMENT), 4 - size(entry.kind)));
+    let mut header = Map::new();
+    if !metadata.is_empty() {
+        header.insert("__metadata__".to_owned(), json!(metadata));
+    }
+    let mut end = 0;
+    for Entry { name, kind, shape, bytes } in &entries {
+        let start = end;
+        end += bytes.len();
+        let entry = json!({ "dtype": kind, "shape": shape, "data_offsets": [start, end] });
+        header.insert(name.clone(), entry);
+    }
+    let mut header = serde_json::to_vec(&header).expect("JSON values can be written");
+    header.resize((header.len() + 8).next_multiple_of(ALIGNMENT) - 8, b' ');
     write_whole(path, |file| {
-        let bytes = safetensors::serialize(views, Some(metadata)).map_err(std::io::Error::other)?;
-        std::io::Write::write_all(file, &bytes)
+        file.write_all(&(header.len() as u64).to_le_bytes())?;
+        file.write_all(&header)?;
+        entries.iter().try_for_each(|entry| file.write_all(entry.bytes))
     })
-}
-
-struct F32View<'a> {
-    shape: &'a [usize],
-    values: &'a [f32],
-}
-
-impl View for F32View<'_> {
-    fn dtype(&self) -> Dtype {
-        Dtype::F32
-    }
-    fn shape(&self) -> &[usize] {
-        self.shape
-    }
-    fn data(&self) -> Cow<'_, [u8]> {
-        Cow::Borrowed(bytemuck::cast_slice(self.values))
-    }
-    fn data_len(&self) -> usize {
-        size_of_val(self.values)
-    }
 }

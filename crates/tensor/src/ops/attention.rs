@@ -6,6 +6,7 @@
 //! the probabilities again from it, block by block (Dao et al., 2022).
 
 use kernels::attention as fused;
+use kernels::attention::cached::{Heads, Sequence, attention_cached};
 use kernels::random::Dropout;
 
 use super::tape_of;
@@ -24,13 +25,34 @@ pub struct AttentionArgs<'a> {
     pub dropout: Option<Dropout>,
 }
 
-/// The keys and values of every position so far, (past + n, C) each, the newest n included.
-#[derive(Clone, Copy, Debug)]
-pub struct CachedKeys<'a> {
-    /// Keys, (past + n, C).
-    pub keys: &'a [f32],
-    /// Values, (past + n, C).
-    pub values: &'a [f32],
+/// A layer's part of a block of keys and values.
+#[derive(Debug)]
+pub enum KeyBlock<'a> {
+    /// In `f32`.
+    F32(&'a [f32]),
+    /// Pairs of bfloat16.
+    Bf16(&'a [u32]),
+}
+
+impl<'a> KeyBlock<'a> {
+    fn f32(&self) -> Option<&'a [f32]> {
+        if let KeyBlock::F32(units) = *self { Some(units) } else { None }
+    }
+
+    fn pairs(&self) -> Option<&'a [u32]> {
+        if let KeyBlock::Bf16(units) = *self { Some(units) } else { None }
+    }
+}
+
+/// A sequence that goes on: its new rows, and all its blocks, the newest keys and values included.
+#[derive(Debug)]
+pub struct CachedSequence<'a> {
+    /// Positions before the first new one.
+    pub past: usize,
+    /// The first new row, and how many.
+    pub rows: (usize, usize),
+    /// A layer's part of each block.
+    pub blocks: Vec<KeyBlock<'a>>,
 }
 
 impl Tensor {
@@ -81,27 +103,23 @@ impl Tensor {
         }))
     }
 
-    /// Attention of the newest n positions over the whole cache; `self` is their `qkv` (1, n, 3C).
-    pub fn attention_cached(&self, n_head: usize, cache: CachedKeys) -> Result<Tensor> {
+    /// Attention of new positions over all before them; `self` is their `qkv` (1, rows, 3C). Blocks and `qkv` have the
+    /// same precision.
+    pub fn attention_cached(&self, n_head: usize, sequences: &[CachedSequence]) -> Result<Tensor> {
         let (shape, c) = self.attention_shape(n_head)?;
-        let n = shape.time;
-        let held = cache.keys.len() / c.max(1);
-        if shape.batch != 1 || held < n || cache.values.len() != cache.keys.len() {
-            let want = "one sequence, whose newest keys and values are in the cache".into();
-            return Err(TensorError::Shape { op: "attention_cached", got: self.shape().to_vec(), want });
+        let rows = shape.batch * shape.time;
+        let heads = Heads { n_head, head_dim: shape.head_dim };
+        let mut out = Storage::scratch(self.precision(), rows * c);
+        match (&mut out, &*self.shared()) {
+            (Storage::F32(out), Storage::F32(qkv)) => {
+                attention_cached::<f32>(out, qkv, &views(sequences, KeyBlock::f32)?, heads);
+            }
+            (Storage::Bf16(out), Storage::Bf16(qkv)) => {
+                attention_cached(out, qkv, &views(sequences, KeyBlock::pairs)?, heads);
+            }
+            _ => unreachable!("the result has the precision of the input"),
         }
-        let mut out: Buffer = Buffer::scratch(n * c);
-        let past = held - n;
-        fused::attention_cached(
-            &mut out,
-            self.data(),
-            cache.keys,
-            cache.values,
-            past,
-            n_head,
-            shape.head_dim,
-        );
-        Ok(Tensor::from_buffer(&[1, n, c], out))
+        Ok(Tensor::from_buffer(&[1, rows, c], out))
     }
 
     fn attention_shape(&self, n_head: usize) -> Result<(fused::AttentionShape, usize)> {
@@ -116,6 +134,20 @@ impl Tensor {
             }
         }
     }
+}
+
+/// The sequences as the kernel takes them, if all blocks are of the type that `units` finds.
+fn views<'a, U>(
+    sequences: &'a [CachedSequence<'a>],
+    units: impl Fn(&KeyBlock<'a>) -> Option<&'a [U]>,
+) -> Result<Vec<Sequence<'a, U>>> {
+    let view = |sequence: &'a CachedSequence<'a>| {
+        let blocks = sequence.blocks.iter().map(&units).collect::<Option<_>>()?;
+        Some(Sequence { past: sequence.past, rows: sequence.rows, blocks })
+    };
+    let want = "keys and values of the precision that the model computes in".to_owned();
+    let all: Option<Vec<_>> = sequences.iter().map(view).collect();
+    all.ok_or(TensorError::Shape { op: "attention_cached", got: vec![sequences.len()], want })
 }
 
 #[cfg(test)]

@@ -16,7 +16,12 @@ pub fn embedding(tape: Option<&Tape>, table: &Tensor, ids: &[u32], shape: &[usiz
         return Err(TensorError::IdOutOfRange { id: ids[position], position, rows });
     }
     let mut out: Buffer = Buffer::scratch(ids.len() * c);
-    kernels::rows::embedding(&mut out, table.data(), ids);
+    match table.weights() {
+        Some(weights) => {
+            out.chunks_exact_mut(c.max(1)).zip(ids).for_each(|(out, &id)| weights.row(id as usize, out));
+        }
+        None => kernels::rows::embedding(&mut out, table.data(), ids),
+    }
     let mut out_shape = shape.to_vec();
     out_shape.push(c);
     let out = Tensor::from_buffer(&out_shape, out);

@@ -18,7 +18,7 @@ impl Tensor {
     pub fn linear(&self, w: &Tensor, b: Option<&Tensor>) -> Result<Tensor> {
         let shape = shape_of(self, w, b)?;
         let mut out = Storage::scratch(self.precision(), self.rows() * w.cols());
-        kernels::linear::linear(out.values_mut(), self.matrix(), w.matrix(), b.map(Tensor::data));
+        kernels::linear::linear(out.values_mut(), self.matrix(), w.factor(false), b.map(Tensor::data));
         let out = Tensor::from_buffer(&shape, out);
         let Some(tape) = tape_of(&[self, w]) else { return Ok(out) };
         let operands = Operands::of(self, w, b);

@@ -22,7 +22,7 @@ impl Tensor {
         let shape = shape_of(self, w, Some(b))?;
         residual.expect("residual", &shape)?;
         let mut out = Buffer::scratch(residual.len());
-        let (x, weight) = (self.matrix(), w.matrix());
+        let (x, weight) = (self.matrix(), w.factor(false));
         kernels::linear::linear_dropout_add(&mut out, x, weight, Some(b.data()), dropout, residual.data());
         let out = Tensor::from_buffer(&shape, out);
         let Some(tape) = tape_of(&[self, w, residual]) else { return Ok(out) };

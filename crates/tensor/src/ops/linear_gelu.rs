@@ -15,11 +15,14 @@ impl Tensor {
     pub fn linear_gelu(&self, w: &Tensor, b: &Tensor) -> Result<Tensor> {
         let shape = shape_of(self, w, Some(b))?;
         let len = self.rows() * w.cols();
-        let [mut pre, mut out] = [0, 1].map(|_| Storage::scratch(self.precision(), len));
-        let (x, weight) = (self.matrix(), w.matrix());
-        kernels::linear::linear_gelu(pre.values_mut(), out.values_mut(), x, weight, Some(b.data()));
+        let tape = tape_of(&[self, w]);
+        let mut out = Storage::scratch(self.precision(), len);
+        let mut pre = tape.is_some().then(|| Storage::scratch(self.precision(), len));
+        let (x, weight) = (self.matrix(), w.factor(false));
+        let kept = pre.as_mut().map(Storage::values_mut);
+        kernels::linear::linear_gelu(kept, out.values_mut(), x, weight, Some(b.data()));
         let out = Tensor::from_buffer(&shape, out);
-        let Some(tape) = tape_of(&[self, w]) else { return Ok(out) };
+        let (Some(tape), Some(pre)) = (tape, pre) else { return Ok(out) };
         let operands = Operands::of(self, w, Some(b));
         Ok(tape.record_activated(out, Some(Arc::new(pre)), move |dpre, back| backward(operands, &dpre, back)))
     }

@@ -16,7 +16,7 @@ impl Tensor {
         let (rows, c, v) = (self.rows(), self.cols(), wte.rows());
         wte.expect("lm_head weight", &[v, c])?;
         let mut out: Buffer = Buffer::scratch(rows * v);
-        multiply(self.matrix(), wte.matrix().t(), Output::Set(&mut out));
+        multiply(self.matrix(), wte.factor(true), Output::Set(&mut out));
         let mut shape = self.shape().to_vec();
         *shape.last_mut().expect("a tensor with rows") = v;
         let out = Tensor::from_buffer(&shape, out);

@@ -6,7 +6,7 @@
 //! are still in the cache. So no (rows × V) matrix is ever stored, and none is computed twice.
 
 use kernels::bf16::bf16;
-use kernels::gemm::{Mat, Operand, Out, Output, gemm, multiply};
+use kernels::gemm::{Mat, Operand, Output, multiply};
 use kernels::{linear, rows};
 
 use super::tape_of;
@@ -77,7 +77,7 @@ pub fn lm_loss(x: &Tensor, wte: &Tensor, targets: &[u32], weights: &[f32]) -> Re
         logits.compute(block, table);
         let dlogits = logits.loss(&mut losses[start..end], &targets[start..end], &weights[start..end]);
         let (Some(tape), Some(dx)) = (tape, &mut dx) else { continue };
-        multiply(dlogits, table.into(), Output::Set(&mut dx[start * c..end * c]));
+        multiply(dlogits, Operand::from(table), Output::Set(&mut dx[start * c..end * c]));
         add_dwte(tape, wte, dlogits, block);
     }
     let value =
@@ -110,10 +110,11 @@ impl Logits {
     fn compute(&mut self, x: Operand, table: Mat) {
         let len = x.rows() * self.stride;
         match &mut self.values {
-            Storage::F32(values) => multiply(x, table.t().into(), Output::Set(&mut values[..len])),
+            Storage::F32(values) => multiply(x, Operand::from(table.t()), Output::Set(&mut values[..len])),
             Storage::Bf16(values) => {
                 linear::linear_strided(&mut values[..len], self.stride, x, table.t().into())
             }
+            Storage::Weights(_) => unreachable!("logits are computed"),
         }
     }
 
@@ -131,6 +132,7 @@ impl Logits {
                 rows::cross_entropy_bf16(values, stride, v, losses, targets, weights);
                 Mat::strided(&*values, rows, v, stride).into()
             }
+            Storage::Weights(_) => unreachable!("logits are computed"),
         }
     }
 }
@@ -152,13 +154,14 @@ pub fn lm_scores(x: &Tensor, wte: &Tensor, targets: &[u32]) -> Result<(Vec<f32>,
     let (rows, c, v) = check(x, wte, targets)?;
     let mut losses = vec![0.0; rows];
     let mut correct = Vec::with_capacity(rows);
-    let step = block_rows(rows, v, size_of::<f32>());
+    let (step, x_storage) = (block_rows(rows, v, size_of::<f32>()), x.shared());
+    let x_values = x_storage.values();
     let mut logits: Buffer = Buffer::scratch(step.min(rows) * v);
     for start in (0..rows).step_by(step) {
         let end = (start + step).min(rows);
-        let block = Mat::new(&x.data()[start * c..end * c], end - start, c);
         let logits = &mut logits[..(end - start) * v];
-        gemm(logits, block, Mat::new(wte.data(), v, c).t(), Out::Set, None);
+        let block = Operand::new(x_values.part(start * c..end * c), end - start, c);
+        multiply(block, wte.factor(true), Output::Set(logits));
         rows::cross_entropy_loss(&mut losses[start..end], logits, &targets[start..end]);
         let best = logits.chunks_exact(v).map(rows::argmax);
         correct.extend(best.zip(&targets[start..end]).map(|(best, &target)| best == target as usize));
