@@ -260,6 +260,32 @@ fn unpack(format: BlockFormat, data: &[u8], levels: &mut Levels) {
     }
 }
 
+/// The reverse of [`unpack`].
+#[inline(always)]
+fn pack(format: BlockFormat, levels: &Levels, data: &mut [u8]) {
+    let (planes, _) = data.as_chunks_mut::<PLANE>();
+    let (groups, _) = levels.as_chunks::<PLANE>();
+    match format {
+        BlockFormat::Q8 => planes.copy_from_slice(groups),
+        BlockFormat::Q4 => {
+            for (plane, groups) in planes.iter_mut().zip(groups.chunks_exact(2)) {
+                let (low, high) = (&groups[0], &groups[1]);
+                plane.iter_mut().zip(low.iter().zip(high)).for_each(|(x, (low, high))| *x = low | high << 4);
+            }
+        }
+        BlockFormat::Q6 => {
+            for (planes, groups) in planes.chunks_exact_mut(3).zip(groups.chunks_exact(4)) {
+                for at in 0..PLANE {
+                    let [a, b, c, d] = [0, 1, 2, 3].map(|i| groups[i][at]);
+                    planes[0][at] = a >> 4 | b >> 4 << 2 | c >> 4 << 4 | d >> 4 << 6;
+                    planes[1][at] = a & 15 | b << 4;
+                    planes[2][at] = c & 15 | d << 4;
+                }
+            }
+        }
+    }
+}
+
 /// The value of a half, in steps that the compiler vectorises; infinity and NaN come out as large numbers.
 #[inline(always)]
 fn widen(bits: u16) -> f32 {

@@ -6,7 +6,7 @@ use std::mem::MaybeUninit;
 use super::tiles::{Kernel, MOST_ROWS, Task, with_kernel};
 use super::x_rows::{Tiles, XBlock};
 use super::{BlockFormat, BlockMatrix, PANEL};
-use crate::gemm::{Operand, Output};
+use crate::gemm::{Operand, Output, Sink};
 use crate::isa::{self, Isa};
 use crate::pool::{self, Shared};
 use crate::timing;
@@ -79,11 +79,12 @@ fn share<K: Kernel>(isa: Isa, kernel: K, tiles: Tiles, x: &[XBlock], w: &BlockMa
                 _ => 0,
             };
             let (first, rows) = (t * tiles.height, tiles.rows_of(t));
-            let cols = (p1 * PANEL).min(n) - p0 * PANEL;
+            let (col, cols) = (p0 * PANEL, (p1 * PANEL).min(n) - p0 * PANEL);
             let stride = (p1 - p0) * PANEL;
+            let part = Part { at: (first, col), cols, stride, n };
             let mut buffer = Buffer(MaybeUninit::uninit());
             let sums = buffer.zeros(rows * stride);
-            place.begin(sums, stride, (first, p0 * PANEL), cols, n);
+            place.begin(sums, part);
             for p in p0..p1 {
                 let task = Task {
                     format: w.format(),
@@ -95,7 +96,7 @@ fn share<K: Kernel>(isa: Isa, kernel: K, tiles: Tiles, x: &[XBlock], w: &BlockMa
                 };
                 kernel.run(&mut sums[(p - p0) * PANEL..], task);
             }
-            place.end(isa, sums, stride, (first, p0 * PANEL), cols, n);
+            place.end(isa, sums, part);
         }
     });
 }
@@ -128,33 +129,43 @@ impl Buffer {
     }
 }
 
+/// Which elements of C the sums are: from row and column `at` on, `cols` columns of C's `n`. Rows of sums are `stride`
+/// values apart, and those past `cols` are padding.
+#[derive(Clone, Copy)]
+struct Part {
+    at: (usize, usize),
+    cols: usize,
+    stride: usize,
+    n: usize,
+}
+
 /// Where sums come from and go to.
 enum Place<'a> {
     Set(Shared<f32>),
     Add(Shared<f32>),
-    Sink(&'a dyn crate::gemm::Sink),
+    Sink(&'a dyn Sink),
 }
 
 impl Place<'_> {
-    /// The old values, where chains start from them; C has `n` columns.
-    fn begin(&self, sums: &mut [f32], stride: usize, at: (usize, usize), cols: usize, n: usize) {
+    /// The old values, where chains start from them.
+    fn begin(&self, sums: &mut [f32], part: Part) {
         let Place::Add(c) = self else { return };
-        for (i, sums) in sums.chunks_mut(stride).enumerate() {
-            let start = (at.0 + i) * n + at.1;
+        for (i, sums) in sums.chunks_mut(part.stride).enumerate() {
+            let start = (part.at.0 + i) * part.n + part.at.1;
             // SAFETY: C is borrowed by the caller of the product, and only this task has these elements.
-            sums[..cols].copy_from_slice(unsafe { c.part(start, start + cols) });
+            sums[..part.cols].copy_from_slice(unsafe { c.part(start, start + part.cols) });
         }
     }
 
-    /// The finished values; the columns past `cols` are padding.
-    fn end(&self, isa: Isa, sums: &mut [f32], stride: usize, at: (usize, usize), cols: usize, n: usize) {
+    /// The finished values.
+    fn end(&self, isa: Isa, sums: &mut [f32], part: Part) {
         match self {
-            Place::Sink(sink) => sink.put(isa, at, sums, stride, cols),
+            Place::Sink(sink) => sink.put(isa, part.at, sums, part.stride, part.cols),
             Place::Set(c) | Place::Add(c) => {
-                for (i, sums) in sums.chunks(stride).enumerate() {
-                    let start = (at.0 + i) * n + at.1;
+                for (i, sums) in sums.chunks(part.stride).enumerate() {
+                    let start = (part.at.0 + i) * part.n + part.at.1;
                     // SAFETY: as in `begin`.
-                    unsafe { c.part(start, start + cols) }.copy_from_slice(&sums[..cols]);
+                    unsafe { c.part(start, start + part.cols) }.copy_from_slice(&sums[..part.cols]);
                 }
             }
         }

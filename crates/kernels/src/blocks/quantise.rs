@@ -6,23 +6,19 @@
 //! the numbers found with it best, `Σ w q / Σ q²`, and the weights are rounded anew. Scales are halves before weights are
 //! rounded by them, so that the error is that of the stored matrix. The lanes of the loops are columns.
 
-use super::{BLOCK, BlockFormat, PANEL, f16, widen};
+use super::{BLOCK, BlockFormat, CHUNK, PANEL, PLANE, SCALES, f16, pack, widen};
 use crate::gemm::Mat;
 use crate::isa::{self, Isa, vectorised};
 use crate::pool;
 
-impl BlockFormat {
-    /// What the largest weight is divided by to give the scales to try: parts of half the range.
-    fn tried(self) -> &'static [f32] {
-        match self {
-            BlockFormat::Q8 => &[0.996, 1.0, 1.004, 1.008],
-            BlockFormat::Q6 => &[0.95, -0.95, 0.98, -0.98, 1.01, -1.01, 1.04, -1.04, 1.08, 1.12],
-            BlockFormat::Q4 => &[
-                0.8, -0.8, 0.86, -0.86, 0.92, -0.92, 0.98, -0.98, 1.04, -1.04, 1.1, -1.1, 1.16, 1.22, 1.28,
-                1.36,
-            ],
-        }
-    }
+/// What half the range is multiplied by before the largest weight is divided by it, to give the scales to try.
+fn tried(format: BlockFormat) -> impl Iterator<Item = f32> {
+    let (first, step, signs): (f32, f32, &[f32]) = match format {
+        BlockFormat::Q8 => (0.98, 0.004, &[1.0]),
+        BlockFormat::Q6 => (0.9, 0.02, &[1.0, -1.0]),
+        BlockFormat::Q4 => (0.8, 0.06, &[1.0, -1.0]),
+    };
+    signs.iter().flat_map(move |sign| (0..11).map(move |i| sign * (first + step * i as f32)))
 }
 
 /// Blocks of `L` columns side by side, along K.
@@ -44,12 +40,14 @@ fn nearest(weight: f32, inverse: f32, (low, high): (f32, f32)) -> f32 {
     (x + ROUND) - ROUND
 }
 
+#[inline(always)]
 fn range(format: BlockFormat) -> (f32, f32) {
     let (low, high) = format.range();
     (low as f32, high as f32)
 }
 
 /// The stored form of the number nearest to a weight.
+#[inline(always)]
 pub(super) fn level(format: BlockFormat, weight: f32, inverse: f32) -> u8 {
     (nearest(weight, inverse, range(format)) as i32 + format.offset()) as u8
 }
@@ -84,7 +82,7 @@ fn search<const L: usize>(format: BlockFormat, w: &Weights<L>, importance: &[f32
     // To begin with, the scale that just takes the largest weight.
     let mut best = largest.map(|largest| narrow(largest / range.1));
     let mut least = error(w, importance, &best, range);
-    for &part in format.tried() {
+    for part in tried(format) {
         let mut scales = [0; L];
         for l in 0..L {
             scales[l] = narrow(largest[l] / (part * -range.0));
@@ -147,13 +145,6 @@ fn error<const L: usize>(
     sums
 }
 
-vectorised! {
-    /// Scales of 32 columns.
-    fn search_panel(format: BlockFormat, w: &Weights<PANEL>, importance: &[f32; BLOCK]) -> [u16; PANEL] {
-        search(format, w, importance)
-    }
-}
-
 /// A block by itself: its scale and its numbers, as stored. `importance` has the weight of each row in the error.
 pub fn quantise_block(
     format: BlockFormat,
@@ -181,7 +172,7 @@ pub(super) fn quantise_on(isa: Isa, format: BlockFormat, w: Mat, importance: Opt
     pool::for_each_chunk_mut(&mut all, format.panel_bytes(w.rows), |p, panel| {
         let first = p * PANEL;
         let there = PANEL.min(w.cols - first);
-        for block in 0..w.rows.div_ceil(BLOCK) {
+        for (block, chunk) in panel.chunks_exact_mut(format.block_bytes()).enumerate() {
             let rows = BLOCK.min(w.rows - block * BLOCK);
             let mut weights = [[0.0; PANEL]; BLOCK];
             for (k, weights) in weights[..rows].iter_mut().enumerate() {
@@ -194,16 +185,29 @@ pub(super) fn quantise_on(isa: Isa, format: BlockFormat, w: Mat, importance: Opt
             if let Some(importance) = importance {
                 of_rows[..rows].copy_from_slice(&importance[block * BLOCK..][..rows]);
             }
-            let scales = search_panel(isa, format, &weights, &of_rows);
-            for (c, scale) in scales.into_iter().enumerate() {
-                let scale = f16::from_bits(scale);
-                let inverse = inverse(scale.to_f32());
-                let levels = std::array::from_fn(|k| level(format, weights[k][c], inverse));
-                format.store(panel, block, c, scale, &levels);
-            }
+            fill_chunk(isa, format, chunk, &weights, &of_rows);
         }
     });
     all
+}
+
+vectorised! {
+    /// The blocks of 32 columns.
+    fn fill_chunk(format: BlockFormat, chunk: &mut [u8], w: &Weights<PANEL>, importance: &[f32; BLOCK]) {
+        let found = search(format, w, importance);
+        let inverses = found.map(|scale| inverse(widen(scale)));
+        let mut levels = [0; CHUNK];
+        for (w, group) in w.chunks_exact(4).zip(levels.as_chunks_mut::<PLANE>().0) {
+            for (c, levels) in group.as_chunks_mut::<4>().0.iter_mut().enumerate() {
+                *levels = std::array::from_fn(|j| level(format, w[j][c], inverses[c]));
+            }
+        }
+        let (scales, data) = chunk.split_at_mut(SCALES);
+        for (scale, found) in scales.as_chunks_mut::<2>().0.iter_mut().zip(found) {
+            *scale = found.to_le_bytes();
+        }
+        pack(format, &levels, data);
+    }
 }
 
 #[cfg(test)]

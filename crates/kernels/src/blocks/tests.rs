@@ -216,7 +216,7 @@ fn naive_error(format: BlockFormat, w: &[f32; BLOCK]) -> f32 {
 
 #[test]
 fn the_search_beats_the_simplest_way() {
-    for (format, better) in [(BlockFormat::Q8, 0.97), (BlockFormat::Q6, 0.92), (BlockFormat::Q4, 0.8)] {
+    for (format, better) in [(BlockFormat::Q8, 0.86), (BlockFormat::Q6, 0.84), (BlockFormat::Q4, 0.72)] {
         let (mut simple, mut searched) = (0.0, 0.0);
         for w in random(1000 * BLOCK, 9).as_chunks::<BLOCK>().0 {
             let (scale, levels) = quantise_block(format, w, None);
@@ -226,7 +226,6 @@ fn the_search_beats_the_simplest_way() {
             assert!(error <= naive, "{format:?} {w:?}");
             (simple, searched) = (simple + naive, searched + error);
         }
-        println!("{format:?}: {searched} against {simple}: {}", searched / simple);
         assert!(searched < better * simple, "{format:?}: {searched} against {simple}");
     }
 }
