@@ -115,7 +115,13 @@ impl BeamSearch {
         settings.validate()?;
         let rules = Rules::new(&settings.processors, vocab_size, eot)?;
         let live = vec![Hypothesis { ids: Vec::new(), score: 0.0 }];
-        Ok(BeamSearch { settings: settings.clone(), rules, prompt: prompt.to_vec(), live, finished: Vec::new() })
+        Ok(BeamSearch {
+            settings: settings.clone(),
+            rules,
+            prompt: prompt.to_vec(),
+            live,
+            finished: Vec::new(),
+        })
     }
 
     /// The tokens of each live beam, without the prompt, in the order in which [`BeamSearch::step`] takes logits.

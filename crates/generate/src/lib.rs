@@ -9,8 +9,8 @@ mod engine;
 pub mod sampling;
 pub mod stream;
 
-pub use engine::{Finish, GenerateError, Generation, Request, Timings, generate};
 pub use beam::{BeamSearch, BeamSettings, EarlyStopping, Hypothesis, beam_search};
+pub use engine::{Finish, GenerateError, Generation, Request, Timings, generate};
 pub use sampling::{
     Draw, History, Processors, Sampler, Sampling, SamplingError, TokenLogprobs, top_logprobs,
 };

@@ -62,7 +62,8 @@ impl Case {
             max_new_tokens: self.max_new_tokens,
             processors: self.processors(),
         };
-        let search = BeamSearch::new(&settings, &self.prompt, model.config().vocab_size, self.ends[0]).unwrap();
+        let search =
+            BeamSearch::new(&settings, &self.prompt, model.config().vocab_size, self.ends[0]).unwrap();
         let logits = |text: &Vec<u32>| Ok(model.last_logits(text, &mut Pass::eval())?);
         beam_search(search, |texts| texts.iter().map(logits).collect::<Result<_, GenerateError>>()).unwrap()
     }
@@ -88,9 +89,15 @@ impl Case {
 #[test]
 fn texts_and_scores_are_those_of_transformers() {
     let cases: Vec<Case> = serde_json::from_str(CASES).unwrap();
-    let ended = |case: &Case| case.texts.iter().filter(|text| case.ends.contains(text.last().unwrap())).count();
-    let (ends, all) = (cases.iter().map(ended).sum::<usize>(), cases.iter().map(|case| case.texts.len()).sum());
-    assert!(cases.len() >= 100 && ends >= 100 && all >= 2 * ends, "{} cases, {ends} of {all} ended", cases.len());
+    let ended =
+        |case: &Case| case.texts.iter().filter(|text| case.ends.contains(text.last().unwrap())).count();
+    let ends: usize = cases.iter().map(ended).sum();
+    let all: usize = cases.iter().map(|case| case.texts.len()).sum();
+    assert!(
+        cases.len() >= 100 && ends >= 100 && all >= 2 * ends,
+        "{} cases, {ends} of {all} ended",
+        cases.len()
+    );
     for name in golden::CASES {
         let model = Gpt2::load(&golden::folder(name)).unwrap();
         for case in cases.iter().filter(|case| case.model == name) {

@@ -130,7 +130,10 @@ fn the_same_seed_writes_the_same_text_and_another_one_does_not() {
     let first = run_random(&long);
     let again = run_random(&long);
     assert_eq!((&first.ids, &first.text), (&again.ids, &again.text));
-    assert_ne!(first.ids, run_random(&Request { sampling: long.sampling.clone().nth(1), ..long.clone() }).ids);
+    assert_ne!(
+        first.ids,
+        run_random(&Request { sampling: long.sampling.clone().nth(1), ..long.clone() }).ids
+    );
 }
 
 #[test]

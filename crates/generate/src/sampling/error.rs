@@ -60,7 +60,9 @@ pub enum SamplingError {
     #[error("the number of beams is 0, but it must be at least 1, such as 4")]
     NoBeams,
     /// More texts asked for than kept, or none.
-    #[error("{returns} texts are asked of {beams} beams, but it must be from 1 to the number of beams, {beams}")]
+    #[error(
+        "{returns} texts are asked of {beams} beams, but it must be from 1 to the number of beams, {beams}"
+    )]
     Returns {
         /// Texts asked for.
         returns: usize,
@@ -76,7 +78,9 @@ pub enum SamplingError {
     #[error("beam search is asked for 0 tokens, but it must be at least 1, such as 20")]
     NoNewTokens,
     /// More tokens asked for than allowed.
-    #[error("at least {min} tokens are asked for, but at most {max} may be written; lower the one or raise the other")]
+    #[error(
+        "at least {min} tokens are asked for, but at most {max} may be written; lower the one or raise the other"
+    )]
     MinBeyondMax {
         /// Tokens at least.
         min: usize,

@@ -289,7 +289,11 @@ mod tests {
         let bad = Processors { bad_words: words, ..Processors::NONE };
         let after = |prompt: &[u32], generated: &[u32]| banned(process(&bad, prompt, generated));
         assert_eq!(after(&[], &[]), [1]);
-        assert_eq!(after(&[2], &[]), [1, 3, 7], "end-of-text alone may not be banned, but as the end of a word");
+        assert_eq!(
+            after(&[2], &[]),
+            [1, 3, 7],
+            "end-of-text alone may not be banned, but as the end of a word"
+        );
         assert_eq!(after(&[4], &[5]), [1, 6]);
     }
 

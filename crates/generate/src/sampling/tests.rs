@@ -125,7 +125,8 @@ fn a_draw_depends_on_seed_and_position_alone() {
 #[test]
 fn logprobs_are_the_models_own() {
     let processors = Processors { logit_bias: vec![(1, f32::NEG_INFINITY)], ..Processors::NONE };
-    let sampling = Sampling { processors, logprobs: Some(2), temperature: 0.1, top_k: 1, ..Sampling::default() };
+    let sampling =
+        Sampling { processors, logprobs: Some(2), temperature: 0.1, top_k: 1, ..Sampling::default() };
     let sampler = Sampler::new(&sampling, 5, 4).unwrap();
     let mut padded = [&LOGITS[..], &[99.0]].concat();
     let drawn = sampler.sample(&mut padded, History::default(), 0).unwrap();
@@ -139,7 +140,10 @@ fn numbers_outside_their_ranges_are_refused() {
     let refused = |sampling: Sampling| sampling.validate().unwrap_err();
     let all = Sampling::default;
     for x in [-1.0, -0.1, f32::NAN, f32::INFINITY] {
-        assert!(matches!(refused(Sampling { temperature: x, ..all() }), SamplingError::Temperature(_)), "{x}");
+        assert!(
+            matches!(refused(Sampling { temperature: x, ..all() }), SamplingError::Temperature(_)),
+            "{x}"
+        );
     }
     for x in [0.0, -0.5, 1.1, f32::NAN] {
         assert!(matches!(refused(Sampling { top_p: x, ..all() }), SamplingError::TopP(_)), "{x}");
