@@ -66,16 +66,29 @@ fn least_of_top_p(total: f64, top_p: f32, n: usize) -> f64 {
     ((total - f64::from(top_p) * total) / n as f64).min(1.0)
 }
 
-/// The fewest tokens that reach a share of the total, in falling order.
+/// The fewest tokens that reach a share of the total, in falling order (equals by id). Sorts pieces from the top, each
+/// twice the last, until they reach it.
 fn keep_top_p(kept: &mut Vec<Candidate>, total: f64, top_p: f32) {
     let limit = f64::from(top_p) * total;
-    kept.sort_by(|a, b| b.1.total_cmp(&a.1));
-    let mut before = 0.0;
-    kept.retain(|&(_, weight)| {
-        let keep = before < limit;
-        before += weight;
-        keep
-    });
+    let falling = |a: &Candidate, b: &Candidate| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0));
+    let (mut from, mut piece, mut sum) = (0, 64, 0.0);
+    while from < kept.len() && sum < limit {
+        let rest = &mut kept[from..];
+        let n = piece.min(rest.len());
+        if n < rest.len() {
+            rest.select_nth_unstable_by(n, falling);
+        }
+        rest[..n].sort_unstable_by(falling);
+        for (_, weight) in &rest[..n] {
+            if sum >= limit {
+                break;
+            }
+            sum += weight;
+            from += 1;
+        }
+        piece *= 2;
+    }
+    kept.truncate(from);
 }
 
 /// The tokens whose surprise `-ln p` is nearest to the mean surprise, the entropy `H = -Σ p ln p`: as many as reach
