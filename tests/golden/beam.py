@@ -38,6 +38,13 @@ SETTINGS = [
     dict(num_beams=3, num_return=3, min_new_tokens=3, repetition=1.2, no_repeat_ngram=3, length_penalty=0.6),
 ]
 MODELS = {"deep": [[1, 2, 3], [77], [5, 9, 5, 9, 5]], "odd": [[4, 4], [30, 2, 8]], "wide": [[600], [17, 400, 3, 17]]}
+# Where the beams that "never" stops early find better texts: (model, prompt, end-of-text, settings).
+PATIENT = [
+    ("odd", [3, 24], 30, dict(num_beams=2, num_return=2, length_penalty=2.0)),
+    ("odd", [12, 13], 30, dict(num_beams=3, num_return=3)),
+    ("deep", [10, 73], 32, dict(num_beams=5, num_return=5)),
+    ("deep", [60, 36], 120, dict(num_beams=3, num_return=3)),
+]
 LENGTHS = {"deep": 14, "odd": 8, "wide": 20}
 
 
@@ -94,6 +101,10 @@ def main():
             for at, settings in enumerate(SETTINGS):
                 ends = [liked(model, prompt, 3)[:1], liked(model, prompt, 4)[1:], rare][at % 3]
                 cases.append(case(name, model, prompt, ends, settings))
+        for _, prompt, end, settings in (patient for patient in PATIENT if patient[0] == name):
+            pair = [case(name, model, prompt, [end], settings | dict(early_stopping=e)) for e in [False, "never"]]
+            assert pair[0]["texts"] != pair[1]["texts"], pair
+            cases += pair
     ended = sum(text[-1] in case["ends"] for case in cases for text in case["texts"])
     print(f"{len(cases)} cases, {ended} of {sum(len(case['texts']) for case in cases)} texts ended")
     (HERE / "beam.json").write_text("[\n" + ",\n".join(map(json.dumps, cases)) + "\n]\n")

@@ -332,6 +332,33 @@ mod tests {
     }
 
     #[test]
+    fn with_a_negative_length_penalty_a_beam_is_best_where_it_is() {
+        let patient = BeamSettings {
+            num_return: 2,
+            length_penalty: -1.0,
+            early_stopping: EarlyStopping::Never,
+            max_new_tokens: 10,
+            ..settings(2)
+        };
+        let search = BeamSearch::new(&patient, &[], 3, 2).unwrap();
+        let logits = |texts: &[Vec<u32>]| {
+            let probs = |text: &Vec<u32>| match text[..] {
+                [] => [0.6, 0.3, 0.1],
+                [0] => [0.7, 0.05, 0.25],
+                [0, 0] => [0.6, 0.05, 0.35],
+                [0, 0, 0] => [0.005, 0.005, 0.99],
+                _ => [0.33, 0.33, 0.34],
+            };
+            let rows = texts.iter().map(|text| probs(text).map(f32::ln).to_vec());
+            Ok::<Vec<Vec<f32>>, SamplingError>(rows.collect())
+        };
+        let got = beam_search(search, logits).unwrap();
+        let ids: Vec<_> = got.into_iter().map(|hypothesis| hypothesis.ids).collect();
+        // [0, 0, 2] was second when the second text ended, and [0, 0, 0] could not have won at ten tokens.
+        assert_eq!(ids, [vec![0, 2], vec![0, 0, 0, 2]]);
+    }
+
+    #[test]
     fn settings_outside_their_ranges_are_refused() {
         let refused = |settings: BeamSettings| BeamSearch::new(&settings, &[1], 5, 4).unwrap_err();
         assert_eq!(refused(settings(0)), SamplingError::NoBeams);
