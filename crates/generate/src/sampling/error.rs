@@ -40,7 +40,7 @@ pub enum SamplingError {
     /// Two biases of one token.
     #[error("token {0} has more than one logit bias; give it one, their sum")]
     TwoBiases(u32),
-    /// A bad word without tokens would end every text's every token.
+    /// A bad word without tokens, which every text would complete.
     #[error("bad word {0} has no tokens; give it some, such as [50, 60], or leave it out")]
     EmptyBadWord(usize),
     /// A token that the vocabulary lacks.
