@@ -38,6 +38,12 @@ FILTERS = [
     dict(typical_p=0.9),
     dict(temperature=0.6, typical_p=0.5),
     dict(temperature=1.3, top_k=12, typical_p=0.7),
+    dict(min_p=0.3, typical_p=0.6),
+    dict(temperature=1.6, top_k=30, min_p=0.2, typical_p=0.4),
+    dict(temperature=2.5, top_p=0.95, min_p=0.3, typical_p=0.5),
+    dict(temperature=1.5, min_p=0.1, typical_p=0.5),
+    dict(temperature=2.5, min_p=0.4, typical_p=0.3),
+    dict(top_p=0.7, typical_p=0.6),
     dict(temperature=1.2, top_k=30, top_p=0.9, min_p=0.02, typical_p=0.8),
 ]
 
