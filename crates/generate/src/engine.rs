@@ -10,7 +10,7 @@ use serde::Serialize;
 use thiserror::Error;
 use tokenizer::{Tokenizer, TokenizerError};
 
-use crate::sampling::{Sampling, SamplingError};
+use crate::sampling::{History, Sampler, Sampling, SamplingError};
 use crate::stream::{Released, TextStream};
 
 /// Tokens of the prompt fed at once; the result does not depend on it.
@@ -185,7 +185,7 @@ pub fn generate(
     let mut cache = KvCache::new(model.config());
     let mut logits = prefill(model, prompt, PREFILL, &mut cache)?;
     let prompt_time = start.elapsed();
-    let mut writer = Writer::new(tokenizer, request, on_text);
+    let mut writer = Writer::new(tokenizer, request, on_text)?;
     let finish = loop {
         if writer.ids.len() == limit {
             break if request.max_tokens.is_some() { Finish::Length } else { Finish::Context };
@@ -257,6 +257,7 @@ fn prefill(
 struct Writer<'a> {
     tokenizer: &'a Tokenizer,
     request: &'a Request,
+    sampler: Sampler,
     on_text: &'a mut dyn FnMut(&str) -> bool,
     stream: TextStream,
     text: String,
@@ -264,9 +265,14 @@ struct Writer<'a> {
 }
 
 impl<'a> Writer<'a> {
-    fn new(tokenizer: &'a Tokenizer, request: &'a Request, on_text: &'a mut dyn FnMut(&str) -> bool) -> Self {
+    fn new(
+        tokenizer: &'a Tokenizer,
+        request: &'a Request,
+        on_text: &'a mut dyn FnMut(&str) -> bool,
+    ) -> Result<Self, GenerateError> {
+        let sampler = Sampler::new(&request.sampling, tokenizer.vocab_size(), tokenizer.eot())?;
         let stream = TextStream::new(&request.stop);
-        Writer { tokenizer, request, on_text, stream, text: String::new(), ids: Vec::new() }
+        Ok(Writer { tokenizer, request, sampler, on_text, stream, text: String::new(), ids: Vec::new() })
     }
 
     /// Draws a token from its logits and shows what is certain now. Says so if the text ends with it.
@@ -276,8 +282,9 @@ impl<'a> Writer<'a> {
         if self.ids.len() < self.request.min_tokens {
             logits[eot as usize] = f32::NEG_INFINITY;
         }
-        let id = self.request.sampling.sample(logits, position)?;
-        if id == eot {
+        let history = History { prompt: &self.request.prompt, generated: &self.ids };
+        let id = self.sampler.sample(logits, history, position)?.id;
+        if self.sampler.ends(id) {
             return Ok(Some(Finish::Eot));
         }
         self.ids.push(id);

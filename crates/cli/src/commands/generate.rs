@@ -83,7 +83,13 @@ pub fn run(args: Args) -> Result<()> {
     let seed = input::seed(args.seed);
     for sample in 0..args.samples {
         let seed = seed.wrapping_add(sample);
-        let sampling = Sampling { temperature: args.temperature, top_k: args.top_k, top_p: args.top_p, seed };
+        let sampling = Sampling {
+            temperature: args.temperature,
+            top_k: args.top_k,
+            top_p: args.top_p,
+            seed,
+            ..Sampling::default()
+        };
         let request = Request {
             prompt: ids.clone(),
             max_tokens: args.max_tokens,

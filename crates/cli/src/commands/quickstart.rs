@@ -268,7 +268,7 @@ fn start_run(args: &Args, corpus: Corpus, settings: &mut Settings, start: &Insta
 }
 
 fn request(tokenizer: &Tokenizer, prompt: &str, seed: u64, max_tokens: Option<usize>) -> Result<Request> {
-    let sampling = Sampling { temperature: 0.8, top_k: 0, top_p: 1.0, seed };
+    let sampling = Sampling { temperature: 0.8, seed, ..Sampling::default() };
     // Every story it has seen came after an end-of-text.
     let prompt = [tokenizer.eot()].into_iter().chain(tokenizer.encode(prompt)?).collect();
     Ok(Request { prompt, max_tokens, min_tokens: 0, stop: Vec::new(), sampling })
