@@ -15,10 +15,11 @@ each measure and format the engines take turns, and the order is reversed in eve
 llama.cpp is a process; transformers (f32 and bf16 only: greedy `generate`, dynamic cache) stays and waits. Our q8 and
 q4 stand against llama.cpp's Q8_0 and Q4_0. llama.cpp keeps its defaults (a cache in f16, batches of 2048 in 512).
 The table shows medians over the turns, the worst and the best in brackets; a ratio above 1 says that ours is faster.
-A peer that is missing is named and left out.
+A peer that is missing is named and left out; Ctrl-C ends the run with a table of the turns so far.
 """
 
 import argparse
+import itertools
 import json
 import os
 import statistics
@@ -200,25 +201,30 @@ def start(args):
 
 
 def measure(args, engines):
-    """All rounds: a list of turns. What fails once is said, and not tried again."""
+    """All rounds: the names of the measures, and a list of turns. What fails once is said, and not tried again."""
     tasks = [m for m in args.measures if m != "batch"]
     tasks += [f"batch={n}" for n in args.batches] if "batch" in args.measures else []
     turns, failed = [], set()
-    for round in range(args.rounds):
-        for dtype in args.dtypes:
-            for task in tasks:
-                for name in list(engines)[:: -1 if round % 2 else 1]:
-                    if (name, dtype, task) in failed or not engines[name].can(dtype, task):
-                        continue
-                    try:
-                        rate, report = engines[name].turn(dtype, task)
-                    except (Missing, OSError, ValueError, KeyError, StopIteration) as error:
-                        failed.add((name, dtype, task))
-                        print(f"{name}, {dtype} {task} is left out: {error!r}", file=sys.stderr)
-                        continue
-                    turns.append({"round": round, "engine": name, "dtype": dtype, "measure": task,
-                                  "tokens_per_s": rate, "report": report})
-        print(f"round {round + 1} of {args.rounds} is done", file=sys.stderr)
+
+    def turn(round, name, dtype, task):
+        if (name, dtype, task) in failed or not engines[name].can(dtype, task):
+            return
+        try:
+            rate, report = engines[name].turn(dtype, task)
+        except (Missing, OSError, ValueError, KeyError, StopIteration) as error:
+            failed.add((name, dtype, task))
+            print(f"{name}, {dtype} {task} is left out: {error!r}", file=sys.stderr)
+            return
+        turns.append({"round": round, "engine": name, "dtype": dtype, "measure": task,
+                      "tokens_per_s": rate, "report": report})
+        print(f"round {round + 1} of {args.rounds}: {name}, {dtype} {task}: {rate:.1f}", file=sys.stderr)
+
+    try:
+        for round, dtype, task in itertools.product(range(args.rounds), args.dtypes, tasks):
+            for name in list(engines)[:: -1 if round % 2 else 1]:
+                turn(round, name, dtype, task)
+    except KeyboardInterrupt:
+        print("stopped; the table holds the turns so far", file=sys.stderr)
     return tasks, turns
 
 
