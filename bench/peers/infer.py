@@ -303,6 +303,10 @@ def main():
         return transformers_worker(args)
     if not (args.model / "model.safetensors").exists():
         sys.exit(f"error: {args.model} has no model.safetensors; `gpt2 train --out DIR` writes one")
+    load = os.getloadavg()[0]
+    if load > 0.5:
+        print(f"the machine is busy (load {load:.1f}): llama.cpp's threads spin while they wait for each other, so it "
+              "loses most; ratios count on a quiet machine only", file=sys.stderr)
     engines = start(args)
     if not engines:
         sys.exit("error: no engine is left to measure")
@@ -310,7 +314,7 @@ def main():
     print(f"{args.model.resolve().name}, {args.threads} threads, {args.rounds} rounds, tokens/s")
     print("\n".join([*table(args, tasks, turns), *beside(args, turns)]))
     if args.json:
-        args.json.write_text(json.dumps({"threads": args.threads, "rounds": args.rounds, "turns": turns}, indent=1))
+        args.json.write_text(json.dumps({"threads": args.threads, "load": load, "turns": turns}, indent=1))
 
 
 if __name__ == "__main__":
