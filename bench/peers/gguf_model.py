@@ -140,7 +140,8 @@ def check(model, paths, length=64):
     config = json.loads((model / "config.json").read_text())
     ids = np.random.default_rng(1).integers(0, config["vocab_size"], length).tolist()
     with torch.inference_mode():
-        right = GPT2LMHeadModel.from_pretrained(model, dtype=torch.float32).eval()(torch.tensor([ids])).logits[0].numpy()
+        peer = GPT2LMHeadModel.from_pretrained(model, dtype=torch.float32).eval()
+        right = peer(torch.tensor([ids])).logits[0].numpy()
     for dtype, path in paths.items():
         f32 = 0  # the type of the cache; by default it is f16
         llama = Llama(str(path), n_ctx=length, n_batch=length, logits_all=True, type_k=f32, type_v=f32, verbose=False)
@@ -158,7 +159,8 @@ def main():
     parser.add_argument("--dtypes", default="f32,bf16,q8,q4")
     parser.add_argument("--check", action="store_true", help="compare logits with transformers'")
     args = parser.parse_args()
-    dtypes = [d for d in args.dtypes.split(",") if args.llama or d == "f32" or path_of(args.model, args.out, d).exists()]
+    there = lambda dtype: dtype == "f32" or path_of(args.model, args.out, dtype).exists()
+    dtypes = [dtype for dtype in args.dtypes.split(",") if args.llama or there(dtype)]
     try:
         paths = ensure(args.model, args.out, dtypes, args.llama)
     except (AssertionError, OSError) as error:
