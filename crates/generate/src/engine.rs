@@ -1,321 +1,503 @@
-//! The decoding loop: feed the prompt, then draw a token, feed it, and draw the next.
+//! The batching core: many sequences share each pass of the model, and none of them can tell.
 //!
-//! What is impossible is refused before anything is computed. The same request writes the same bytes, however
-//! the prompt is cut into chunks and whatever else the machine does.
+//! Every step feeds one batch: the next token of each sequence that is writing, and as much of waiting prompts as the
+//! step has room for. Sequences come in the order in which they were added, when there are blocks for the whole of
+//! what they may become, so that none is ever pushed out or left behind. Their keys and values lie in shared blocks;
+//! prompts that begin alike are computed once.
+//!
+//! A sequence's tokens depend on its own task alone: each row of a batch has the bits that it has by itself, and each
+//! draw its own random number.
 
-use std::time::Instant;
+use std::collections::VecDeque;
+use std::ops::Deref;
 
-use models::{Gpt2, KvCache, ModelError, Pass};
-use serde::Serialize;
+use models::{BLOCK, Gpt2, KvCache, KvPool, ModelError, Pass, Run};
 use thiserror::Error;
-use tokenizer::{Tokenizer, TokenizerError};
 
-use crate::sampling::{History, Sampler, Sampling, SamplingError};
-use crate::stream::{Released, TextStream};
+use crate::sampling::{Draw, History, Sampler, Sampling, SamplingError, TokenLogprobs, top_logprobs};
+use crate::speculate::{Drafter, Speculation};
 
-/// Tokens of the prompt fed at once; the result does not depend on it.
-const PREFILL: usize = 256;
-
-/// What to write.
+/// What an engine may use.
 #[derive(Clone, Debug)]
-pub struct Request {
-    /// The text so far, as tokens. Without any, the model starts from end-of-text.
-    pub prompt: Vec<u32>,
-    /// Tokens to write at most; without a limit, until end-of-text or a full context.
-    pub max_tokens: Option<usize>,
-    /// Tokens that are written and shown before end-of-text or a stop string may end the text: until then
-    /// end-of-text is never drawn, and stop strings are text like any other.
-    pub min_tokens: usize,
-    /// Strings that end the text, and are not part of it; the one that is complete first counts.
-    pub stop: Vec<String>,
-    /// How tokens are drawn.
-    pub sampling: Sampling,
+pub struct EngineSettings {
+    /// Sequences that run at once.
+    pub batch: usize,
+    /// Blocks of 64 positions for keys and values; see [`KvPool`].
+    pub blocks: usize,
+    /// Tokens of a step, at most; prompts are cut to it.
+    pub step_tokens: usize,
+    /// Tasks that may wait; more are refused.
+    pub queue: usize,
+    /// Finished sequences whose keys and values are kept, while there is room, for prompts that begin alike.
+    pub kept: usize,
+    /// Where drafts come from, which are then checked several at once.
+    pub speculation: Speculation,
 }
 
-/// Why the text ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Finish {
-    /// The model ended it.
-    Eot,
-    /// A stop string came.
-    Stop,
-    /// `max_tokens` were written.
-    Length,
-    /// The context is full.
-    Context,
-    /// The receiver of the text asked for no more.
-    Cancelled,
-}
-
-impl Finish {
-    /// The name, as in JSON.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Finish::Eot => "eot",
-            Finish::Stop => "stop",
-            Finish::Length => "length",
-            Finish::Context => "context",
-            Finish::Cancelled => "cancelled",
-        }
+impl EngineSettings {
+    /// For `batch` sequences of full length.
+    pub fn for_batch(model: &Gpt2, batch: usize) -> EngineSettings {
+        let blocks = batch.saturating_mul(KvPool::blocks_for(model.config().n_ctx));
+        EngineSettings { batch, blocks, step_tokens: 512, queue: usize::MAX, kept: 0, speculation: Speculation::Off }
     }
 }
 
-/// How long it took.
-#[derive(Clone, Copy, Debug, Default, Serialize)]
-pub struct Timings {
-    /// Tokens of the prompt, or 1 for the end-of-text that stands in for an empty one.
-    pub prompt_tokens: usize,
-    /// Milliseconds to read the prompt, until the first token could be drawn.
-    pub prompt_ms: f64,
-    /// Tokens written.
-    pub tokens: usize,
-    /// Tokens a second after the first one; 0 where none followed.
-    pub tokens_per_second: f64,
+/// What happens when the context is full.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Overflow {
+    /// It does not: what could overflow is refused when it is added.
+    #[default]
+    Refuse,
+    /// The first `keep` tokens and the latest half of the others stay; the rest is forgotten.
+    Slide {
+        /// Tokens that always stay.
+        keep: usize,
+    },
 }
 
-/// What was written.
+/// One text to be continued.
 #[derive(Clone, Debug)]
-pub struct Generation {
-    /// The text, without the prompt.
-    pub text: String,
-    /// The tokens drawn, without end-of-text. With [`Finish::Stop`] they include those of the stop string, which
-    /// the text does not.
-    pub ids: Vec<u32>,
-    /// Why it ended.
-    pub finish: Finish,
-    /// How long it took.
-    pub timings: Timings,
+pub struct Task {
+    /// The text so far, at least one token.
+    pub prompt: Vec<u32>,
+    /// Tokens to write at most.
+    pub max_new: usize,
+    /// How they are drawn.
+    pub sampling: Sampling,
+    /// Whether the prompt's log-probabilities are wanted, with so many of the most likely tokens.
+    pub prompt_logprobs: Option<usize>,
+    /// What happens when the context is full.
+    pub overflow: Overflow,
 }
 
-/// Why nothing can be written.
+/// A task's number, in the order in which they were added.
+pub type TaskId = u64;
+
+/// What came of a step, for one task.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Event {
+    /// Log-probabilities of the prompt's tokens but the first, in order, as far as they are known now.
+    Prompt(TaskId, Vec<TokenLogprobs>),
+    /// A token was drawn.
+    Token(TaskId, Draw),
+    /// The task is done: the token that ended it, or `None` where it has written all it may.
+    Done(TaskId, Option<u32>),
+    /// So many tokens in the middle of the context were forgotten.
+    Slid(TaskId, usize),
+    /// The model's numbers were unusable; the task is done.
+    Failed(TaskId, SamplingError),
+}
+
+/// What an engine refuses.
 #[derive(Debug, Error)]
-pub enum GenerateError {
-    /// Prompt and `max_tokens` are more than the model has positions.
+pub enum EngineError {
+    /// A task without a prompt.
+    #[error("a task needs a prompt of at least one token; start from end-of-text")]
+    EmptyPrompt,
+    /// A token that the model does not have.
+    #[error("token {id} at position {position} of the prompt is out of range: the model has {vocab_size} tokens")]
+    TokenOutOfRange {
+        /// The token.
+        id: u32,
+        /// Where it stands.
+        position: usize,
+        /// Tokens there are.
+        vocab_size: usize,
+    },
+    /// More than the context holds.
     #[error(
-        "the prompt has {prompt} tokens and {max_tokens} more are asked for, {} in all, but the model's context \
-         is {n_ctx}; shorten the prompt or ask for at most {} tokens",
-        .prompt.saturating_add(*.max_tokens), .n_ctx.saturating_sub(*.prompt)
+        "the prompt has {prompt} tokens and {max_new} more are asked for, but the model's context is {n_ctx}; \
+         shorten the one, lower the other, or let the context slide"
     )]
     Context {
         /// Tokens of the prompt.
         prompt: usize,
         /// Tokens asked for.
-        max_tokens: usize,
+        max_new: usize,
         /// Positions of the model.
         n_ctx: usize,
     },
-    /// The prompt leaves no room, but more is asked for.
-    #[error(
-        "the prompt has {n_ctx} tokens, which fill the model's context of {n_ctx}; shorten the prompt by the \
-         {max_tokens} tokens asked for"
-    )]
-    PromptFull {
-        /// Tokens asked for.
-        max_tokens: usize,
-        /// Positions of the model, and tokens of the prompt.
-        n_ctx: usize,
-    },
-    /// The prompt alone is more than the model has positions.
-    #[error("the prompt has {prompt} tokens, but the model's context is {n_ctx}; shorten the prompt")]
-    PromptTooLong {
-        /// Tokens of the prompt.
-        prompt: usize,
+    /// Keeping so much leaves no room to slide.
+    #[error("{keep} tokens are to be kept, but the context is {n_ctx}; keep at most {}", .n_ctx.saturating_sub(4))]
+    Keep {
+        /// Tokens to be kept.
+        keep: usize,
         /// Positions of the model.
         n_ctx: usize,
     },
-    /// `min_tokens` is more than can be written.
+    /// More blocks than there are.
     #[error(
-        "at least {min} tokens are asked for, but no more than {max} can be written; lower the least to {max} \
-         tokens, or shorten the prompt"
+        "the task may need {need} blocks of keys and values, but the budget is {budget}; raise the budget to {need}, \
+         or shorten the task"
     )]
-    MinBeyondMax {
-        /// `min_tokens`.
-        min: usize,
-        /// `max_tokens`, or what the context leaves.
-        max: usize,
+    Budget {
+        /// Blocks that the task may need.
+        need: usize,
+        /// Blocks there are.
+        budget: usize,
     },
-    /// A token of the prompt that the tokenizer does not have.
-    #[error(
-        "token {id} at position {position} of the prompt is out of range: the vocabulary has {vocab_size} tokens; \
-         encode the prompt with the model's own tokenizer"
-    )]
-    TokenOutOfRange {
-        /// The token.
-        id: u32,
-        /// Where it stands in the prompt.
-        position: usize,
-        /// Tokens there are.
-        vocab_size: usize,
+    /// No room to wait.
+    #[error("{waiting} tasks are waiting already; try again when some are done")]
+    QueueFull {
+        /// Tasks that wait.
+        waiting: usize,
     },
-    /// A stop string without characters would end every text before it begins.
-    #[error("a stop string is empty; give it characters or leave it out")]
-    EmptyStop,
-    /// Vocabularies of different sizes.
-    #[error("the tokenizer has {tokenizer} tokens, but the model {model}; take both from the same directory")]
+    /// A vocabulary that does not fit the model's.
+    #[error("the {what} has {got} tokens, but the model {want}; take both from the same family of models")]
     Vocabulary {
-        /// Tokens of the tokenizer.
-        tokenizer: usize,
-        /// Tokens of the model.
-        model: usize,
+        /// Whose vocabulary.
+        what: &'static str,
+        /// Its tokens.
+        got: usize,
+        /// The model's.
+        want: usize,
     },
-    /// Settings or logits that cannot be drawn from.
+    /// Settings that cannot be met.
     #[error(transparent)]
     Sampling(#[from] SamplingError),
     /// The model refused.
     #[error(transparent)]
     Model(#[from] ModelError),
-    /// The tokenizer refused.
-    #[error(transparent)]
-    Tokenizer(#[from] TokenizerError),
 }
 
-/// Writes text. `on_text` is given each piece as it becomes certain, and stops the writing by returning false; the
-/// pieces together are the text.
-pub fn generate(
-    model: &Gpt2,
-    tokenizer: &Tokenizer,
-    request: &Request,
-    on_text: &mut dyn FnMut(&str) -> bool,
-) -> Result<Generation, GenerateError> {
-    let limit = check(model, tokenizer, request)?;
-    let end_of_text = [tokenizer.eot()];
-    let prompt = if request.prompt.is_empty() { &end_of_text } else { &request.prompt[..] };
-    let start = Instant::now();
-    let mut cache = KvCache::new(model.config());
-    let mut logits = prefill(model, prompt, PREFILL, &mut cache)?;
-    let prompt_time = start.elapsed();
-    let mut writer = Writer::new(tokenizer, request, on_text)?;
-    let finish = loop {
-        if writer.ids.len() == limit {
-            break if request.max_tokens.is_some() { Finish::Length } else { Finish::Context };
-        }
-        if let Some(finish) = writer.write(&mut logits, (prompt.len() + writer.ids.len()) as u64)? {
-            break finish;
-        }
-        if writer.ids.len() < limit {
-            logits = model.last_logits(&writer.ids[writer.ids.len() - 1..], &mut Pass::cached(&mut cache))?;
-        }
-    };
-    let decoded = (cache.len() - prompt.len()) as f64; // tokens fed one by one
-    let decode_time = (start.elapsed() - prompt_time).as_secs_f64();
-    let (text, ids) = writer.finish(finish);
-    let timings = Timings {
-        prompt_tokens: prompt.len(),
-        prompt_ms: prompt_time.as_secs_f64() * 1e3,
-        tokens: ids.len(),
-        tokens_per_second: if decoded > 0.0 { decoded / decode_time.max(1e-9) } else { 0.0 },
-    };
-    Ok(Generation { text, ids, finish, timings })
+/// Many sequences on one model.
+#[derive(Debug)]
+pub struct Engine<M: Deref<Target = Gpt2>> {
+    model: M,
+    vocab_size: usize,
+    eot: u32,
+    settings: EngineSettings,
+    pool: KvPool,
+    waiting: VecDeque<Sequence>,
+    running: Vec<Sequence>,
+    kept: VecDeque<(Vec<u32>, KvCache)>,
+    next: TaskId,
 }
 
-/// The number of tokens to write at most, once the request is known to be possible.
-fn check(model: &Gpt2, tokenizer: &Tokenizer, request: &Request) -> Result<usize, GenerateError> {
-    request.sampling.validate()?;
-    let (n_ctx, vocab_size) = (model.config().n_ctx, tokenizer.vocab_size());
-    if vocab_size > model.config().vocab_size {
-        return Err(GenerateError::Vocabulary { tokenizer: vocab_size, model: model.config().vocab_size });
-    }
-    if let Some(position) = request.prompt.iter().position(|&id| id as usize >= vocab_size) {
-        return Err(GenerateError::TokenOutOfRange { id: request.prompt[position], position, vocab_size });
-    }
-    if request.stop.iter().any(String::is_empty) {
-        return Err(GenerateError::EmptyStop);
-    }
-    let prompt = request.prompt.len().max(1);
-    let Some(room) = n_ctx.checked_sub(prompt) else {
-        return Err(GenerateError::PromptTooLong { prompt, n_ctx });
-    };
-    let limit = request.max_tokens.unwrap_or(room);
-    if limit > 0 && room == 0 {
-        return Err(GenerateError::PromptFull { max_tokens: limit, n_ctx });
-    }
-    if limit > room {
-        return Err(GenerateError::Context { prompt, max_tokens: limit, n_ctx });
-    }
-    if request.min_tokens > limit {
-        return Err(GenerateError::MinBeyondMax { min: request.min_tokens, max: limit });
-    }
-    Ok(limit)
-}
-
-/// Feeds the prompt, `chunk` tokens at a time, and gives the logits after it.
-fn prefill(
-    model: &Gpt2,
-    prompt: &[u32],
-    chunk: usize,
-    cache: &mut KvCache,
-) -> Result<Vec<f32>, GenerateError> {
-    let mut logits = Vec::new();
-    for chunk in prompt.chunks(chunk) {
-        logits = model.last_logits(chunk, &mut Pass::cached(cache))?;
-    }
-    Ok(logits)
-}
-
-/// What has been written so far.
-struct Writer<'a> {
-    tokenizer: &'a Tokenizer,
-    request: &'a Request,
+/// A task under way.
+#[derive(Debug)]
+struct Sequence {
+    id: TaskId,
+    task: Task,
     sampler: Sampler,
-    on_text: &'a mut dyn FnMut(&str) -> bool,
-    stream: TextStream,
-    text: String,
-    ids: Vec<u32>,
+    generated: Vec<u32>,
+    /// The context: what is in the cache, and what is still to be fed.
+    window: Vec<u32>,
+    cache: KvCache,
+    /// Blocks that are set aside for it.
+    need: usize,
+    drafter: Drafter,
+    /// What was fed this step beyond the window.
+    drafts: Vec<u32>,
+    /// Tokens fed this step, drafts included, and the rows of logits that were asked for.
+    fed: usize,
+    rows: usize,
 }
 
-impl<'a> Writer<'a> {
-    fn new(
-        tokenizer: &'a Tokenizer,
-        request: &'a Request,
-        on_text: &'a mut dyn FnMut(&str) -> bool,
-    ) -> Result<Self, GenerateError> {
-        let sampler = Sampler::new(&request.sampling, tokenizer.vocab_size(), tokenizer.eot())?;
-        let stream = TextStream::new(&request.stop);
-        Ok(Writer { tokenizer, request, sampler, on_text, stream, text: String::new(), ids: Vec::new() })
+impl Sequence {
+    fn pending(&self) -> usize {
+        self.window.len().saturating_sub(self.cache.len())
+    }
+}
+
+impl<M: Deref<Target = Gpt2>> Engine<M> {
+    /// An engine for texts of this vocabulary, which may be smaller than the model's table.
+    pub fn new(model: M, vocab_size: usize, eot: u32, settings: EngineSettings) -> Result<Self, EngineError> {
+        let want = model.config().vocab_size;
+        if vocab_size > want {
+            return Err(EngineError::Vocabulary { what: "tokenizer", got: vocab_size, want });
+        }
+        if let Speculation::Model { model: draft, .. } = &settings.speculation
+            && draft.config().vocab_size != want
+        {
+            return Err(EngineError::Vocabulary { what: "draft model", got: draft.config().vocab_size, want });
+        }
+        let pool = KvPool::new(model.config(), model.precision(), settings.blocks);
+        let (waiting, running, kept) = (VecDeque::new(), Vec::new(), VecDeque::new());
+        Ok(Engine { model, vocab_size, eot, settings, pool, waiting, running, kept, next: 0 })
     }
 
-    /// Draws a token from its logits and shows what is certain now. Says so if the text ends with it.
-    fn write(&mut self, logits: &mut Vec<f32>, position: u64) -> Result<Option<Finish>, GenerateError> {
-        let eot = self.tokenizer.eot();
-        logits.truncate(self.tokenizer.vocab_size()); // a model's table may be padded beyond its tokens
-        if self.ids.len() < self.request.min_tokens {
-            logits[eot as usize] = f32::NEG_INFINITY;
+    /// The model.
+    pub fn model(&self) -> &Gpt2 {
+        &self.model
+    }
+
+    /// Adds a task, which starts when there is room.
+    pub fn add(&mut self, task: Task) -> Result<TaskId, EngineError> {
+        let n_ctx = self.model.config().n_ctx;
+        if task.prompt.is_empty() {
+            return Err(EngineError::EmptyPrompt);
         }
-        let history = History { prompt: &self.request.prompt, generated: &self.ids };
-        let id = self.sampler.sample(logits, history, position)?.id;
-        if self.sampler.ends(id) {
-            return Ok(Some(Finish::Eot));
+        if let Some(position) = task.prompt.iter().position(|&id| id as usize >= self.vocab_size) {
+            let (id, vocab_size) = (task.prompt[position], self.vocab_size);
+            return Err(EngineError::TokenOutOfRange { id, position, vocab_size });
         }
-        self.ids.push(id);
-        let bytes = self.tokenizer.decode_bytes(&[id])?;
-        if self.ids.len() <= self.request.min_tokens {
-            let piece = self.stream.push_unchecked(&bytes);
-            return Ok(self.show(&piece));
+        let whole = task.prompt.len().saturating_add(task.max_new);
+        match task.overflow {
+            Overflow::Refuse if whole > n_ctx => {
+                return Err(EngineError::Context { prompt: task.prompt.len(), max_new: task.max_new, n_ctx });
+            }
+            Overflow::Slide { keep } if whole > n_ctx && keep + 4 > n_ctx => return Err(EngineError::Keep { keep, n_ctx }),
+            _ => {}
         }
-        match self.stream.push(&bytes) {
-            Released::Text(piece) => Ok(self.show(&piece)),
-            Released::Stop(piece) => {
-                self.show(&piece);
-                Ok(Some(Finish::Stop))
+        let sampler = Sampler::new(&task.sampling, self.vocab_size, self.eot)?;
+        let most = whole.saturating_add(self.settings.speculation.most()).min(n_ctx);
+        let need = KvPool::blocks_for(most);
+        if need > self.settings.blocks {
+            return Err(EngineError::Budget { need, budget: self.settings.blocks });
+        }
+        if self.waiting.len() >= self.settings.queue {
+            return Err(EngineError::QueueFull { waiting: self.waiting.len() });
+        }
+        let id = self.next;
+        self.next += 1;
+        let mut window = task.prompt.clone();
+        if let Overflow::Slide { keep } = task.overflow {
+            slide(&mut window, n_ctx, keep);
+        }
+        self.waiting.push_back(Sequence {
+            id,
+            sampler,
+            generated: Vec::new(),
+            window,
+            cache: KvCache::of(&self.pool),
+            need,
+            drafter: Drafter::new(&self.settings.speculation),
+            drafts: Vec::new(),
+            fed: 0,
+            rows: 0,
+            task,
+        });
+        Ok(id)
+    }
+
+    /// Drops a task, wherever it stands. Says whether it was there.
+    pub fn cancel(&mut self, id: TaskId) -> bool {
+        let before = self.waiting.len() + self.running.len();
+        self.waiting.retain(|sequence| sequence.id != id);
+        self.running.retain(|sequence| sequence.id != id);
+        before > self.waiting.len() + self.running.len()
+    }
+
+    /// Whether no task is left.
+    pub fn is_idle(&self) -> bool {
+        self.waiting.is_empty() && self.running.is_empty()
+    }
+
+    /// Tasks that run, and tasks that wait.
+    pub fn load(&self) -> (usize, usize) {
+        (self.running.len(), self.waiting.len())
+    }
+
+    /// Blocks in use, those kept for later prompts included.
+    pub fn blocks_used(&self) -> usize {
+        self.pool.used()
+    }
+
+    /// Feeds one batch, and tells what came of it.
+    pub fn step(&mut self) -> Result<Vec<Event>, EngineError> {
+        let mut events = Vec::new();
+        self.admit(&mut events);
+        let Some(logits) = self.feed()? else { return Ok(events) };
+        let (mut rows, width) = (logits.data().to_vec(), logits.cols());
+        let mut at = 0;
+        let mut done = Vec::new();
+        for sequence in &mut self.running {
+            let own = &mut rows[at * width..(at + sequence.rows) * width];
+            at += sequence.rows;
+            if sequence.fed > 0 && sequence.advance(own, width, self.model.config().n_ctx, &mut events) {
+                done.push(sequence.id);
+            }
+        }
+        for id in done {
+            self.retire(id);
+        }
+        Ok(events)
+    }
+
+    /// Starts tasks in their order, while there is room for what they may become.
+    fn admit(&mut self, events: &mut Vec<Event>) {
+        while let Some(first) = self.waiting.front() {
+            let reserved: usize = self.running.iter().map(|sequence| sequence.need).sum();
+            if self.running.len() >= self.settings.batch || reserved + first.need > self.settings.blocks {
+                return;
+            }
+            let (prefix, coming) = self.prefix(&first.window);
+            if coming {
+                return; // Another sequence is computing what this one begins with.
+            }
+            let Some(mut sequence) = self.waiting.pop_front() else { return };
+            if let Some(prefix) = prefix.filter(|_| sequence.task.prompt_logprobs.is_none()) {
+                sequence.cache = prefix;
+            }
+            // What is kept of finished texts makes way for those that run.
+            while !self.kept.is_empty() && self.pool.used() + self.unused() + sequence.need > self.settings.blocks {
+                self.kept.pop_front();
+            }
+            if sequence.task.max_new == 0 && sequence.task.prompt_logprobs.is_none() {
+                events.push(Event::Done(sequence.id, None));
+            } else {
+                self.running.push(sequence);
             }
         }
     }
 
-    fn show(&mut self, piece: &str) -> Option<Finish> {
-        self.text += piece;
-        let go_on = piece.is_empty() || (self.on_text)(piece);
-        (!go_on).then_some(Finish::Cancelled)
+    /// Blocks that are set aside, but not taken yet.
+    fn unused(&self) -> usize {
+        self.running.iter().map(|s| s.need.saturating_sub(KvPool::blocks_for(s.cache.len()))).sum()
     }
 
-    /// The text and its tokens, after showing what was still held back.
-    fn finish(mut self, finish: Finish) -> (String, Vec<u32>) {
-        if !matches!(finish, Finish::Stop | Finish::Cancelled) {
-            let rest = std::mem::take(&mut self.stream).finish();
-            self.show(&rest);
-        }
-        (self.text, self.ids)
+    /// The longest beginning, in whole blocks, that another sequence has computed; and whether one is about to compute
+    /// a longer one.
+    fn prefix(&self, window: &[u32]) -> (Option<KvCache>, bool) {
+        let most = window.len() - 1; // The last token's logits are needed.
+        let common = |other: &[u32]| {
+            let same = window.iter().zip(other).take_while(|(a, b)| a == b).count();
+            same.min(most) / BLOCK * BLOCK
+        };
+        let running = self.running.iter().map(|s| (&s.window[..], &s.cache));
+        let all = running.clone().chain(self.kept.iter().map(|(ids, cache)| (&ids[..], cache)));
+        let (len, cache) = all
+            .map(|(ids, cache)| (common(&ids[..cache.len()]), Some(cache)))
+            .fold((0, None), |best, found| if found.0 > best.0 { found } else { best });
+        let coming = running.map(|(ids, cache)| (common(ids), cache.len())).any(|(same, held)| same > len && held < same);
+        (cache.map(|cache| cache.fork(len)), coming)
     }
+
+    /// Builds the step's batch and runs the model; gives the rows of logits that were asked for.
+    fn feed(&mut self) -> Result<Option<tensor::Tensor>, EngineError> {
+        let n_ctx = self.model.config().n_ctx;
+        let mut room = self.settings.step_tokens.max(1);
+        for sequence in &mut self.running {
+            sequence.drafts.clear();
+            (sequence.fed, sequence.rows) = (0, 0);
+        }
+        // Sequences that write come first: each needs one token, so that none waits for another's prompt.
+        for writing in [true, false] {
+            for sequence in &mut self.running {
+                let pending = sequence.pending();
+                if (pending == 1) != writing || room == 0 {
+                    continue;
+                }
+                let fed = pending.min(room);
+                room -= fed;
+                if writing {
+                    let left = sequence.task.max_new.saturating_sub(sequence.generated.len() + 1);
+                    let most = room.min(left).min(n_ctx.saturating_sub(sequence.window.len()));
+                    let Sequence { drafter, task, generated, sampler, window, drafts, .. } = sequence;
+                    let history = History { prompt: &task.prompt, generated };
+                    *drafts = drafter.draft(&self.settings.speculation, window, history, sampler, most)?;
+                    room -= sequence.drafts.len();
+                }
+                sequence.fed = fed + sequence.drafts.len();
+                sequence.rows = match sequence.task.prompt_logprobs {
+                    Some(_) if sequence.generated.is_empty() => fed,
+                    _ if fed == pending => 1 + sequence.drafts.len(),
+                    _ => 0,
+                };
+            }
+        }
+        let (mut ids, mut rows, mut runs) = (Vec::new(), Vec::new(), Vec::new());
+        for sequence in self.running.iter_mut().filter(|sequence| sequence.fed > 0) {
+            let held = sequence.cache.len();
+            let own = sequence.fed - sequence.drafts.len();
+            ids.extend_from_slice(&sequence.window[held..held + own]);
+            ids.extend_from_slice(&sequence.drafts);
+            rows.extend(ids.len() - sequence.rows..ids.len());
+            runs.push(Run { cache: &mut sequence.cache, tokens: sequence.fed });
+        }
+        if ids.is_empty() {
+            return Ok(None);
+        }
+        Ok(Some(self.model.logits_of(&ids, &mut Pass::batch(runs), &rows)?))
+    }
+
+    /// Takes a finished sequence out, and keeps what it has computed, if that is wanted.
+    fn retire(&mut self, id: TaskId) {
+        let Some(at) = self.running.iter().position(|sequence| sequence.id == id) else { return };
+        let Sequence { mut window, cache, .. } = self.running.remove(at);
+        if self.settings.kept > 0 && cache.len() >= BLOCK {
+            window.truncate(cache.len());
+            self.kept.push_back((window, cache));
+            if self.kept.len() > self.settings.kept {
+                self.kept.pop_front();
+            }
+        }
+    }
+}
+
+impl Sequence {
+    /// Takes in the logits of what was fed; true if the task is done.
+    fn advance(&mut self, rows: &mut [f32], width: usize, n_ctx: usize, events: &mut Vec<Event>) -> bool {
+        let mut rows = rows.chunks_exact_mut(width);
+        if let (Some(k), true) = (self.task.prompt_logprobs, self.generated.is_empty()) {
+            let first = self.cache.len() - self.fed;
+            let last = self.window.len() - 1;
+            let known = rows.by_ref().take(last.saturating_sub(first).min(self.fed));
+            let known = known.zip(&self.window[first + 1..]);
+            let known: Vec<_> = known.map(|(row, &id)| top_logprobs(&row[..self.sampler.vocab_size()], id, k)).collect();
+            events.push(Event::Prompt(self.id, known));
+        }
+        if self.rows == 0 || self.pending() > 0 {
+            return false;
+        }
+        if self.task.max_new == 0 {
+            events.push(Event::Done(self.id, None));
+            return true;
+        }
+        let start = self.window.len();
+        let mut kept = 0; // drafts that were what is drawn
+        for row in rows {
+            let position = (self.task.prompt.len() + self.generated.len()) as u64;
+            let history = History { prompt: &self.task.prompt, generated: &self.generated };
+            let draw = match self.sampler.sample(row, history, position) {
+                Ok(draw) => draw,
+                Err(error) => {
+                    events.push(Event::Failed(self.id, error));
+                    return true;
+                }
+            };
+            let id = draw.id;
+            if self.sampler.ends(id) {
+                events.push(Event::Done(self.id, Some(id)));
+                return true;
+            }
+            events.push(Event::Token(self.id, draw));
+            self.generated.push(id);
+            self.window.push(id);
+            if self.generated.len() == self.task.max_new {
+                events.push(Event::Done(self.id, None));
+                return true;
+            }
+            if self.drafts.get(kept) != Some(&id) {
+                break;
+            }
+            kept += 1;
+        }
+        self.drafter.learn(self.drafts.len(), kept);
+        self.cache.truncate(start + kept);
+        if let Overflow::Slide { keep } = self.task.overflow {
+            let dropped = slide(&mut self.window, n_ctx, keep);
+            if dropped > 0 {
+                self.cache.truncate(keep);
+                self.drafter.forget(keep);
+                events.push(Event::Slid(self.id, dropped));
+            }
+        }
+        false
+    }
+}
+
+/// Where the context is more than full: keeps its first `keep` tokens and the latest half of the others. Gives the number
+/// of tokens that it drops.
+fn slide(window: &mut Vec<u32>, n_ctx: usize, keep: usize) -> usize {
+    if window.len() <= n_ctx {
+        return 0;
+    }
+    let latest = (n_ctx - keep).div_ceil(2);
+    let dropped = window.len() - keep - latest;
+    window.drain(keep..keep + dropped);
+    dropped
 }
 
 #[cfg(test)]

@@ -5,12 +5,16 @@
 #![forbid(unsafe_code)]
 
 pub mod beam;
-mod engine;
+pub mod engine;
+mod request;
 pub mod sampling;
+pub mod speculate;
 pub mod stream;
 
 pub use beam::{BeamSearch, BeamSettings, EarlyStopping, Hypothesis, beam_search};
-pub use engine::{Finish, GenerateError, Generation, Request, Timings, generate};
+pub use engine::{Engine, EngineError, EngineSettings, Event, Overflow, Task, TaskId};
+pub use request::{Finish, GenerateError, Generation, Request, TextEvent, Texts, Timings, generate};
+pub use speculate::Speculation;
 pub use sampling::{
     Draw, History, Processors, Sampler, Sampling, SamplingError, TokenLogprobs, top_logprobs,
 };

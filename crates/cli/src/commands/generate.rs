@@ -96,6 +96,7 @@ pub fn run(args: Args) -> Result<()> {
             min_tokens: args.min_tokens,
             stop: args.stop.iter().map(|stop| stop.replace("\\n", "\n").replace("\\t", "\t")).collect(),
             sampling,
+            ..Request::default()
         };
         if args.json {
             let result = generate::generate(&model, &tokenizer, &request, &mut |_| true)?;

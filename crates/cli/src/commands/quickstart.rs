@@ -271,7 +271,7 @@ fn request(tokenizer: &Tokenizer, prompt: &str, seed: u64, max_tokens: Option<us
     let sampling = Sampling { temperature: 0.8, seed, ..Sampling::default() };
     // Every story it has seen came after an end-of-text.
     let prompt = [tokenizer.eot()].into_iter().chain(tokenizer.encode(prompt)?).collect();
-    Ok(Request { prompt, max_tokens, min_tokens: 0, stop: Vec::new(), sampling })
+    Ok(Request { prompt, max_tokens, sampling, ..Request::default() })
 }
 
 /// The beginning of a story as the model would tell it now, on one line.

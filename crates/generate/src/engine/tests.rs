@@ -1,259 +1,232 @@
-//! The decoding loop with small models: random ones, and ones that recite.
+//! The batching core: no sequence can tell who shares the batch, and nothing is lost.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use models::{Dtype, Gpt2Config, Init};
 
 use super::*;
-use models::{Gpt2Config, Init};
+use crate::sampling::Processors;
 
-const TEXT: &str = "hello world, 你好世界";
-const N_CTX: usize = 24;
+const VOCAB: usize = 60;
+const EOT: u32 = 59;
+const N_CTX: usize = 200;
 
-/// One token for each byte, two more, and end-of-text.
-fn bytes_and_more() -> Tokenizer {
-    Tokenizer::train_bpe([TEXT], 259).unwrap()
+/// A model with large enough weights that its texts differ.
+fn model(n_layer: usize, dtype: Dtype) -> Gpt2 {
+    let config = Gpt2Config::new(n_layer, 2, 24, N_CTX, VOCAB);
+    Gpt2::new(config, Init::Xavier, 3).unwrap().to_dtype(dtype).unwrap()
 }
 
-fn random() -> (Gpt2, Tokenizer) {
-    let tokenizer = bytes_and_more();
-    let config = Gpt2Config::new(2, 2, 16, N_CTX, tokenizer.vocab_size());
-    (Gpt2::new(config, Init::Xavier, 3).unwrap(), tokenizer)
+fn task(seed: u64, prompt_len: usize, max_new: usize) -> Task {
+    // Texts that repeat themselves, so that there is something to look up and to share.
+    let prompt = (0..prompt_len as u64).map(|i| ((i % 7 + i / 70 * (seed % 3)) % 50) as u32).collect();
+    let processors = Processors { repetition: 1.1, presence: 0.2, ..Processors::NONE };
+    let temperature = [0.0, 0.7, 1.0][seed as usize % 3];
+    let sampling = Sampling { temperature, top_k: 20, seed, processors, ..Sampling::default() };
+    Task { prompt, max_new, sampling, prompt_logprobs: None, overflow: Overflow::Refuse }
 }
 
-/// A model that greedily writes `script` after a prompt of one token, then end-of-text, whatever it reads: blocks add
-/// nothing, and each position holds the direction of its token, which no other token shares.
-fn reciting(tokenizer: &Tokenizer, script: &[u32]) -> Gpt2 {
-    let config = Gpt2Config::new(2, 2, 16, N_CTX, tokenizer.vocab_size());
-    let c = config.n_embd;
-    let mut model = Gpt2::new(config, Init::Xavier, 3).unwrap();
-    let mut wte = Vec::new();
-    for (name, tensor) in model.parameters_mut() {
-        match &*name {
-            "wte.weight" => {
-                for row in tensor.data_mut().chunks_exact_mut(c) {
-                    let mean = row.iter().sum::<f32>() / c as f32;
-                    row.iter_mut().for_each(|x| *x -= mean);
-                    let norm = row.iter().map(|x| x * x).sum::<f32>().sqrt();
-                    row.iter_mut().for_each(|x| *x /= norm);
-                }
-                wte = tensor.data().to_vec();
+fn settings(batch: usize, blocks: usize, step_tokens: usize, speculation: Speculation) -> EngineSettings {
+    EngineSettings { batch, blocks, step_tokens, queue: usize::MAX, kept: 3, speculation }
+}
+
+/// What a task writes: its tokens, and the token that ended it.
+type Written = (Vec<u32>, Option<u32>);
+
+fn collect(events: Vec<Event>, tokens: &mut HashMap<TaskId, Vec<u32>>, done: &mut HashMap<TaskId, Written>) {
+    for event in events {
+        match event {
+            Event::Token(id, draw) => tokens.entry(id).or_default().push(draw.id),
+            Event::Done(id, ending) => {
+                let earlier = done.insert(id, (tokens.remove(&id).unwrap_or_default(), ending));
+                assert!(earlier.is_none(), "task {id} is done once");
             }
-            "wpe.weight" => {
-                for (position, row) in tensor.data_mut().chunks_exact_mut(c).enumerate() {
-                    let id = script.get(position).copied().unwrap_or(tokenizer.eot()) as usize;
-                    row.iter_mut().zip(&wte[id * c..]).for_each(|(x, w)| *x = 100.0 * w);
-                }
-            }
-            name if name.ends_with("c_proj.weight") => tensor.data_mut().fill(0.0),
-            _ => {}
+            Event::Failed(id, error) => panic!("task {id}: {error}"),
+            Event::Prompt(..) | Event::Slid(..) => {}
         }
     }
-    model
 }
 
-fn request(prompt: &[u32]) -> Request {
-    let sampling = Sampling { seed: 11, ..Sampling::default() };
-    Request { prompt: prompt.to_vec(), max_tokens: None, min_tokens: 0, stop: vec![], sampling }
-}
-
-fn greedy(stop: &[&str]) -> Request {
-    let stop = stop.iter().map(|stop| stop.to_string()).collect();
-    Request { sampling: Sampling::GREEDY, stop, ..request(&[]) }
-}
-
-/// Generates, and holds the pieces shown to the text.
-fn run(model: &Gpt2, tokenizer: &Tokenizer, request: &Request) -> (Generation, Vec<String>) {
-    let mut pieces = Vec::new();
-    let keep = &mut |piece: &str| {
-        pieces.push(piece.to_owned());
-        true
-    };
-    let result = generate(model, tokenizer, request, keep).unwrap();
-    assert_eq!(pieces.concat(), result.text);
-    assert!(pieces.iter().all(|piece| !piece.is_empty()), "{pieces:?}");
-    assert_eq!(result.timings.tokens, result.ids.len());
-    (result, pieces)
-}
-
-fn run_random(request: &Request) -> Generation {
-    let (model, tokenizer) = random();
-    run(&model, &tokenizer, request).0
-}
-
-/// Recites `text`, one token a byte.
-fn recite(text: &str, request: &Request) -> (Generation, Vec<String>) {
-    let tokenizer = bytes_and_more();
-    let script: Vec<u32> = text.bytes().map(|byte| byte_token(&tokenizer, byte)).collect();
-    run(&reciting(&tokenizer, &script), &tokenizer, request)
-}
-
-fn byte_token(tokenizer: &Tokenizer, byte: u8) -> u32 {
-    (0..tokenizer.vocab_size() as u32).find(|&id| tokenizer.token_bytes(id) == Some(&[byte])).unwrap()
-}
-
-#[test]
-fn greedy_with_the_cache_equals_greedy_without() {
-    let (model, tokenizer) = random();
-    let got = run_random(&Request {
-        sampling: Sampling::GREEDY,
-        max_tokens: Some(20),
-        min_tokens: 20,
-        ..request(&[1, 2, 3])
-    });
-    let mut ids = vec![1, 2, 3];
-    for _ in 0..20 {
-        let mut logits = model.last_logits(&ids, &mut Pass::eval()).unwrap();
-        logits[tokenizer.eot() as usize] = f32::NEG_INFINITY;
-        ids.push(tensor::rows::argmax(&logits) as u32);
+fn run_all(model: &Gpt2, tasks: &[Task], settings: EngineSettings) -> Vec<Written> {
+    let mut engine = Engine::new(model, VOCAB, EOT, settings).unwrap();
+    let ids: Vec<_> = tasks.iter().map(|task| engine.add(task.clone()).unwrap()).collect();
+    let (mut tokens, mut done) = (HashMap::new(), HashMap::new());
+    while !engine.is_idle() {
+        collect(engine.step().unwrap(), &mut tokens, &mut done);
     }
-    assert_eq!(got.ids, ids[3..]);
-    assert_eq!(got.finish, Finish::Length);
-    assert_eq!(got.text, tokenizer.decode(&got.ids).unwrap());
+    ids.iter().map(|id| done.remove(id).unwrap()).collect()
 }
 
 #[test]
-fn chunks_of_the_prompt_change_nothing() {
-    let (model, _) = random();
-    let prompt: Vec<u32> = (0..21).map(|i| i * 11 % 250).collect();
-    let read = |chunk| {
-        let mut cache = KvCache::new(model.config());
-        let logits = prefill(&model, &prompt, chunk, &mut cache).unwrap();
-        let next = model.last_logits(&[7], &mut Pass::cached(&mut cache)).unwrap();
-        (logits, next)
-    };
-    let whole = read(PREFILL);
-    for chunk in [1, 2, 5, 20, 21] {
-        assert_eq!(read(chunk), whole, "chunks of {chunk}");
+fn batches_portions_prefixes_drafts_and_threads_change_no_token() {
+    for dtype in Dtype::ALL {
+        let model = model(2, dtype);
+        let draft = Arc::new(self::model(1, dtype));
+        let tasks: Vec<Task> = (0..6).map(|seed| task(seed, 1 + 30 * seed as usize, 25)).collect();
+        let alone: Vec<Written> = tasks
+            .iter()
+            .map(|task| run_all(&model, std::slice::from_ref(task), settings(1, 99, 512, Speculation::Off)).remove(0))
+            .collect();
+        let lookup = Speculation::Lookup { most: 5 };
+        let smaller = Speculation::Model { model: draft, most: 4 };
+        let same = Speculation::Model { model: Arc::new(model.clone()), most: 4 };
+        for (threads, batch, step_tokens, speculation) in [
+            (1, 6, 512, Speculation::Off),
+            (2, 3, 7, Speculation::Off),
+            (3, 6, 33, lookup.clone()),
+            (2, 1, 512, lookup),
+            (2, 6, 64, smaller),
+            (2, 2, 19, same),
+        ] {
+            tensor::pool::set_threads(threads);
+            let case = format!("{dtype}, {threads} threads, batch {batch}, {step_tokens} a step, {speculation:?}");
+            let case = case.chars().take(120).collect::<String>();
+            assert!(run_all(&model, &tasks, settings(batch, 99, step_tokens, speculation)) == alone, "{case}");
+        }
     }
 }
 
 #[test]
-fn the_same_seed_writes_the_same_text_and_another_one_does_not() {
-    let long = Request { min_tokens: 20, ..request(&[5]) };
-    let first = run_random(&long);
-    let again = run_random(&long);
-    assert_eq!((&first.ids, &first.text), (&again.ids, &again.text));
-    assert_ne!(
-        first.ids,
-        run_random(&Request { sampling: long.sampling.clone().nth(1), ..long.clone() }).ids
+fn drafts_are_accepted_where_the_draft_model_is_the_model() {
+    let model = model(2, Dtype::F32);
+    let speculation = Speculation::Model { model: Arc::new(model.clone()), most: 4 };
+    let mut engine = Engine::new(&model, VOCAB, EOT, settings(1, 99, 512, speculation)).unwrap();
+    let mut task = task(4, 10, 60);
+    task.sampling.processors.min_new_tokens = 60;
+    engine.add(task).unwrap();
+    let mut steps = 0;
+    while !engine.is_idle() {
+        engine.step().unwrap();
+        steps += 1;
+    }
+    assert!(steps <= 1 + 60_usize.div_ceil(4), "{steps} steps for 60 tokens");
+}
+
+#[test]
+fn a_context_that_slides_keeps_its_beginning_and_writes_on() {
+    let model = model(2, Dtype::Bf16);
+    let mut task = Task { overflow: Overflow::Slide { keep: 4 }, ..task(2, 190, 300) };
+    task.sampling.processors.min_new_tokens = 300;
+    let mut engine = Engine::new(&model, VOCAB, EOT, settings(1, 4, 50, Speculation::Lookup { most: 3 })).unwrap();
+    engine.add(task.clone()).unwrap();
+    let (mut written, mut slid) = (0, 0);
+    while !engine.is_idle() {
+        for event in engine.step().unwrap() {
+            match event {
+                Event::Token(..) => written += 1,
+                Event::Slid(_, dropped) => {
+                    assert_eq!(dropped, (N_CTX + 1) - 4 - (N_CTX - 4) / 2);
+                    slid += 1;
+                }
+                _ => {}
+            }
+        }
+    }
+    assert_eq!((written, slid), (300, 3));
+    let off = |speculation| run_all(&model, std::slice::from_ref(&task), settings(1, 4, 50, speculation));
+    assert!(off(Speculation::Off) == off(Speculation::Lookup { most: 3 }));
+}
+
+#[test]
+fn log_probabilities_of_the_prompt_are_those_of_the_model() {
+    let model = model(2, Dtype::F32);
+    let task = Task { prompt_logprobs: Some(2), ..task(1, 100, 0) };
+    let prompt = task.prompt.clone();
+    let mut engine = Engine::new(&model, VOCAB, EOT, settings(1, 9, 33, Speculation::Off)).unwrap();
+    engine.add(task).unwrap();
+    let mut got = Vec::new();
+    while !engine.is_idle() {
+        for event in engine.step().unwrap() {
+            if let Event::Prompt(_, known) = event {
+                got.extend(known);
+            }
+        }
+    }
+    let logits = model.logits(&prompt, 1, &mut Pass::eval()).unwrap();
+    let rows = logits.data().chunks_exact(VOCAB);
+    let want: Vec<_> = rows.zip(&prompt[1..]).map(|(row, &id)| top_logprobs(row, id, 2)).collect();
+    assert_eq!(got, want);
+}
+
+#[test]
+fn what_cannot_run_is_refused() {
+    let model = model(1, Dtype::F32);
+    let mut engine = Engine::new(
+        &model,
+        VOCAB,
+        EOT,
+        EngineSettings { queue: 1, ..settings(2, 2, 64, Speculation::Off) },
+    )
+    .unwrap();
+    let error = |engine: &mut Engine<&Gpt2>, task: Task| engine.add(task).unwrap_err().to_string();
+    assert!(error(&mut engine, task(0, 0, 5)).contains("at least one token"));
+    let bad = Task { prompt: vec![1, 60], ..task(0, 1, 1) };
+    assert!(error(&mut engine, bad).contains("token 60 at position 1"));
+    assert!(error(&mut engine, task(0, 150, 51)).contains("let the context slide"));
+    assert!(error(&mut engine, task(0, 100, 50)).contains("budget is 2; raise the budget to 3"));
+    let keep = Task { overflow: Overflow::Slide { keep: 199 }, ..task(0, 10, 500) };
+    assert!(error(&mut engine, keep).contains("keep at most 196"));
+    engine.add(task(0, 10, 5)).unwrap();
+    assert!(error(&mut engine, task(0, 10, 5)).contains("try again"));
+    let narrow = Gpt2::new(Gpt2Config::new(1, 2, 8, 50, 40), Init::Gpt2, 1).unwrap();
+    let speculation = Speculation::Model { model: Arc::new(narrow), most: 2 };
+    let refused = Engine::new(&model, VOCAB, EOT, settings(1, 9, 9, speculation)).unwrap_err();
+    assert_eq!(
+        refused.to_string(),
+        "the draft model has 40 tokens, but the model 60; take both from the same family of models"
     );
 }
 
-#[test]
-fn an_empty_prompt_starts_from_end_of_text() {
-    let (_, tokenizer) = random();
-    let got = run_random(&Request { max_tokens: Some(9), ..request(&[]) });
-    assert_eq!(got.ids, run_random(&Request { max_tokens: Some(9), ..request(&[tokenizer.eot()]) }).ids);
-    assert_eq!(got.timings.prompt_tokens, 1);
-}
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig::with_cases(24))]
 
-#[test]
-fn the_end_of_the_text_and_why() {
-    let (ended, _) = recite("a tale", &greedy(&[]));
-    assert_eq!((ended.finish, ended.text.as_str(), ended.ids.len()), (Finish::Eot, "a tale", 6));
-    let (limited, _) = recite("a tale", &Request { max_tokens: Some(3), ..greedy(&[]) });
-    assert_eq!((limited.finish, limited.text.as_str()), (Finish::Length, "a t"));
-    let (full, _) = recite("a tale that is longer than the context", &greedy(&[]));
-    assert_eq!((full.finish, full.text.as_str()), (Finish::Context, "a tale that is longer t"));
-    let (all, _) = recite("a tale", &Request { max_tokens: Some(N_CTX - 1), ..greedy(&[]) });
-    assert_eq!(all.finish, Finish::Eot);
-    let (none, pieces) = recite("a tale", &Request { max_tokens: Some(0), ..greedy(&[]) });
-    assert_eq!((none.finish, none.text.as_str(), pieces.len()), (Finish::Length, "", 0));
-    let no_room = run_random(&request(&[1; N_CTX]));
-    assert_eq!((no_room.finish, no_room.ids.len()), (Finish::Context, 0));
-}
-
-#[test]
-fn stop_strings_end_the_text_before_them() {
-    let (got, pieces) = recite("one two\n\nthree", &greedy(&["\n\n", "three"]));
-    assert_eq!((got.finish, got.text.as_str(), got.ids.len()), (Finish::Stop, "one two", 9));
-    assert!(!pieces.concat().contains('\n'));
-    let (missed, _) = recite("one two\nthr", &greedy(&["\n\n", "three"]));
-    assert_eq!((missed.finish, missed.text.as_str()), (Finish::Eot, "one two\nthr"));
-}
-
-#[test]
-fn at_least_so_many_tokens() {
-    let least = Request { min_tokens: 12, ..greedy(&["two"]) };
-    let (got, _) = recite("one two, and two more", &least);
-    assert_eq!((got.finish, got.text.as_str()), (Finish::Stop, "one two, and "));
-    let (last, _) = recite("one two, and", &Request { min_tokens: 7, ..greedy(&["o", ","]) });
-    assert_eq!((last.finish, last.text.as_str()), (Finish::Stop, "one two"));
-    let (longer, _) = recite("short", &Request { min_tokens: 9, ..greedy(&[]) });
-    assert!(longer.text.starts_with("short") && longer.ids.len() == 9 && longer.finish == Finish::Eot);
-}
-
-#[test]
-fn chinese_characters_come_whole() {
-    let (got, pieces) = recite("你好，世界。", &greedy(&[]));
-    assert_eq!((got.finish, got.ids.len()), (Finish::Eot, 18));
-    assert_eq!(pieces, ["你", "好", "，", "世", "界", "。"]);
-    let (stopped, pieces) = recite("你好，世界。", &greedy(&["世界"]));
-    assert_eq!((stopped.finish, pieces), (Finish::Stop, vec!["你".into(), "好".into(), "，".into()]));
-    let (cut, _) = recite("你好", &Request { max_tokens: Some(5), ..greedy(&[]) });
-    assert_eq!(cut.text, "你\u{fffd}");
-}
-
-#[test]
-fn cancelling() {
-    let tokenizer = bytes_and_more();
-    let script: Vec<u32> = b"abcdef".iter().map(|&byte| byte_token(&tokenizer, byte)).collect();
-    let model = reciting(&tokenizer, &script);
-    let mut shown = String::new();
-    let mut until_c = |piece: &str| {
-        shown += piece;
-        piece != "c"
-    };
-    let got = generate(&model, &tokenizer, &greedy(&[]), &mut until_c).unwrap();
-    assert_eq!((got.finish, got.text.as_str(), got.ids.len()), (Finish::Cancelled, "abc", 3));
-    assert_eq!(shown, "abc");
-}
-
-#[test]
-fn rows_of_the_model_beyond_the_tokenizer_are_never_drawn() {
-    let tokenizer = bytes_and_more();
-    let config = Gpt2Config::new(1, 2, 16, N_CTX, tokenizer.vocab_size() + 1000);
-    let model = Gpt2::new(config, Init::Xavier, 3).unwrap();
-    let hot = Sampling { temperature: 100.0, ..request(&[]).sampling };
-    let (got, _) = run(&model, &tokenizer, &Request { sampling: hot, min_tokens: 20, ..request(&[]) });
-    assert!(got.ids.len() >= 20 && got.ids.iter().all(|&id| (id as usize) < tokenizer.vocab_size()));
-}
-
-#[test]
-fn what_cannot_be_is_refused_before_the_first_token() {
-    let (model, tokenizer) = random();
-    let refuse = |request: Request| {
-        let result = generate(&model, &tokenizer, &request, &mut |_| panic!("no text may be shown"));
-        result.unwrap_err().to_string()
-    };
-    let error = refuse(Request { max_tokens: Some(22), ..request(&[1, 2, 3]) });
-    let want = "the prompt has 3 tokens and 22 more are asked for, 25 in all, but the model's context is 24; \
-                shorten the prompt or ask for at most 21 tokens";
-    assert_eq!(error, want);
-    assert!(refuse(Request { max_tokens: Some(usize::MAX), ..request(&[1]) }).contains("at most 23"));
-    let error = refuse(request(&[1; 25]));
-    assert_eq!(error, "the prompt has 25 tokens, but the model's context is 24; shorten the prompt");
-    assert!(refuse(Request { max_tokens: Some(1), ..request(&[1; 25]) }).contains("25 tokens"));
-    assert!(refuse(Request { min_tokens: 5, max_tokens: Some(4), ..request(&[1]) }).contains("at least 5"));
-    assert!(refuse(Request { min_tokens: 24, ..request(&[1]) }).contains("no more than 23"));
-    let error = refuse(request(&[1, 259]));
-    assert!(error.contains("token 259 at position 1") && error.contains("has 259 tokens"), "{error}");
-    assert!(refuse(Request { stop: vec![String::new()], ..request(&[1]) }).contains("stop string is empty"));
-    let sampling = Sampling { temperature: -1.0, ..Sampling::GREEDY };
-    assert!(refuse(Request { sampling, ..request(&[1]) }).contains("temperature"));
-    let larger = Tokenizer::train_bpe([TEXT], 261).unwrap();
-    let error = generate(&model, &larger, &request(&[1]), &mut |_| true).unwrap_err().to_string();
-    assert!(error.contains("261 tokens, but the model 259"), "{error}");
-}
-
-#[test]
-fn damaged_weights_are_noticed() {
-    let (mut model, tokenizer) = random();
-    model.parameters_mut()[4].1.data_mut()[0] = f32::NAN;
-    let error = generate(&model, &tokenizer, &request(&[1, 2]), &mut |_| true).unwrap_err().to_string();
-    assert!(error.contains("position 2") && error.contains("damaged"), "{error}");
-}
-
-#[test]
-fn names_are_those_of_json() {
-    for finish in [Finish::Eot, Finish::Stop, Finish::Length, Finish::Context, Finish::Cancelled] {
-        assert_eq!(serde_json::to_string(&finish).unwrap(), format!("\"{}\"", finish.as_str()));
+    /// Tasks come and go at random: each that stays writes what it writes alone, all end, and no block is lost.
+    #[test]
+    fn arrivals_and_cancels_at_random(
+        arrivals in proptest::collection::vec((0u64..9, 1usize..150, 0usize..30, 0usize..4), 1..14),
+        cancels in proptest::collection::vec((0usize..14, 0usize..40), 0..6),
+        batch in 1usize..5,
+        blocks in 4usize..9,
+        step_tokens in 1usize..100,
+        kept in 0usize..3,
+        lookup in 0usize..5,
+    ) {
+        let model = model(1, Dtype::F32);
+        let settings = EngineSettings { kept, ..settings(batch, blocks, step_tokens, Speculation::Lookup { most: lookup }) };
+        let mut engine = Engine::new(&model, VOCAB, EOT, settings).unwrap();
+        let (mut tokens, mut done) = (HashMap::new(), HashMap::new());
+        let (mut added, mut cancelled) = (Vec::new(), Vec::new());
+        let mut coming = arrivals.iter();
+        let mut step = 0;
+        loop {
+            if let Some(&(seed, prompt, max_new, pause)) = coming.next() {
+                added.push((engine.add(task(seed, prompt, max_new)).unwrap(), task(seed, prompt, max_new)));
+                for _ in 0..pause {
+                    collect(engine.step().unwrap(), &mut tokens, &mut done);
+                }
+            } else if engine.is_idle() {
+                break;
+            }
+            for &(which, when) in &cancels {
+                if when == step && which < added.len() && engine.cancel(added[which].0) {
+                    cancelled.push(added[which].0);
+                }
+            }
+            collect(engine.step().unwrap(), &mut tokens, &mut done);
+            proptest::prop_assert!(engine.blocks_used() <= blocks);
+            step += 1;
+            proptest::prop_assert!(step < 20_000, "it ends");
+        }
+        for (id, task) in added {
+            if cancelled.contains(&id) {
+                proptest::prop_assert!(!done.contains_key(&id));
+                continue;
+            }
+            let alone = run_all(&model, &[task], self::settings(1, 99, 512, Speculation::Off)).remove(0);
+            proptest::prop_assert!(done.get(&id) == Some(&alone), "task {}", id);
+        }
+        drop(std::mem::take(&mut engine.kept));
+        proptest::prop_assert_eq!(engine.blocks_used(), 0);
     }
 }

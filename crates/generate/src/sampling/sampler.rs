@@ -34,6 +34,11 @@ impl Sampler {
         Ok(Sampler { sampling: sampling.clone(), rules })
     }
 
+    /// Tokens of the vocabulary.
+    pub fn vocab_size(&self) -> usize {
+        self.rules.vocab_size
+    }
+
     /// Whether the text ends with this token: end-of-text, or one of the stop tokens.
     pub fn ends(&self, id: u32) -> bool {
         self.rules.ends(id)
