@@ -4,7 +4,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
-use models::Gpt2;
+use models::{Dtype, Gpt2};
 use tokenizer::Tokenizer;
 
 use crate::output::note;
@@ -16,9 +16,15 @@ pub fn seed(given: Option<u64>) -> u64 {
     given.unwrap_or_else(|| std::collections::hash_map::RandomState::new().build_hasher().finish() >> 32)
 }
 
-/// Opens a model directory: the model and its tokenizer.
-pub fn open_model(dir: &Path) -> Result<(Gpt2, Tokenizer)> {
-    let model = Gpt2::load(dir).with_context(|| format!("cannot load a model from {}", dir.display()))?;
+/// The type of weights of this name, for a flag.
+pub fn dtype(name: &str) -> Result<Dtype, String> {
+    let known = Dtype::ALL.map(Dtype::name).join(", ");
+    Dtype::from_name(name).ok_or_else(|| format!("there is no such type of weights; choose one of {known}"))
+}
+
+/// Opens a model directory to run it: the model, with weights of this type or as they are stored, and its tokenizer.
+pub fn open_model(dir: &Path, dtype: Option<Dtype>) -> Result<(Gpt2, Tokenizer)> {
+    let model = Gpt2::open(dir, dtype).with_context(|| format!("cannot load a model from {}", dir.display()))?;
     let tokenizer =
         Tokenizer::load(dir).with_context(|| format!("cannot load a tokenizer from {}", dir.display()))?;
     if tokenizer.vocab_size() > model.config().vocab_size {

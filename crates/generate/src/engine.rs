@@ -298,14 +298,26 @@ impl<M: Deref<Target = Gpt2>> Engine<M> {
     pub fn step(&mut self) -> Result<Vec<Event>, EngineError> {
         let mut events = Vec::new();
         self.admit(&mut events);
-        let Some(logits) = self.feed()? else { return Ok(events) };
-        let (mut rows, width) = (logits.data().to_vec(), logits.cols());
-        let mut at = 0;
+        let Some(mut logits) = self.feed()? else { return Ok(events) };
+        let width = logits.cols();
+        let rows = logits.data_mut();
+        let _span = tensor::timing::start(|| ("draws".into(), 0.0, 4.0 * rows.len() as f64));
+        let (mut rest, mut tasks) = (rows, Vec::new());
+        for sequence in self.running.iter_mut().filter(|sequence| sequence.fed > 0) {
+            let (own, others) = rest.split_at_mut(sequence.rows * width);
+            rest = others;
+            tasks.push((sequence, own, Vec::new(), false));
+        }
+        // Draws are many small searches of the vocabulary, each by itself.
+        let n_ctx = self.model.config().n_ctx;
+        tensor::pool::for_each_chunk_mut(&mut tasks, 1, |_, task| {
+            let [(sequence, own, events, done)] = task else { return };
+            *done = sequence.advance(own, width, n_ctx, events);
+        });
         let mut done = Vec::new();
-        for sequence in &mut self.running {
-            let own = &mut rows[at * width..(at + sequence.rows) * width];
-            at += sequence.rows;
-            if sequence.fed > 0 && sequence.advance(own, width, self.model.config().n_ctx, &mut events) {
+        for (sequence, _, news, ended) in tasks {
+            events.extend(news);
+            if ended {
                 done.push(sequence.id);
             }
         }

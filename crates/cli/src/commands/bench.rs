@@ -1,5 +1,7 @@
 //! `gpt2 bench`: the machine's own limits, and training measured against them.
 
+mod infer;
+
 use std::path::Path;
 use std::time::Instant;
 
@@ -19,7 +21,7 @@ use crate::output::{note, say};
 
 /// Measure how fast this machine computes, and how near training comes to that
 #[derive(clap::Args, Debug)]
-#[command(after_help = "Examples:\n  gpt2 bench peak\n  gpt2 bench train --preset gpt2 --batch 4 --seq 256")]
+#[command(after_help = "Examples:\n  gpt2 bench peak\n  gpt2 bench train --preset gpt2 --batch 4 --seq 256\n  gpt2 bench infer --preset gpt2 --dtype q8")]
 pub struct Args {
     #[command(subcommand)]
     what: What,
@@ -40,6 +42,11 @@ enum What {
         gpt2 bench train --n-layer 4 --n-head 4 --n-embd 128 --vocab 65 --batch 12 --seq 64 --steps 200\n  \
         GPT2_TIMING=1 gpt2 bench train --preset gpt2 --batch 4 --seq 256")]
     Train(TrainArgs),
+    /// Generation: reading a prompt, writing one text, writing many at once
+    #[command(after_help = "Examples:\n  \
+        gpt2 bench infer -m out/model --json\n  \
+        gpt2 bench infer --preset gpt2 --dtype q8 --only tg128,batch --batches 8,32")]
+    Infer(infer::Args),
 }
 
 #[derive(clap::Args, Debug)]
@@ -89,6 +96,7 @@ pub fn run(args: Args) -> Result<()> {
     match args.what {
         What::Peak { json } => print_peaks(json),
         What::Train(args) => bench_train(&args),
+        What::Infer(args) => infer::run(&args),
     }
 }
 

@@ -19,6 +19,9 @@ pub struct Args {
     /// Model directory
     #[arg(short, long, value_name = "DIR")]
     model: PathBuf,
+    /// Type of the weights to run with: f32, f16, bf16, q8 or q4 [default: as stored]
+    #[arg(long, value_name = "TYPE", value_parser = crate::input::dtype)]
+    dtype: Option<models::Dtype>,
     /// Text: .txt, .jsonl, .json, each also .gz
     #[arg(long, value_name = "FILE")]
     data: PathBuf,
@@ -53,7 +56,7 @@ pub fn run(args: Args) -> Result<()> {
     if let Some(table) = &args.per_token {
         refuse_overwriting(table, &args.data, args.force)?;
     }
-    let (model, tokenizer) = input::open_model(&args.model)?;
+    let (model, tokenizer) = input::open_model(&args.model, args.dtype)?;
     let encoding = data::read::encoding(args.encoding.as_deref())?;
     let threads = tensor::pool::threads();
     let (tokens, _) = data::prepare::tokens_of_file(&args.data, &tokenizer, encoding, threads)?;

@@ -22,6 +22,9 @@ pub struct Args {
     /// Model directory
     #[arg(short, long, value_name = "DIR")]
     model: PathBuf,
+    /// Type of the weights to run with: f32, f16, bf16, q8 or q4 [default: as stored]
+    #[arg(long, value_name = "TYPE", value_parser = crate::input::dtype)]
+    dtype: Option<models::Dtype>,
     /// Text to continue; without one the model starts a new text
     #[arg(short, long, value_name = "TEXT")]
     prompt: Option<String>,
@@ -69,7 +72,7 @@ pub fn run(args: Args) -> Result<()> {
             args.min_tokens
         );
     }
-    let (model, tokenizer) = input::open_model(&args.model)?;
+    let (model, tokenizer) = input::open_model(&args.model, args.dtype)?;
     let prompt = match (&args.prompt, &args.file) {
         (Some(prompt), _) => prompt.clone(),
         (None, Some(path)) => input::read_prompt(path)?,

@@ -1,15 +1,17 @@
 //! Attention of new positions over all before them, whose keys and values are kept in blocks of 64 positions.
 //!
-//! A block holds one layer's keys and values as products read them, so that nothing is packed: for each head its keys
-//! turned, (D, 64), then for each head its values, (64, D padded to 32). In bfloat16 a unit of 32 bits is a pair: two
-//! columns of a key, or the values of two positions. The bits are those of [`super::attention`] over the whole
+//! A block holds one layer's keys and values: for each head its keys, (64, D), then for each head its values, (64, D padded
+//! to 32). In bfloat16 a unit of 32 bits is a pair: two columns of a key, or the values of two positions. Values lie as
+//! products read them. Keys are turned when they are used, which costs little beside reading them from memory, while to
+//! write a turned key would touch a line of the cache for each of its columns. The bits are those of [`super::attention`] over the whole
 //! sequence; positions that are not yet filled must hold finite numbers, which count for nothing.
 
 use std::cell::RefCell;
 
 use super::{Block, KEYS, QUERIES, Running, absorb, finish};
 use crate::bf16::{bf16, narrow_into};
-use crate::gemm::tiles::{A, B, C, Tile, with_pair_tile, with_tile};
+use crate::gemm::tiles::{A, B, C, Tile, prefetch, with_pair_tile, with_tile};
+use crate::gemm::{Mat, Operand};
 use crate::isa::{self, Isa};
 use crate::pool::{self, Shared};
 use crate::timing;
@@ -36,10 +38,14 @@ pub trait Kept: Copy + Default + Send + Sync + 'static {
     const DEEP: usize;
     /// A unit whose part `which` is replaced.
     fn with(unit: Self::Unit, which: usize, value: Self) -> Self::Unit;
+    /// Values side by side in units.
+    fn side_by_side(units: &mut [Self::Unit], values: &[Self]);
     /// Attention with the tile of this type.
     fn run(isa: Isa, work: &Work<Self>);
     /// Probabilities as units of a factor; `rounded` is scratch.
     fn factor<'a>(isa: Isa, probs: &'a [f32], rounded: &'a mut Vec<bf16>) -> &'a [Self::Unit];
+    /// Keys (rows, deep units) as a matrix of rows.
+    fn rows(keys: &[Self::Unit], head_dim: usize) -> Operand<'_>;
     /// Stores rows.
     fn store(isa: Isa, out: &mut [Self], rows: &[f32]);
 }
@@ -47,14 +53,21 @@ pub trait Kept: Copy + Default + Send + Sync + 'static {
 impl Kept for f32 {
     type Unit = f32;
     const DEEP: usize = 1;
+    #[inline(always)]
     fn with(_: f32, _: usize, value: f32) -> f32 {
         value
+    }
+    fn side_by_side(units: &mut [f32], values: &[f32]) {
+        units.copy_from_slice(values);
     }
     fn run(isa: Isa, work: &Work<f32>) {
         with_tile!(isa, |tile| work.run(isa, tile));
     }
     fn factor<'a>(_: Isa, probs: &'a [f32], _: &'a mut Vec<bf16>) -> &'a [f32] {
         probs
+    }
+    fn rows(keys: &[f32], head_dim: usize) -> Operand<'_> {
+        Mat::new(keys, keys.len() / head_dim, head_dim).into()
     }
     fn store(_: Isa, out: &mut [f32], rows: &[f32]) {
         out.copy_from_slice(rows);
@@ -64,9 +77,19 @@ impl Kept for f32 {
 impl Kept for bf16 {
     type Unit = u32;
     const DEEP: usize = 2;
+    #[inline(always)]
     fn with(unit: u32, which: usize, value: bf16) -> u32 {
         let shift = 16 * which;
         unit & !(0xffff << shift) | u32::from(value.to_bits()) << shift
+    }
+    fn side_by_side(units: &mut [u32], values: &[bf16]) {
+        let (pairs, last) = values.as_chunks::<2>();
+        for (unit, [low, high]) in units.iter_mut().zip(pairs) {
+            *unit = u32::from(low.to_bits()) | u32::from(high.to_bits()) << 16;
+        }
+        if let [last] = last {
+            units[pairs.len()] = u32::from(last.to_bits());
+        }
     }
     fn run(isa: Isa, work: &Work<bf16>) {
         with_pair_tile!(isa, |tile| work.run(isa, tile));
@@ -78,6 +101,12 @@ impl Kept for bf16 {
         let (head, units, tail) = unsafe { rounded.align_to::<u32>() };
         assert!(head.is_empty() && tail.is_empty(), "the allocator aligns to more than 4 bytes");
         units
+    }
+    fn rows(keys: &[u32], head_dim: usize) -> Operand<'_> {
+        // SAFETY: a unit of 32 bits is two numbers of 16.
+        let (_, numbers, _) = unsafe { keys.align_to::<bf16>() };
+        let stride = head_dim.next_multiple_of(2);
+        Mat::strided(numbers, numbers.len() / stride, head_dim, stride).into()
     }
     fn store(isa: Isa, out: &mut [bf16], rows: &[f32]) {
         narrow_into(isa, out, rows);
@@ -109,6 +138,9 @@ impl Heads {
     }
 }
 
+/// Tasks of [`store`] between asking for memory and writing it.
+const AHEAD: usize = 6;
+
 /// Keys and values to be stored: rows of `qkv` that go to a block, from position `at` of it on.
 #[derive(Debug)]
 pub struct Piece<'a, U> {
@@ -123,6 +155,7 @@ pub struct Piece<'a, U> {
 /// Stores the keys and values found in `qkv` (rows, 3C).
 pub fn store<T: Kept>(mut pieces: Vec<Piece<T::Unit>>, qkv: &[T], heads: Heads) {
     let (c, d) = (heads.width(), heads.head_dim);
+    let _span = timing::values(&format!("keys and values kept {} rows", qkv.len() / (3 * c)), qkv.len() / 3 * 4);
     let blocks: Vec<_> = pieces
         .iter_mut()
         .map(|piece| {
@@ -135,6 +168,17 @@ pub fn store<T: Kept>(mut pieces: Vec<Piece<T::Unit>>, qkv: &[T], heads: Heads) 
         let (p, h) = (task / heads.n_head, task % heads.n_head);
         let (piece, (keys_len, values_len)) = (&pieces[p], (heads.keys_len::<T>(), heads.values_len::<T>()));
         let values_at = heads.n_head * keys_len + h * values_len;
+        // The lines of a task to come, which are most likely not in the cache.
+        if let Some(next) = pieces.get((task + AHEAD) / heads.n_head) {
+            let (h, at) = ((task + AHEAD) % heads.n_head, next.at);
+            let key = h * keys_len + at * d.div_ceil(T::DEEP);
+            let value = heads.n_head * keys_len + h * values_len + at / T::DEEP * heads.padded();
+            for (start, len) in [(key, d.div_ceil(T::DEEP)), (value, d)] {
+                for unit in (start..start + len).step_by(64 / size_of::<T::Unit>()) {
+                    prefetch(blocks[(task + AHEAD) / heads.n_head].pointer(unit, 1).cast());
+                }
+            }
+        }
         // SAFETY: `pieces` borrows the blocks, each once, and only this task has this head of this one.
         let (keys, values) = unsafe {
             let keys = blocks[p].part(h * keys_len, (h + 1) * keys_len);
@@ -142,10 +186,8 @@ pub fn store<T: Kept>(mut pieces: Vec<Piece<T::Unit>>, qkv: &[T], heads: Heads) 
         };
         for i in 0..piece.rows.1 {
             let (row, at) = (&qkv[(piece.rows.0 + i) * 3 * c..][..3 * c], piece.at + i);
-            for (j, &key) in row[c + h * d..][..d].iter().enumerate() {
-                let unit = &mut keys[j / T::DEEP * BLOCK + at];
-                *unit = T::with(*unit, j % T::DEEP, key);
-            }
+            let deep = d.div_ceil(T::DEEP);
+            T::side_by_side(&mut keys[at * deep..(at + 1) * deep], &row[c + h * d..][..d]);
             let values = &mut values[at / T::DEEP * heads.padded()..][..d];
             for (unit, &value) in values.iter_mut().zip(&row[2 * c + h * d..][..d]) {
                 *unit = T::with(*unit, at % T::DEEP, value);
@@ -194,7 +236,7 @@ pub(crate) fn attention_cached_on<T: Kept>(
     let _span = timing::start(|| {
         let pairs: usize = sequences.iter().map(|s| s.rows.1 * (s.past + s.rows.1)).sum();
         let bytes: usize = sequences.iter().map(|s| s.blocks.len() * heads.block_len::<T>()).sum();
-        ("attention cached".into(), 4.0 * (pairs * c) as f64, (bytes * size_of::<T::Unit>()) as f64)
+        (format!("attention cached {} rows", out.len() / c), 4.0 * (pairs * c) as f64, (bytes * size_of::<T::Unit>()) as f64)
     });
     // Rows of queries that are computed together: a task is such a group, of one head.
     let groups: Vec<(usize, usize)> = sequences
@@ -222,6 +264,7 @@ struct Scratch {
     rounded: Vec<bf16>,
     rows: Vec<f32>,
     queries: Vec<u64>, // units of any type
+    keys: Vec<u64>,    // a block's, turned
 }
 
 thread_local! {
@@ -250,36 +293,44 @@ impl<T: Kept> Work<'_, T> {
         let (deep, n) = (d.div_ceil(T::DEEP), QUERIES.min(sequence.rows.1 - first));
         let row = sequence.rows.0 + first;
         let past = sequence.past + first;
-        let Scratch { scores, rounded, rows, queries } = scratch;
+        let Scratch { scores, rounded, rows, queries, keys: turned } = scratch;
         scores.resize(QUERIES * KEYS, 0.0);
         rows.clear();
         rows.resize(n * d, 0.0);
+        let turned = units::<T>(turned, KEYS * deep);
         let queries = units::<T>(queries, n * deep);
         for (i, units) in queries.chunks_exact_mut(deep).enumerate() {
-            let values = &self.qkv[(row + i) * 3 * c + h * d..][..d];
-            for (unit, values) in units.iter_mut().zip(values.chunks(T::DEEP)) {
-                *unit = values.iter().enumerate().fold(T::Unit::default(), |u, (which, &v)| T::with(u, which, v));
-            }
+            T::side_by_side(units, &self.qkv[(row + i) * 3 * c + h * d..][..d]);
         }
         let scores = &mut scores[..n * KEYS];
         let mut running = [Running { most: f32::NEG_INFINITY, sum: 0.0 }; QUERIES];
         let scale = 1.0 / (d as f32).sqrt();
-        for (b, block) in sequence.blocks.iter().enumerate().take((past + n).div_ceil(KEYS)) {
-            let keys = KEYS.min(past + n - b * KEYS);
-            let first = past as isize - (b * KEYS) as isize;
+        for (number, block) in sequence.blocks.iter().enumerate().take((past + n).div_ceil(KEYS)) {
+            let keys = KEYS.min(past + n - number * KEYS);
+            let first = past as isize - (number * KEYS) as isize;
             let (keys_len, values_len) = (heads.keys_len::<T>(), heads.values_len::<T>());
             let key_units = &block[h * keys_len..][..keys_len];
             let value_units = &block[heads.n_head * keys_len + h * values_len..][..values_len];
+            // While this block is multiplied, the next is asked for: this head's, or most likely this thread's next one's.
+            let (next, head) = match sequence.blocks.get(number + 1) {
+                Some(next) => (next, h),
+                None => (&sequence.blocks[0], (h + pool::threads()).min(heads.n_head - 1)),
+            };
+            let next_keys = next[head * keys_len..].as_ptr();
+            let next_values = next[heads.n_head * keys_len + head * values_len..].as_ptr();
+            K::pack(isa, turned, K::NR, &T::rows(key_units, d), 0, [0, d]);
             let a = A { at: queries.as_ptr(), row: deep, step: 1 };
-            let b = B { at: key_units.as_ptr(), step: KEYS };
-            // SAFETY: the queries are (n, deep), the keys (deep, KEYS), the scores (n, KEYS) and borrowed here alone.
-            unsafe { product(tile, (scores.as_mut_ptr(), KEYS, false), (a, n), (b, KEYS), deep) };
+            for (p, panel) in turned.chunks_exact(K::NR * deep).enumerate() {
+                let (c, b) = (scores.as_mut_ptr().wrapping_add(p * K::NR), B { at: panel.as_ptr(), step: K::NR });
+                // SAFETY: the queries are (n, deep), the panel (deep, NR), the scores (n, KEYS), borrowed here alone.
+                unsafe { product(tile, (c, KEYS, false), (a, n), (b, K::NR), deep, next_keys.wrapping_add(p * panel.len())) };
+            }
             absorb(isa, &Block { queries: n, keys, first, scale, dropout: None }, &mut running, scores, rows);
             let probs = T::factor(isa, scores, rounded);
             let a = A { at: probs.as_ptr(), row: KEYS / T::DEEP, step: 1 };
             let b = B { at: value_units.as_ptr(), step: padded };
             // SAFETY: the probabilities are (n, KEYS), the values (KEYS, padded), and the rows (n, d), ours alone.
-            unsafe { product(tile, (rows.as_mut_ptr(), d, true), (a, n), (b, d), KEYS / T::DEEP) };
+            unsafe { product(tile, (rows.as_mut_ptr(), d, true), (a, n), (b, d), KEYS / T::DEEP, next_values) };
         }
         finish(isa, &running[..n], rows, &mut [0.0; QUERIES][..n]);
         for (i, computed) in rows.chunks_exact(d).enumerate() {
@@ -298,7 +349,7 @@ fn units<T: Kept>(buffer: &mut Vec<u64>, n: usize) -> &mut [T::Unit] {
     &mut units[..n]
 }
 
-/// C (n, cols) from its corner, with rows `row` apart; B may be read in whole tiles.
+/// C (n, cols) from its corner, with rows `row` apart; B may be read in whole tiles. A few rows ask for memory `ahead`.
 ///
 /// # Safety
 /// A has `n` rows and B `depth` steps, of columns up to the next multiple of 32; C is ours.
@@ -308,7 +359,13 @@ unsafe fn product<K: Tile>(
     (a, n): (A<K::Unit>, usize),
     (b, cols): (B<K::Unit>, usize),
     depth: usize,
+    ahead: *const K::Unit,
 ) {
+    if n <= K::MR && cols >= K::NR && cols.is_power_of_two() && cols <= K::wide_cols(n) {
+        // A few queries: B's rows are read whole, in order.
+        // SAFETY: the caller's promise.
+        return unsafe { tile.wide(n, cols, ahead, C { at: c, row, from_c }, a, b, depth) };
+    }
     for i in (0..n).step_by(K::MR) {
         let rows = K::MR.min(n - i);
         for j in (0..cols).step_by(K::NR) {

@@ -183,9 +183,11 @@ impl<T: Tile> Work<'_, T> {
                         let c = C { at: place(i, j, (rows - 1) * row + wide).0, row, from_c };
                         let first = i * self.across + k0 * self.rows.step;
                         let a = A { at: self.rows.at.wrapping_add(first), ..self.rows };
+                        let next = lies.at.wrapping_add(STEPS * lies.step);
+                        let ahead = if i == 0 { next } else { std::ptr::null() };
                         // SAFETY: A has these rows, B is whole and has these columns; the tile lies in C, as `place`
                         // has checked, and only this task has these columns.
-                        unsafe { self.tile.wide(rows, wide, i == 0, c, a, lies, kc) };
+                        unsafe { self.tile.wide(rows, wide, ahead, c, a, lies, kc) };
                     }
                 }
             }

@@ -129,7 +129,8 @@ pub trait Tile: Copy + Sync {
     fn wide_cols(rows: usize) -> usize;
 
     /// A tile of `rows` and `cols` columns of a B that is read as it lies, where `cols` is [`Tile::wide_cols`] of as many
-    /// rows or more. Asks for B's rows some steps ahead, if `first`.
+    /// rows or more. Asks for as many bytes as it
+    /// reads, from `ahead` on in steps of B's, if that is not null.
     ///
     /// # Safety
     /// As for [`Tile::whole`].
@@ -137,7 +138,7 @@ pub trait Tile: Copy + Sync {
         self,
         rows: usize,
         cols: usize,
-        first: bool,
+        ahead: *const Self::Unit,
         c: C,
         a: A<Self::Unit>,
         b: B<Self::Unit>,
@@ -278,7 +279,7 @@ impl<const MR: usize, const NR: usize> Tile for Plain<MR, NR> {
         self,
         rows: usize,
         _cols: usize,
-        _first: bool,
+        _ahead: *const Self::Unit,
         c: C,
         a: A<Self::Unit>,
         b: B<Self::Unit>,
@@ -360,7 +361,7 @@ impl<const MR: usize, const NR: usize> Tile for PlainPairs<MR, NR> {
         self,
         rows: usize,
         _cols: usize,
-        _first: bool,
+        _ahead: *const Self::Unit,
         c: C,
         a: A<Self::Unit>,
         b: B<Self::Unit>,
@@ -424,7 +425,7 @@ macro_rules! simd_tile {
             }
 
             fn wide_cols(rows: usize) -> usize {
-                match $most / rows {
+                match $most / rows.max(1) {
                     0..2 => 2 * $lanes,
                     2..4 => 4 * $lanes,
                     _ => 8 * $lanes,
@@ -435,7 +436,7 @@ macro_rules! simd_tile {
                 self,
                 rows: usize,
                 cols: usize,
-                first: bool,
+                ahead: *const $unit,
                 c: C,
                 a: A<$unit>,
                 b: B<$unit>,
@@ -452,9 +453,8 @@ macro_rules! simd_tile {
                     a: A<$unit>,
                     b: B<$unit>,
                     depth: usize,
-                    lines: usize,
+                    (mut ahead, lines): (*const $unit, usize),
                 ) {
-                    const AHEAD: usize = 16; // steps
                     let mut acc = [[$zero(); V]; R];
                     if c.from_c {
                         for i in 0..R {
@@ -467,8 +467,9 @@ macro_rules! simd_tile {
                     let (mut a_at, mut b_at) = (a.at, b.at);
                     for _ in 0..depth {
                         for line in 0..lines {
-                            prefetch_far(b_at.wrapping_add(AHEAD * b.step).cast::<u8>().wrapping_add(64 * line));
+                            prefetch_far(ahead.cast::<u8>().wrapping_add(64 * line));
                         }
+                        ahead = ahead.wrapping_add(b.step);
                         let mut scalars = [$splat(Default::default()); R];
                         for (i, scalar) in scalars.iter_mut().enumerate() {
                             // SAFETY: A has `R` rows at each of `depth` steps.
@@ -492,7 +493,8 @@ macro_rules! simd_tile {
                     }
                 }
 
-                let lines = if first { (cols * size_of::<$unit>()).div_ceil(64) } else { 0 };
+                let lines = if ahead.is_null() { 0 } else { (cols * size_of::<$unit>()).div_ceil(64) };
+                let lines = (ahead, lines);
                 // SAFETY: `self` exists, so `detect` has found these features; the rest is the caller's promise.
                 unsafe {
                     match rows {

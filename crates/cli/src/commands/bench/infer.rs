@@ -1,0 +1,155 @@
+//! `gpt2 bench infer`: how fast prompts are read and texts written.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Instant;
+
+use anyhow::{Result, ensure};
+use generate::{Engine, EngineSettings, Event, Overflow, Processors, Sampling, Task};
+use models::{Dtype, Gpt2, Gpt2Config, Init, KvCache, KvPool, Pass};
+use serde_json::json;
+use tensor::random::Stream;
+use tensor::{isa, peak, pool, timing};
+use tokenizer::Tokenizer;
+
+use super::{peak_rss, peaks_json};
+use crate::output::{note, say};
+
+/// Tokens of the prompt that is read, of that before a text, and of the text.
+const READ: usize = 512;
+const BEFORE: usize = 128;
+const WRITTEN: usize = 128;
+
+#[derive(clap::Args, Debug)]
+pub struct Args {
+    /// Model directory
+    #[arg(short, long, value_name = "DIR", conflicts_with = "preset")]
+    model: Option<PathBuf>,
+    /// Random weights of this shape, instead of a model
+    #[arg(long, value_name = "NAME", default_value = "gpt2")]
+    preset: String,
+    /// Type of the weights: f32, f16, bf16, q8 or q4 [default: as stored, f32 for random ones]
+    #[arg(long, value_name = "TYPE", value_parser = crate::input::dtype)]
+    dtype: Option<Dtype>,
+    /// What to measure, of pp512 (reading a prompt), tg128 (writing one text), batch (writing many)
+    #[arg(long, value_name = "LIST", value_delimiter = ',', default_values = ["pp512", "tg128", "batch"], value_parser = ["pp512", "tg128", "batch"])]
+    only: Vec<String>,
+    /// Texts that are written at once, one number after the other
+    #[arg(long, value_name = "LIST", value_delimiter = ',', default_values_t = [1, 4, 8, 16, 32])]
+    batches: Vec<usize>,
+    /// Times that each is measured; the best counts least: the median is given
+    #[arg(long, value_name = "N", default_value_t = 3)]
+    repeat: usize,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+pub fn run(args: &Args) -> Result<()> {
+    ensure!(args.repeat > 0, "--repeat 0: ask for at least 1");
+    ensure!(args.batches.iter().all(|&batch| batch > 0), "--batches: at least 1 text each");
+    let peaks = peak::measure();
+    let start = Instant::now();
+    let model = match &args.model {
+        Some(dir) => Gpt2::open(dir, args.dtype)?,
+        None => {
+            let model = Gpt2::new(Gpt2Config::preset(&args.preset)?, Init::Gpt2, 1)?;
+            model.to_dtype(args.dtype.unwrap_or_default())?
+        }
+    };
+    let load_ms = 1e3 * start.elapsed().as_secs_f64();
+    let _tokenizer = args.model.as_deref().map(Tokenizer::load).transpose()?;
+    let eight = random_ids(&model, 8, 0);
+    let mut cache = KvCache::of(&KvPool::new(model.config(), model.precision(), usize::MAX));
+    model.last_logits(&eight, &mut Pass::cached(&mut cache))?;
+    let first_token_ms = 1e3 * start.elapsed().as_secs_f64();
+    ensure!(model.config().n_ctx >= READ, "the model's context of {} is less than {READ}", model.config().n_ctx);
+    timing::take();
+    let begun = Instant::now();
+
+    let wanted = |what: &str| args.only.iter().any(|only| only == what);
+    let median = |measure: &dyn Fn() -> Result<f64>| -> Result<f64> {
+        let mut rates = (0..args.repeat).map(|_| measure()).collect::<Result<Vec<_>>>()?;
+        rates.sort_by(f64::total_cmp);
+        Ok(rates[rates.len() / 2])
+    };
+    let pp512 = wanted("pp512").then(|| median(&|| read(&model))).transpose()?;
+    let tg128 = wanted("tg128").then(|| median(&|| write(&model, 1))).transpose()?;
+    let mut batch = BTreeMap::new();
+    for &size in args.batches.iter().filter(|_| wanted("batch")) {
+        batch.insert(size, median(&|| write(&model, size))?);
+    }
+    if timing::enabled() {
+        note!("{}", timing::report(&timing::take(), begun.elapsed().as_secs_f64(), &peaks).trim_end());
+    }
+
+    let bytes = bytes_a_token(&model);
+    let mem_fraction = tg128.map(|rate| rate * bytes / 1e9 / peaks.mem_read_gb_s);
+    let (threads, isa, rss) = (pool::threads(), isa::current().name(), peak_rss());
+    if args.json {
+        let batch: BTreeMap<String, f64> = batch.iter().map(|(size, rate)| (size.to_string(), *rate)).collect();
+        return crate::commands::print_json(&json!({
+            "pp512": pp512, "tg128": tg128, "batch": batch, "load_ms": load_ms, "first_token_ms": first_token_ms,
+            "peak_rss_bytes": rss, "weight_bytes_per_token": bytes, "dtype": model.dtype(), "threads": threads, "isa": isa,
+            "mem_fraction": mem_fraction, "peaks": peaks_json(&peaks),
+        }));
+    }
+    say!("{} weights, {threads} threads, {isa}; tokens a second:", model.dtype())?;
+    if let Some(rate) = pp512 {
+        say!("  {rate:8.0}  reading a prompt of {READ}")?;
+    }
+    if let (Some(rate), Some(fraction)) = (tg128, mem_fraction) {
+        let percent = 100.0 * fraction;
+        say!("  {rate:8.1}  writing one text ({percent:.0} % of what memory allows if nothing stays in the cache)")?;
+    }
+    for (size, rate) in &batch {
+        say!("  {rate:8.0}  writing {size} at once")?;
+    }
+    let memory = rss.map_or("an unknown amount".into(), |rss| format!("{:.2} GB", rss as f64 / 1e9));
+    say!("first token after {first_token_ms:.0} ms ({load_ms:.0} of them to open the model); {memory} of memory")?;
+    Ok(())
+}
+
+fn random_ids(model: &Gpt2, n: usize, seed: u64) -> Vec<u32> {
+    let (stream, vocab) = (Stream::new(seed, 0, 0), model.config().vocab_size as u32);
+    (0..n as u64).map(|i| (stream.uniform(i) * vocab as f32) as u32 % vocab).collect()
+}
+
+/// Bytes of weights that a token needs.
+fn bytes_a_token(model: &Gpt2) -> f64 {
+    let bytes = |(name, tensor): (String, &tensor::Tensor)| match tensor.weights() {
+        _ if name == "wpe.weight" => 0,
+        Some(weights) => weights.bytes().len(),
+        None => 4 * tensor.len(),
+    };
+    model.parameters().into_iter().map(bytes).sum::<usize>() as f64
+}
+
+/// Reads a prompt, until the next token could be drawn.
+fn read(model: &Gpt2) -> Result<f64> {
+    let ids = random_ids(model, READ, 1);
+    let mut cache = KvCache::of(&KvPool::new(model.config(), model.precision(), usize::MAX));
+    let start = Instant::now();
+    model.last_logits(&ids, &mut Pass::cached(&mut cache))?;
+    Ok(READ as f64 / start.elapsed().as_secs_f64())
+}
+
+/// Writes `batch` texts at once, each after a prompt of its own; the prompts' time does not count, drawing does.
+fn write(model: &Gpt2, batch: usize) -> Result<f64> {
+    let vocab_size = model.config().vocab_size;
+    let settings = EngineSettings { step_tokens: batch * BEFORE, ..EngineSettings::for_batch(model, batch) };
+    let mut engine = Engine::new(model, vocab_size, vocab_size as u32 - 1, settings)?;
+    for k in 0..batch as u64 {
+        let processors = Processors { min_new_tokens: WRITTEN, ..Processors::NONE };
+        let sampling = Sampling { temperature: 0.8, top_k: 40, seed: k, processors, ..Sampling::default() };
+        let prompt = random_ids(model, BEFORE, 2 + k);
+        let overflow = Overflow::Refuse;
+        engine.add(Task { prompt, max_new: WRITTEN, sampling, prompt_logprobs: None, overflow })?;
+    }
+    engine.step()?; // reads the prompts, and draws each text's first token
+    let (start, mut tokens) = (Instant::now(), 0);
+    while !engine.is_idle() {
+        tokens += engine.step()?.iter().filter(|event| matches!(event, Event::Token(..))).count();
+    }
+    Ok(tokens as f64 / start.elapsed().as_secs_f64())
+}
