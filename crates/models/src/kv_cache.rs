@@ -7,9 +7,9 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use tensor::cached::{Heads, Piece, store};
+use tensor::cached::{Heads, Piece, store, turn};
 use tensor::ops::{CachedSequence, KeyBlock};
-use tensor::{Precision, Storage};
+use tensor::{Precision, Storage, bf16};
 
 use crate::{Gpt2Config, ModelError, Result};
 
@@ -39,7 +39,24 @@ enum Units {
 #[derive(Debug)]
 struct Block {
     units: Units,
+    /// Whether the keys are turned, as they are in full blocks.
+    turned: bool,
     pool: Arc<Shared>,
+}
+
+impl Block {
+    /// Turns the keys of all layers, or turns them back.
+    fn turn(&mut self, turned: bool) {
+        if self.turned == turned {
+            return;
+        }
+        self.turned = turned;
+        let (heads, len) = (self.pool.heads, self.pool.layer_len());
+        match &mut self.units {
+            Units::F32(units) => units.chunks_exact_mut(len).for_each(|part| turn::<f32>(part, heads, !turned)),
+            Units::Bf16(units) => units.chunks_exact_mut(len).for_each(|part| turn::<bf16>(part, heads, !turned)),
+        }
+    }
 }
 
 impl Drop for Block {
@@ -87,7 +104,7 @@ impl Shared {
     fn layer_len(&self) -> usize {
         match self.precision {
             Precision::F32 => self.heads.block_len::<f32>(),
-            Precision::Bf16 => self.heads.block_len::<tensor::bf16>(),
+            Precision::Bf16 => self.heads.block_len::<bf16>(),
         }
     }
 
@@ -97,7 +114,7 @@ impl Shared {
 }
 
 /// A new block: of zeros, or with the contents of another.
-fn block(pool: &Arc<Shared>, like: Option<&Units>) -> Result<Arc<Block>> {
+fn block(pool: &Arc<Shared>, like: Option<&Block>) -> Result<Arc<Block>> {
     if pool.used.fetch_add(1, Ordering::Relaxed) >= pool.budget {
         pool.used.fetch_sub(1, Ordering::Relaxed);
         return Err(ModelError::CacheFull { budget: pool.budget });
@@ -112,11 +129,11 @@ fn block(pool: &Arc<Shared>, like: Option<&Units>) -> Result<Arc<Block>> {
             units.fill(0);
             Units::Bf16(units)
         }
-        (_, Some(like), _) => like.clone(),
+        (_, Some(like), _) => like.units.clone(),
         (None, None, Precision::F32) => Units::F32(vec![0.0; pool.len()]),
         (None, None, Precision::Bf16) => Units::Bf16(vec![0; pool.len()]),
     };
-    Ok(Arc::new(Block { units, pool: pool.clone() }))
+    Ok(Arc::new(Block { units, turned: like.is_some_and(|like| like.turned), pool: pool.clone() }))
 }
 
 /// One sequence's keys and values. Owned by whoever decodes.
@@ -175,8 +192,10 @@ impl KvCache {
         let held = self.len / BLOCK; // whole blocks, which stay as they are
         if let Some(last) = self.blocks.get_mut(held) {
             if Arc::get_mut(last).is_none() {
-                *last = block(&self.pool, Some(&last.units))?;
+                *last = block(&self.pool, Some(last))?;
             }
+            // It was full, and is so no more.
+            Arc::get_mut(last).expect("this sequence's own").turn(false);
         }
         while self.blocks.len() < KvPool::blocks_for(self.len + n) {
             self.blocks.push(block(&self.pool, None)?);
@@ -186,7 +205,11 @@ impl KvCache {
 
     /// Counts `n` tokens as held, once every layer has them.
     pub(crate) fn advance(&mut self, n: usize) {
+        let full = self.len / BLOCK..(self.len + n) / BLOCK;
         self.len += n;
+        for block in &mut self.blocks[full] {
+            Arc::get_mut(block).expect("reserve has made it this sequence's own").turn(true);
+        }
     }
 }
 
@@ -258,10 +281,11 @@ pub(crate) fn sequences<'a>(runs: &'a [Run], layer: usize) -> Vec<CachedSequence
         first += run.tokens;
         let len = run.cache.pool.layer_len();
         let place = layer * len..(layer + 1) * len;
-        let blocks = run.cache.blocks.iter().map(|block| match &block.units {
+        let part = |units: &'a Units| match units {
             Units::F32(units) => KeyBlock::F32(&units[place.clone()]),
             Units::Bf16(units) => KeyBlock::Bf16(&units[place.clone()]),
-        });
+        };
+        let blocks = run.cache.blocks.iter().map(|block| (part(&block.units), block.turned));
         CachedSequence { past, rows, blocks: blocks.collect() }
     };
     runs.iter().map(view).collect()

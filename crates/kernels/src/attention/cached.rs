@@ -1,10 +1,11 @@
 //! Attention of new positions over all before them, whose keys and values are kept in blocks of 64 positions.
 //!
-//! A block holds one layer's keys and values: for each head its keys, (64, D), then for each head its values, (64, D padded
-//! to 32). In bfloat16 a unit of 32 bits is a pair: two columns of a key, or the values of two positions. Values lie as
-//! products read them. Keys are turned when they are used, which costs little beside reading them from memory, while to
-//! write a turned key would touch a line of the cache for each of its columns. The bits are those of [`super::attention`] over the whole
-//! sequence; positions that are not yet filled must hold finite numbers, which count for nothing.
+//! A block holds one layer's keys and values: for each head its keys, then for each head its values, (64, D padded to
+//! 32). In bfloat16 a unit of 32 bits is a pair: two columns of a key, or the values of two positions. Values lie as
+//! products read them. Keys lie as (64, D) while a block fills, since to write a turned key would touch a line of the
+//! cache for each of its columns, and are turned to (D, 64) once it is full: see [`turn`]. The bits are those of
+//! [`super::attention`] over the whole sequence; positions that are not yet filled must hold finite numbers, which count
+//! for nothing.
 
 use std::cell::RefCell;
 
@@ -210,8 +211,22 @@ pub struct Sequence<'a, U> {
     pub past: usize,
     /// The first new row, and how many.
     pub rows: (usize, usize),
-    /// A layer's part of each block; keys and values of the new rows are stored already.
-    pub blocks: Vec<&'a [U]>,
+    /// A layer's part of each block, and whether its keys are turned; those of the new rows are stored already.
+    pub blocks: Vec<(&'a [U], bool)>,
+}
+
+/// Turns the keys of a layer's part of a block, from (64, D) to (D, 64), or back.
+pub fn turn<T: Kept>(block: &mut [T::Unit], heads: Heads, back: bool) {
+    assert_eq!(block.len(), heads.block_len::<T>());
+    let (deep, len) = (heads.head_dim.div_ceil(T::DEEP), heads.keys_len::<T>());
+    let mut turned = vec![T::Unit::default(); len];
+    for keys in block[..heads.n_head * len].chunks_exact_mut(len) {
+        let width = if back { BLOCK } else { deep };
+        for (i, row) in keys.chunks_exact(width).enumerate() {
+            row.iter().enumerate().for_each(|(j, &unit)| turned[j * (len / width) + i] = unit);
+        }
+        keys.copy_from_slice(&turned);
+    }
 }
 
 /// Attention of the new rows of some sequences. `out` is (rows, C), `qkv` (rows, 3C), of which the queries are read.
@@ -229,7 +244,7 @@ pub(crate) fn attention_cached_on<T: Kept>(
     let c = heads.width();
     assert_eq!(qkv.len(), 3 * out.len(), "three rows' widths");
     for s in sequences {
-        let whole = s.blocks.iter().all(|block| block.len() == heads.block_len::<T>());
+        let whole = s.blocks.iter().all(|(block, _)| block.len() == heads.block_len::<T>());
         let there = s.past + s.rows.1 <= s.blocks.len() * BLOCK && (s.rows.0 + s.rows.1) * c <= out.len();
         assert!(whole && there, "a sequence's blocks hold its positions");
     }
@@ -305,7 +320,7 @@ impl<T: Kept> Work<'_, T> {
         let scores = &mut scores[..n * KEYS];
         let mut running = [Running { most: f32::NEG_INFINITY, sum: 0.0 }; QUERIES];
         let scale = 1.0 / (d as f32).sqrt();
-        for (number, block) in sequence.blocks.iter().enumerate().take((past + n).div_ceil(KEYS)) {
+        for (number, &(block, is_turned)) in sequence.blocks.iter().enumerate().take((past + n).div_ceil(KEYS)) {
             let keys = KEYS.min(past + n - number * KEYS);
             let first = past as isize - (number * KEYS) as isize;
             let (keys_len, values_len) = (heads.keys_len::<T>(), heads.values_len::<T>());
@@ -313,17 +328,25 @@ impl<T: Kept> Work<'_, T> {
             let value_units = &block[heads.n_head * keys_len + h * values_len..][..values_len];
             // While this block is multiplied, the next is asked for: this head's, or most likely this thread's next one's.
             let (next, head) = match sequence.blocks.get(number + 1) {
-                Some(next) => (next, h),
-                None => (&sequence.blocks[0], (h + pool::threads()).min(heads.n_head - 1)),
+                Some(next) => (next.0, h),
+                None => (sequence.blocks[0].0, (h + pool::threads()).min(heads.n_head - 1)),
             };
             let next_keys = next[head * keys_len..].as_ptr();
             let next_values = next[heads.n_head * keys_len + head * values_len..].as_ptr();
-            K::pack(isa, turned, K::NR, &T::rows(key_units, d), 0, [0, d]);
             let a = A { at: queries.as_ptr(), row: deep, step: 1 };
-            for (p, panel) in turned.chunks_exact(K::NR * deep).enumerate() {
-                let (c, b) = (scores.as_mut_ptr().wrapping_add(p * K::NR), B { at: panel.as_ptr(), step: K::NR });
-                // SAFETY: the queries are (n, deep), the panel (deep, NR), the scores (n, KEYS), borrowed here alone.
-                unsafe { product(tile, (c, KEYS, false), (a, n), (b, K::NR), deep, next_keys.wrapping_add(p * panel.len())) };
+            let c = (scores.as_mut_ptr(), KEYS, false);
+            if is_turned {
+                let b = B { at: key_units.as_ptr(), step: KEYS };
+                // SAFETY: the queries are (n, deep), the keys (deep, KEYS), the scores (n, KEYS), borrowed here alone.
+                unsafe { product(tile, c, (a, n), (b, KEYS), deep, next_keys) };
+            } else {
+                K::pack(isa, turned, K::NR, &T::rows(key_units, d), 0, [0, d]);
+                for (p, panel) in turned.chunks_exact(K::NR * deep).enumerate() {
+                    let c = (c.0.wrapping_add(p * K::NR), KEYS, false);
+                    let (b, next) = (B { at: panel.as_ptr(), step: K::NR }, next_keys.wrapping_add(p * panel.len()));
+                    // SAFETY: as above, with the panel (deep, NR).
+                    unsafe { product(tile, c, (a, n), (b, K::NR), deep, next) };
+                }
             }
             absorb(isa, &Block { queries: n, keys, first, scale, dropout: None }, &mut running, scores, rows);
             let probs = T::factor(isa, scores, rounded);

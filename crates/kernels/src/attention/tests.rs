@@ -150,7 +150,7 @@ fn in_portions<T: Kept + Default>(isa: Isa, qkv: &[T], lens: &[usize], portions:
             store(pieces, &batch, heads);
         }
         let sequences: Vec<_> = (0..lens.len())
-            .map(|s| Sequence { past: past.min(lens[s]), rows: (firsts[s], new[s]), blocks: blocks[s].iter().map(|b| &b[..]).collect() })
+            .map(|s| Sequence { past: past.min(lens[s]), rows: (firsts[s], new[s]), blocks: views(&blocks[s], past.min(lens[s]) / BLOCK) })
             .collect();
         let mut got = vec![T::default(); rows * c];
         attention_cached_on(isa, &mut got, &batch, &sequences, heads);
@@ -158,9 +158,30 @@ fn in_portions<T: Kept + Default>(isa: Isa, qkv: &[T], lens: &[usize], portions:
             let got = got[firsts[s] * c..][..new[s] * c].iter();
             out.iter_mut().skip((start + past) * c).zip(got).for_each(|(out, got)| *out = *got);
         }
+        for (blocks, len) in blocks.iter_mut().zip(lens) {
+            let (before, after) = (past.min(*len) / BLOCK, (past + portion).min(*len) / BLOCK);
+            blocks[before..after].iter_mut().for_each(|block| turn::<T>(block, heads, false));
+        }
         past += portion;
     }
     unreachable!("the portions go round")
+}
+
+/// Blocks, of which the first are turned.
+fn views<U>(blocks: &[Vec<U>], turned: usize) -> Vec<(&[U], bool)> {
+    blocks.iter().enumerate().map(|(b, block)| (&block[..], b < turned)).collect()
+}
+
+#[test]
+fn turning_back_and_forth_changes_nothing() {
+    for heads in [Heads { n_head: 3, head_dim: 5 }, Heads { n_head: 1, head_dim: 64 }] {
+        let block: Vec<u32> = (0..heads.block_len::<bf16>() as u32).collect();
+        let mut again = block.clone();
+        turn::<bf16>(&mut again, heads, false);
+        assert!(again != block);
+        turn::<bf16>(&mut again, heads, true);
+        assert!(again == block);
+    }
 }
 
 proptest::proptest! {

@@ -51,8 +51,8 @@ pub struct CachedSequence<'a> {
     pub past: usize,
     /// The first new row, and how many.
     pub rows: (usize, usize),
-    /// A layer's part of each block.
-    pub blocks: Vec<KeyBlock<'a>>,
+    /// A layer's part of each block, and whether its keys are turned.
+    pub blocks: Vec<(KeyBlock<'a>, bool)>,
 }
 
 impl Tensor {
@@ -142,7 +142,8 @@ fn views<'a, U>(
     units: impl Fn(&KeyBlock<'a>) -> Option<&'a [U]>,
 ) -> Result<Vec<Sequence<'a, U>>> {
     let view = |sequence: &'a CachedSequence<'a>| {
-        let blocks = sequence.blocks.iter().map(&units).collect::<Option<_>>()?;
+        let block = |(block, turned): &(KeyBlock<'a>, bool)| Some((units(block)?, *turned));
+        let blocks = sequence.blocks.iter().map(block).collect::<Option<_>>()?;
         Some(Sequence { past: sequence.past, rows: sequence.rows, blocks })
     };
     let want = "keys and values of the precision that the model computes in".to_owned();
