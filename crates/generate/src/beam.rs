@@ -8,7 +8,11 @@
 //! [`BeamSearch`] decides, and never sees a model: [`beam_search`] drives it, with a model or with any other source
 //! of logits.
 
+mod cached;
+
 use crate::sampling::{History, Processors, Rules, SamplingError, Scan, largest, log_prob, log_sum_exp};
+
+pub use cached::beam_search_on;
 
 /// What to search for.
 #[derive(Clone, Debug, PartialEq)]

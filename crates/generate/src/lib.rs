@@ -11,7 +11,7 @@ pub mod sampling;
 pub mod speculate;
 pub mod stream;
 
-pub use beam::{BeamSearch, BeamSettings, EarlyStopping, Hypothesis, beam_search};
+pub use beam::{BeamSearch, BeamSettings, EarlyStopping, Hypothesis, beam_search, beam_search_on};
 pub use engine::{Engine, EngineError, EngineSettings, Event, Overflow, Task, TaskId};
 pub use request::{Finish, GenerateError, Generation, Request, TextEvent, Texts, Timings, generate};
 pub use speculate::Speculation;

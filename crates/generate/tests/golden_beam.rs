@@ -7,7 +7,7 @@ mod golden;
 
 use generate::{
     BeamSearch, BeamSettings, EarlyStopping, GenerateError, History, Hypothesis, Processors, Sampler,
-    Sampling, beam_search,
+    Sampling, beam_search, beam_search_on,
 };
 use models::{Gpt2, Pass};
 use serde::Deserialize;
@@ -65,7 +65,11 @@ impl Case {
         let search =
             BeamSearch::new(&settings, &self.prompt, model.config().vocab_size, self.ends[0]).unwrap();
         let logits = |text: &Vec<u32>| Ok(model.last_logits(text, &mut Pass::eval())?);
-        beam_search(search, |texts| texts.iter().map(logits).collect::<Result<_, GenerateError>>()).unwrap()
+        let plainly =
+            beam_search(search.clone(), |texts| texts.iter().map(logits).collect::<Result<_, GenerateError>>())
+                .unwrap();
+        assert_eq!(beam_search_on(model, search, usize::MAX).unwrap(), plainly, "with cached keys: {self:?}");
+        plainly
     }
 
     fn greedy(&self, model: &Gpt2) -> Vec<u32> {

@@ -1,12 +1,22 @@
 //! `gpt2 generate`: writes text with a model.
 
+mod batch;
+mod beams;
+mod choices;
+
 use std::io::Write;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use anyhow::{Result, ensure};
-use generate::{Finish, Generation, Request, Sampling};
+use generate::{
+    EngineSettings, Finish, Generation, Overflow, Request, Speculation, TextEvent, Texts, TokenLogprobs,
+};
+use models::Gpt2;
 use serde_json::json;
+use tokenizer::Tokenizer;
 
+use self::choices::Choices;
 use crate::input;
 use crate::output::note;
 
@@ -16,7 +26,9 @@ use crate::output::note;
 #[derive(clap::Args, Debug)]
 #[command(
     after_help = "Examples:\n  gpt2 generate -m out/model -p \"Once upon a time\" -n 200 --temperature 0.8 --top-k 40\n  \
-    echo \"从前有一只\" | gpt2 generate -m out/model -f - --seed 1"
+    echo \"从前有一只\" | gpt2 generate -m out/model -f - --seed 1\n  \
+    gpt2 generate -m out/model --input prompts.jsonl --output texts.jsonl --batch 32\n  \
+    gpt2 generate -m out/model -p \"The end\" --beams 4 --samples 2 -n 50"
 )]
 pub struct Args {
     /// Model directory
@@ -37,15 +49,6 @@ pub struct Args {
     /// Tokens to write at least
     #[arg(long, value_name = "N", default_value_t = 0)]
     min_tokens: usize,
-    /// Spread of the choices: 0 always takes the most likely token, 1 follows the model's probabilities
-    #[arg(long, value_name = "X", default_value_t = 0.8)]
-    temperature: f32,
-    /// Choose among the K most likely tokens; 0 means all
-    #[arg(long, value_name = "K", default_value_t = 40)]
-    top_k: usize,
-    /// Choose among the most likely tokens that together have this probability; 1 means all
-    #[arg(long, value_name = "P", default_value_t = 1.0)]
-    top_p: f32,
     /// Start of the random numbers [default: random, and reported]
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
@@ -58,6 +61,40 @@ pub struct Args {
     /// Names of special tokens in the prompt stand for those tokens
     #[arg(long)]
     parse_special: bool,
+    /// When the context is full: refuse (said before anything is written), or slide: forget the older half, but --keep
+    #[arg(long, value_name = "WHAT", default_value = "refuse", value_parser = ["refuse", "slide"])]
+    overflow: String,
+    /// With --overflow slide: tokens at the beginning that are never forgotten
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    keep: usize,
+    /// Search for the N texts that are most likely as a whole, and write the best --samples of them
+    #[arg(long, value_name = "N")]
+    beams: Option<usize>,
+    /// With --beams: above 0, longer texts are better; below 0, shorter ones
+    #[arg(long, value_name = "X", default_value_t = 1.0, allow_negative_numbers = true)]
+    length_penalty: f64,
+    /// With --beams: end when there are as many whole texts as beams (true), when no better one is likely (false), or when
+    /// no better one is possible (never)
+    #[arg(long, value_name = "WHEN", default_value = "false", value_parser = ["true", "false", "never"])]
+    early_stopping: String,
+    /// Guess up to N tokens from what stood in the text before, and check them at once; the text stays the same.
+    /// 0 turns it off
+    #[arg(long, value_name = "N", default_value_t = 8)]
+    lookup: usize,
+    /// Let a smaller model of the same vocabulary guess instead; the text stays the same
+    #[arg(long, value_name = "DIR")]
+    draft: Option<PathBuf>,
+    /// Prompts to continue, one object a line: {"prompt": …}, and if wanted max_tokens, seed, stop
+    #[arg(long, value_name = "FILE", requires = "output", conflicts_with_all = ["prompt", "file", "samples", "beams"])]
+    input: Option<PathBuf>,
+    /// With --input: where to write one line of JSON for each; a file that is partly done is gone on with
+    #[arg(long, value_name = "FILE", requires = "input")]
+    output: Option<PathBuf>,
+    /// With --input: texts that are written at once
+    #[arg(long, value_name = "N", default_value_t = 16)]
+    batch: usize,
+    #[command(flatten)]
+    choices: Choices,
     /// One line of JSON for each text, instead of streaming
     #[arg(long)]
     json: bool,
@@ -65,6 +102,8 @@ pub struct Args {
 
 pub fn run(args: Args) -> Result<()> {
     ensure!(args.samples > 0, "--samples 0: ask for at least 1");
+    ensure!(args.batch > 0, "--batch 0: ask for at least 1");
+    ensure!(args.choices.logprobs.is_none() || args.json || args.input.is_some(), "--logprobs: add --json to see them");
     if let Some(most) = args.max_tokens {
         ensure!(
             args.min_tokens <= most,
@@ -72,61 +111,114 @@ pub fn run(args: Args) -> Result<()> {
             args.min_tokens
         );
     }
+    if let (Some(input), Some(output)) = (&args.input, &args.output) {
+        return batch::run(&args, input, output);
+    }
     let (model, tokenizer) = input::open_model(&args.model, args.dtype)?;
     let prompt = match (&args.prompt, &args.file) {
         (Some(prompt), _) => prompt.clone(),
         (None, Some(path)) => input::read_prompt(path)?,
         (None, None) => String::new(),
     };
-    let ids = if args.parse_special {
-        tokenizer.encode_with_special(&prompt)?
-    } else {
-        tokenizer.encode(&prompt)?
-    };
     let seed = input::seed(args.seed);
+    if args.beams.is_some() {
+        return beams::run(&args, &model, &tokenizer, &prompt);
+    }
+    let settings = EngineSettings { speculation: args.speculation(&model)?, ..EngineSettings::for_batch(&model, 1) };
+    let settings = EngineSettings { kept: usize::from(args.samples > 1), blocks: 2 * settings.blocks, ..settings };
+    let mut texts = Texts::new(&model, &tokenizer, settings)?;
     for sample in 0..args.samples {
         let seed = seed.wrapping_add(sample);
-        let sampling = Sampling {
-            temperature: args.temperature,
-            top_k: args.top_k,
-            top_p: args.top_p,
-            seed,
-            ..Sampling::default()
-        };
-        let request = Request {
-            prompt: ids.clone(),
-            max_tokens: args.max_tokens,
-            min_tokens: args.min_tokens,
-            stop: args.stop.iter().map(|stop| stop.replace("\\n", "\n").replace("\\t", "\t")).collect(),
-            sampling,
-            ..Request::default()
-        };
+        let request = args.request(&tokenizer, &prompt, seed)?;
         if args.json {
-            let result = generate::generate(&model, &tokenizer, &request, &mut |_| true)?;
-            print_result(&result, seed)?;
+            let result = write(&mut texts, &request, &mut |_| true)?;
+            super::print_json(&result_json(&result, seed))?;
         } else {
-            stream(&model, &tokenizer, &request, &prompt)?;
+            stream(&mut texts, &request, &prompt)?;
         }
     }
     Ok(())
 }
 
-fn print_result(result: &Generation, seed: u64) -> Result<()> {
-    super::print_json(&json!({
-        "text": result.text, "ids": result.ids, "finish_reason": result.finish, "seed": seed, "timings": result.timings,
-    }))
+impl Args {
+    /// The request for a prompt.
+    fn request(&self, tokenizer: &Tokenizer, prompt: &str, seed: u64) -> Result<Request> {
+        let prompt =
+            if self.parse_special { tokenizer.encode_with_special(prompt)? } else { tokenizer.encode(prompt)? };
+        Ok(Request {
+            prompt,
+            max_tokens: self.max_tokens,
+            min_tokens: self.min_tokens,
+            stop: self.stop.iter().map(|stop| stop.replace("\\n", "\n").replace("\\t", "\t")).collect(),
+            sampling: self.choices.sampling(tokenizer, seed)?,
+            prompt_logprobs: self.choices.logprobs,
+            overflow: if self.overflow == "slide" { Overflow::Slide { keep: self.keep } } else { Overflow::Refuse },
+        })
+    }
+
+    /// Where drafts come from.
+    fn speculation(&self, model: &Gpt2) -> Result<Speculation> {
+        let most = self.lookup;
+        let Some(dir) = &self.draft else {
+            return Ok(if most > 0 { Speculation::Lookup { most } } else { Speculation::Off });
+        };
+        let (draft, _) = input::open_model(dir, None)?;
+        let (got, want) = (draft.config().vocab_size, model.config().vocab_size);
+        ensure!(
+            got == want,
+            "--draft {}: its vocabulary has {got} tokens, the model's {want}; take a smaller model of the same family",
+            dir.display()
+        );
+        Ok(Speculation::Model { model: Arc::new(draft), most: most.max(1) })
+    }
 }
 
-fn stream(
-    model: &models::Gpt2,
-    tokenizer: &tokenizer::Tokenizer,
+/// Writes one text.
+fn write(
+    texts: &mut Texts<&Gpt2>,
     request: &Request,
-    prompt: &str,
-) -> Result<()> {
+    on_text: &mut dyn FnMut(&str) -> bool,
+) -> Result<Generation> {
+    let id = texts.add(request)?;
+    loop {
+        for event in texts.step()? {
+            match event {
+                TextEvent::Piece(_, piece) => {
+                    if !on_text(&piece) {
+                        return Ok(texts.cancel(id).unwrap_or_default());
+                    }
+                }
+                TextEvent::Slid(_, dropped) => note!("[the context was full: {dropped} tokens in its middle are forgotten]"),
+                TextEvent::Done(_, result) => return Ok(result?),
+            }
+        }
+    }
+}
+
+/// A text with all that is known of it.
+fn result_json(result: &Generation, seed: u64) -> serde_json::Value {
+    let mut value = json!({
+        "text": result.text, "ids": result.ids, "finish_reason": result.finish, "seed": seed, "timings": result.timings,
+    });
+    if let Some(logprobs) = &result.logprobs {
+        value["logprobs"] = logprobs_json(logprobs);
+    }
+    if let Some(logprobs) = &result.prompt_logprobs {
+        value["prompt_logprobs"] = logprobs_json(logprobs);
+    }
+    value
+}
+
+fn logprobs_json(all: &[TokenLogprobs]) -> serde_json::Value {
+    let top = |top: &[(u32, f32)]| top.iter().map(|(id, x)| json!({ "id": id, "logprob": x })).collect::<Vec<_>>();
+    all.iter().map(|t| json!({ "id": t.id, "logprob": t.logprob, "top": top(&t.top) })).collect()
+}
+
+fn stream(texts: &mut Texts<&Gpt2>, request: &Request, prompt: &str) -> Result<()> {
     let mut out = std::io::stdout().lock();
     let mut failed = None;
     let mut started = false;
-    let result = generate::generate(model, tokenizer, request, &mut |piece| {
+    let result = write(texts, request, &mut |piece| {
         let head = if started { "" } else { prompt };
         started = true;
         let written = write!(out, "{head}{piece}").and_then(|()| out.flush());
@@ -142,7 +234,7 @@ fn stream(
     writeln!(out)?;
     let why = match result.finish {
         Finish::Eot => "the text ended",
-        Finish::Stop => "a stop string came",
+        Finish::Stop => "a stop string or token came",
         Finish::Length => "the asked number of tokens is reached",
         Finish::Context => "the context is full",
         Finish::Cancelled => "cancelled",
