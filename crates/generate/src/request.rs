@@ -89,6 +89,8 @@ pub struct Generation {
     pub logprobs: Option<Vec<TokenLogprobs>>,
     /// Log-probabilities of the prompt's tokens but the first, if asked for.
     pub prompt_logprobs: Option<Vec<TokenLogprobs>>,
+    /// Tokens in the middle of the context that were forgotten, where it may slide.
+    pub forgotten: usize,
     /// Why it ended.
     pub finish: Finish,
     /// How long it took.
@@ -289,7 +291,12 @@ impl<'a, M: Deref<Target = Gpt2>> Texts<'a, M> {
                     }
                 }
                 Event::Token(id, draw) => self.token(id, draw, &mut events)?,
-                Event::Slid(id, dropped) => events.push(TextEvent::Slid(id, dropped)),
+                Event::Slid(id, dropped) => {
+                    if let Some(writer) = self.writers.get_mut(&id) {
+                        writer.result.forgotten += dropped;
+                    }
+                    events.push(TextEvent::Slid(id, dropped));
+                }
                 Event::Done(id, ending) => {
                     if let Some(mut writer) = self.writers.remove(&id) {
                         match ending {

@@ -200,6 +200,9 @@ fn result_json(result: &Generation, seed: u64) -> serde_json::Value {
     let mut value = json!({
         "text": result.text, "ids": result.ids, "finish_reason": result.finish, "seed": seed, "timings": result.timings,
     });
+    if result.forgotten > 0 {
+        value["forgotten"] = json!(result.forgotten);
+    }
     if let Some(logprobs) = &result.logprobs {
         value["logprobs"] = logprobs_json(logprobs);
     }
