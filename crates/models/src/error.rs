@@ -108,6 +108,14 @@ pub enum ModelError {
         /// The model's longest sequence.
         n_ctx: usize,
     },
+    /// A row that the batch does not have.
+    #[error("row {row} is asked for, but the batch has {rows}")]
+    RowOutOfRange {
+        /// The row.
+        row: usize,
+        /// Rows there are.
+        rows: usize,
+    },
     /// No more blocks for keys and values.
     #[error(
         "all {budget} blocks for keys and values are in use; raise the budget, or run fewer or shorter sequences at once"

@@ -107,6 +107,11 @@ impl Attention {
                 qkv.attention(AttentionArgs { n_head, lens: pass.lens.as_deref(), dropout })?
             }
         };
+        // Nothing reads the last block's other rows.
+        if let Some(rows) = pass.rows.as_ref().filter(|_| at.layer + 1 == at.config.n_layer) {
+            let (out, residual) = (out.select_rows(rows)?, residual.select_rows(rows)?);
+            return self.c_proj.forward_add(&out, None, &residual);
+        }
         self.c_proj.forward_add(&out, pass.dropout(at.config.dropout.resid), residual)
     }
 }
@@ -257,7 +262,13 @@ impl Gpt2 {
 
     /// The logits (rows, V) that follow some of `ids`, named by their place in the batch.
     pub fn logits_of(&self, ids: &[u32], pass: &mut Pass, rows: &[usize]) -> Result<Tensor> {
-        Ok(self.hidden(ids, 1, pass)?.select_rows(rows)?.lm_head(&self.wte)?)
+        if let Some(&row) = rows.iter().find(|&&row| row >= ids.len()) {
+            return Err(ModelError::RowOutOfRange { row, rows: ids.len() });
+        }
+        pass.rows = Some(rows.to_vec());
+        let hidden = self.hidden(ids, 1, pass);
+        pass.rows = None;
+        Ok(hidden?.lm_head(&self.wte)?)
     }
 
     pub(crate) fn set_dtype(&mut self, dtype: Dtype) {

@@ -14,6 +14,8 @@ pub struct Pass<'a> {
     pub(crate) tape: Option<Tape>,
     pub(crate) runs: Option<Vec<Run<'a>>>,
     pub(crate) lens: Option<Vec<usize>>,
+    /// The rows of the batch whose results are wanted, where not all are.
+    pub(crate) rows: Option<Vec<usize>>,
     pub(crate) precision: Precision,
     pub(crate) recompute: bool,
     dropout: Option<DropoutState>,
@@ -53,7 +55,7 @@ impl<'a> Pass<'a> {
     pub(crate) fn again(&self, tape: Option<Tape>) -> Pass<'static> {
         let Pass { lens, precision, dropout, .. } = self;
         let (lens, dropout) = (lens.clone(), dropout.clone());
-        Pass { tape, runs: None, lens, precision: *precision, recompute: false, dropout }
+        Pass { tape, runs: None, lens, rows: None, precision: *precision, recompute: false, dropout }
     }
 
     /// Decoding: the new tokens follow those in the cache, and are added to it.
