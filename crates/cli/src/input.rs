@@ -4,7 +4,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
-use models::Gpt2;
+use models::{Dtype, Gpt2};
 use tokenizer::Tokenizer;
 
 use crate::output::note;
@@ -16,9 +16,14 @@ pub fn seed(given: Option<u64>) -> u64 {
     given.unwrap_or_else(|| std::collections::hash_map::RandomState::new().build_hasher().finish() >> 32)
 }
 
-/// Opens a model directory: the model and its tokenizer.
-pub fn open_model(dir: &Path) -> Result<(Gpt2, Tokenizer)> {
-    let model = Gpt2::load(dir).with_context(|| format!("cannot load a model from {}", dir.display()))?;
+/// Reads the name of a type of weights.
+pub fn dtype(name: &str) -> Result<Dtype, String> {
+    Dtype::from_name(name).ok_or_else(|| format!("give one of {}", Dtype::ALL.map(Dtype::name).join(", ")))
+}
+
+/// Opens a model directory for running, with its weights of this type or as they are: the model and its tokenizer.
+pub fn open_model(dir: &Path, dtype: Option<Dtype>) -> Result<(Gpt2, Tokenizer)> {
+    let model = Gpt2::open(dir, dtype).with_context(|| format!("cannot load a model from {}", dir.display()))?;
     let tokenizer =
         Tokenizer::load(dir).with_context(|| format!("cannot load a tokenizer from {}", dir.display()))?;
     if tokenizer.vocab_size() > model.config().vocab_size {

@@ -182,7 +182,7 @@ pub fn generate(
     let end_of_text = [tokenizer.eot()];
     let prompt = if request.prompt.is_empty() { &end_of_text } else { &request.prompt[..] };
     let start = Instant::now();
-    let mut cache = KvCache::new(model.config());
+    let mut cache = model.cache();
     let mut logits = prefill(model, prompt, PREFILL, &mut cache)?;
     let prompt_time = start.elapsed();
     let mut writer = Writer::new(tokenizer, request, on_text);

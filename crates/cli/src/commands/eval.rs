@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use eval::{Options, PerToken, Report, TokenScore};
+use models::Dtype;
 
 use crate::input;
 use crate::output::{note, say};
@@ -19,6 +20,9 @@ pub struct Args {
     /// Model directory
     #[arg(short, long, value_name = "DIR")]
     model: PathBuf,
+    /// Type to bring the weights into: f32, f16, bf16, q8 or q4 [default: as stored]
+    #[arg(long, value_name = "TYPE", value_parser = input::dtype)]
+    dtype: Option<Dtype>,
     /// Text: .txt, .jsonl, .json, each also .gz
     #[arg(long, value_name = "FILE")]
     data: PathBuf,
@@ -53,7 +57,7 @@ pub fn run(args: Args) -> Result<()> {
     if let Some(table) = &args.per_token {
         refuse_overwriting(table, &args.data, args.force)?;
     }
-    let (model, tokenizer) = input::open_model(&args.model)?;
+    let (model, tokenizer) = input::open_model(&args.model, args.dtype)?;
     let encoding = data::read::encoding(args.encoding.as_deref())?;
     let threads = tensor::pool::threads();
     let (tokens, _) = data::prepare::tokens_of_file(&args.data, &tokenizer, encoding, threads)?;

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use anyhow::{Result, ensure};
 use generate::{Finish, Generation, Request, Sampling};
+use models::Dtype;
 use serde_json::json;
 
 use crate::input;
@@ -22,6 +23,9 @@ pub struct Args {
     /// Model directory
     #[arg(short, long, value_name = "DIR")]
     model: PathBuf,
+    /// Type to bring the weights into: f32, f16, bf16, q8 or q4 [default: as stored]
+    #[arg(long, value_name = "TYPE", value_parser = input::dtype)]
+    dtype: Option<Dtype>,
     /// Text to continue; without one the model starts a new text
     #[arg(short, long, value_name = "TEXT")]
     prompt: Option<String>,
@@ -69,7 +73,7 @@ pub fn run(args: Args) -> Result<()> {
             args.min_tokens
         );
     }
-    let (model, tokenizer) = input::open_model(&args.model)?;
+    let (model, tokenizer) = input::open_model(&args.model, args.dtype)?;
     let prompt = match (&args.prompt, &args.file) {
         (Some(prompt), _) => prompt.clone(),
         (None, Some(path)) => input::read_prompt(path)?,

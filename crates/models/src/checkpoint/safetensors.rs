@@ -40,7 +40,7 @@ pub(super) fn load(path: &Path, config: Gpt2Config, wanted: Use) -> Result<Gpt2>
     let named: HashMap<&str, _> = file.iter().map(|(name, view)| (bare(name), view)).collect();
     let shapes: HashMap<String, Vec<usize>> = config.shapes().into_iter().collect();
     refuse_unknown(path, &named, &shapes)?;
-    let mut dtype = Dtype::F32;
+    let mut linear = None;
     let mut model = Gpt2::build(config, &mut |name| {
         let missing = || ModelError::MissingTensor { name: name.to_owned(), path: path.to_owned() };
         let view = named.get(name).ok_or_else(missing)?;
@@ -52,11 +52,14 @@ pub(super) fn load(path: &Path, config: Gpt2Config, wanted: Use) -> Result<Gpt2>
         let Use::Running(wanted) = wanted else { return Ok(Tensor::new(want, found.values()?)?) };
         let kind = wanted.map_or_else(|| found.form().map(Dtype::of), Ok)?;
         if name != TABLE {
-            dtype = kind;
+            let want = *linear.get_or_insert(kind);
+            if kind != want {
+                return Err(ModelError::MixedTypes { name: name.to_owned(), got: kind, want });
+            }
         }
         found.weights(kind.form(name))
     })?;
-    model.set_dtype(dtype);
+    model.set_dtype(linear.unwrap_or_default());
     Ok(model)
 }
 
@@ -72,6 +75,17 @@ impl Found<'_> {
     fn shape_error(&self) -> ModelError {
         let (name, got, want) = (self.name.to_owned(), self.view.shape().to_vec(), self.want.to_vec());
         ModelError::TensorShape { name, got, want }
+    }
+
+    /// For shapes of blocks and panels.
+    fn block_shape_error(&self) -> ModelError {
+        let (_, k, n) = self.product();
+        let (panels, blocks) = (n.div_ceil(32), k.div_ceil(32));
+        let want = match self.view.dtype() {
+            FileType::BF16 => format!("[{panels}, {}, 32, 2]", k.div_ceil(2)),
+            _ => BlockFormat::ALL.map(|format| format!("[{panels}, {blocks}, {}]", format.block_bytes())).join(" or "),
+        };
+        ModelError::BlockShape { name: self.name.to_owned(), got: self.view.shape().to_vec(), k, n, want }
     }
 
     fn type_error(&self) -> ModelError {
@@ -109,10 +123,10 @@ impl Found<'_> {
             (FileType::BF16, 2) => Ok(Form::Bf16),
             (FileType::BF16, 4) if self.view.shape() == [panels, k.div_ceil(2), 32, 2] => Ok(Form::Bf16),
             (FileType::U8, 3) => {
-                let formats = [BlockFormat::Q8, BlockFormat::Q6, BlockFormat::Q4];
-                formats.into_iter().find(block).map(Form::Blocks).ok_or_else(|| self.shape_error())
+                BlockFormat::ALL.into_iter().find(block).map(Form::Blocks).ok_or_else(|| self.block_shape_error())
             }
-            (FileType::BF16, 4) => Err(self.shape_error()),
+            (FileType::BF16, 4) => Err(self.block_shape_error()),
+            (FileType::F32 | FileType::F16 | FileType::BF16, _) => Err(self.shape_error()),
             _ => Err(self.type_error()),
         }
     }
@@ -131,7 +145,8 @@ impl Found<'_> {
         if dense && (self.view.dtype() == FileType::BF16 || !aligned) {
             return Ok(None);
         }
-        Ok(Some(Weights::new(form, self.want[0], self.want[1], turned, bytes)?))
+        let weights = Weights::new(form, self.want[0], self.want[1], turned, bytes);
+        weights.map(Some).map_err(ModelError::weights(self.name))
     }
 
     /// The matrix in this form, from where it lies if it has it already.
@@ -140,10 +155,15 @@ impl Found<'_> {
         let lies = self.in_place()?;
         let weights = match &lies {
             Some(weights) if weights.form() == form => weights.clone(),
-            Some(weights) => Weights::encode(form, &weights.decode(), (rows, cols), self.product().0, None)?,
-            None => Weights::encode(form, &self.plain()?, (rows, cols), self.product().0, None)?,
+            Some(weights) => self.encode(form, &weights.decode())?,
+            None => self.encode(form, &self.plain()?)?,
         };
         Ok(Tensor::from_weights(rows, cols, weights)?)
+    }
+
+    fn encode(&self, form: Form, values: &[f32]) -> Result<Weights> {
+        let weights = Weights::encode(form, values, (self.want[0], self.want[1]), self.product().0, None);
+        weights.map_err(ModelError::weights(self.name))
     }
 
     /// A matrix's values.
