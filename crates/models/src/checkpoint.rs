@@ -26,7 +26,11 @@ pub(crate) fn load(dir: &Path) -> Result<Gpt2> {
 
 /// Opens a model directory to run it.
 pub(crate) fn open(dir: &Path, dtype: Option<Dtype>) -> Result<Gpt2> {
-    read(dir, Use::Running(dtype))
+    let model = read(dir, Use::Running)?;
+    match dtype {
+        Some(dtype) if dtype != model.dtype() => model.to_dtype(dtype),
+        _ => Ok(model),
+    }
 }
 
 fn read(dir: &Path, wanted: Use) -> Result<Gpt2> {

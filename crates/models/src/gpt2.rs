@@ -8,13 +8,13 @@ use std::ops::Range;
 use std::path::Path;
 
 use tensor::ops::{self, AttentionArgs, LmLoss};
-use tensor::weights::Weights as Encoded;
+use tensor::weights::{Form, Weights as Encoded};
 use tensor::{Grads, Precision, Tensor};
 
 use crate::dtype::{TABLE, is_matrix};
 
 use crate::layers::{LayerNorm, Linear, Weights};
-use crate::{Dtype, Gpt2Config, Init, KvCache, KvPool, ModelError, Pass, Result, checkpoint, kv_cache};
+use crate::{Dtype, Gpt2Config, Init, KvCache, KvPool, ModelError, Pass, Result, checkpoint, equalise, kv_cache};
 
 /// A GPT-2 language model.
 #[derive(Clone, Debug)]
@@ -122,6 +122,23 @@ impl Mlp {
         pass.see(at.layer, "mlp.c_proj", &x);
         self.c_proj.forward_add(&x, pass.dropout(at.config.dropout.resid), residual)
     }
+}
+
+/// Divides the norm's channels, and multiplies the rows that read them, so that neither has much larger ones.
+fn equalise(norm: &mut LayerNorm, linear: &mut Linear) -> Result<()> {
+    let mut matrix = linear.weight.decoded().into_owned();
+    let factors = equalise::factors(norm.weight.data(), norm.bias.data(), &matrix);
+    if factors.iter().all(|&factor| factor == 1.0) {
+        return Ok(());
+    }
+    for part in [&mut norm.weight, &mut norm.bias] {
+        part.data_mut().iter_mut().zip(&factors).for_each(|(x, factor)| *x /= factor);
+    }
+    for (row, factor) in matrix.chunks_exact_mut(linear.weight.cols()).zip(&factors) {
+        row.iter_mut().for_each(|w| *w *= factor);
+    }
+    linear.weight = Tensor::new(linear.weight.shape(), matrix)?;
+    Ok(())
 }
 
 /// Where in the model a block stands.
@@ -275,12 +292,36 @@ impl Gpt2 {
         self.dtype = dtype;
     }
 
-    /// The same model with its matrices in another type, for running only.
+    /// The same model with its matrices in another type, for running only. Before blocks are made, channels are
+    /// [equalised](Gpt2::equalised).
     pub fn to_dtype(&self, dtype: Dtype) -> Result<Gpt2> {
-        self.encoded(dtype, &mut |name, tensor| {
+        let equal;
+        let model = if dtype.is_blocks() {
+            equal = self.equalised()?;
+            &equal
+        } else {
+            self
+        };
+        model.encoded(dtype, &mut |name, tensor| {
             let shape = (tensor.rows(), tensor.cols());
             Encoded::encode(dtype.form(name), &tensor.decoded(), shape, name == TABLE, None)
         })
+    }
+
+    /// The same function, with no channel of a norm much larger than the others, as few bits need it; for running only.
+    pub fn equalised(&self) -> Result<Gpt2> {
+        let mut model = self.clone();
+        for Block { ln_1, attn, ln_2, mlp } in &mut model.h {
+            equalise(ln_1, &mut attn.c_attn)?;
+            equalise(ln_2, &mut mlp.c_fc)?;
+        }
+        if model.dtype != Dtype::F32 {
+            // What was read is decoded now.
+            return model.encoded(Dtype::F32, &mut |_, tensor| {
+                Encoded::encode(Form::F32, &tensor.decoded(), (tensor.rows(), tensor.cols()), false, None)
+            });
+        }
+        Ok(model)
     }
 
     /// The same model with its matrices in another type, each as `encode` makes it from its name and its values.

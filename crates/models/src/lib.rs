@@ -7,6 +7,7 @@
 pub mod checkpoint;
 mod config;
 mod dtype;
+mod equalise;
 mod error;
 pub mod gpt2;
 mod init;

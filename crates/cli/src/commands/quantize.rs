@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
-use compress::{Comparison, Side};
+use compress::{Calibration, Comparison, Side};
 use data::Tokens;
 use models::{Dtype, Gpt2};
 use serde_json::json;
@@ -33,6 +33,9 @@ pub struct Args {
     /// Let --out replace a model
     #[arg(long)]
     force: bool,
+    /// Round so that what layers compute on these texts changes least; never those of the report
+    #[arg(long, value_name = "FILE", num_args = 1..)]
+    calibrate: Vec<PathBuf>,
     /// Measure the model before and after on these texts
     #[arg(long, value_name = "FILE", num_args = 1..)]
     report: Vec<PathBuf>,
@@ -57,7 +60,8 @@ pub fn run(args: Args) -> Result<()> {
     }
     let (model, tokenizer) = input::open_model(&args.model, Some(Dtype::F32))?;
     let report = tokens(&args.report, &args, &tokenizer)?;
-    let quantised = quantise(&model, &args)?;
+    let calibrate = tokens(&args.calibrate, &args, &tokenizer)?;
+    let quantised = quantise(&model, calibrate.as_ref(), &args)?;
     write(&quantised, &args)?;
     let (before, after) = (model.weight_bytes(), quantised.weight_bytes());
     note!("[{}: {}, {}]", args.out.display(), args.to, size(after));
@@ -74,7 +78,7 @@ pub fn run(args: Args) -> Result<()> {
     let mut all = json!({ "dtype": args.to, "bytes": after, "f32_bytes": before, "report": plain });
     if let Some(factor) = args.outliers {
         let model = compress::with_outliers(&model, factor)?;
-        let outliers = compare(&model, &quantise(&model, &args)?, &report, args.stride)?;
+        let outliers = compare(&model, &quantise(&model, calibrate.as_ref(), &args)?, &report, args.stride)?;
         if !args.json {
             say!("\nwith three channels of each norm {factor} times as large:")?;
             print(&outliers)?;
@@ -91,6 +95,10 @@ fn refuse_overwriting(args: &Args) -> Result<()> {
         whole(&args.out).is_none() || whole(&args.out) != whole(&args.model),
         "--out {out} is the model itself; choose another directory"
     );
+    let shared = args.calibrate.iter().find(|path| args.report.iter().any(|other| whole(path) == whole(other)));
+    if let Some(path) = shared {
+        bail!("{} is in --calibrate and in --report; a report on it would say too little", path.display());
+    }
     ensure!(
         !args.out.join("last").exists(),
         "{out} holds a training run, which would no longer fit the model; choose another --out"
@@ -101,9 +109,10 @@ fn refuse_overwriting(args: &Args) -> Result<()> {
     Ok(())
 }
 
-fn quantise(model: &Gpt2, args: &Args) -> Result<Gpt2> {
+fn quantise(model: &Gpt2, calibrate: Option<&Tokens>, args: &Args) -> Result<Gpt2> {
     note!("[converting to {}]", args.to);
-    compress::quantise(model, args.to)
+    let mut calibration = calibrate.map(|tokens| Calibration::new(model, tokens)).transpose()?;
+    compress::quantise(model, args.to, calibration.as_mut())
         .with_context(|| format!("cannot bring {} into {}", args.model.display(), args.to))
 }
 

@@ -29,8 +29,8 @@ use crate::{Dtype, Gpt2, Gpt2Config, ModelError, Result};
 pub(super) enum Use {
     /// As `f32` in memory, to be trained.
     Training,
-    /// For running, of this type, or as they are.
-    Running(Option<Dtype>),
+    /// As they are, for running.
+    Running,
 }
 
 /// Reads the weights of a model of shape `config`.
@@ -49,8 +49,10 @@ pub(super) fn load(path: &Path, config: Gpt2Config, wanted: Use) -> Result<Gpt2>
         if !is_matrix(name, want) {
             return Ok(Tensor::new(want, found.plain()?)?);
         }
-        let Use::Running(wanted) = wanted else { return Ok(Tensor::new(want, found.values()?)?) };
-        let kind = wanted.map_or_else(|| found.form().map(Dtype::of), Ok)?;
+        if matches!(wanted, Use::Training) {
+            return Ok(Tensor::new(want, found.values()?)?);
+        }
+        let kind = Dtype::of(found.form()?);
         if name != TABLE {
             let want = *linear.get_or_insert(kind);
             if kind != want {
