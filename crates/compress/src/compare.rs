@@ -220,3 +220,25 @@ impl Row {
         Row { loss, top, kl: (change / sum_z - lse_z + lse_y).max(0.0) }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_row_by_hand() {
+        // p = (1, 3) / 4 and q = (1, 1) / 2.
+        let row = Row::new(&[0.0, 3f32.ln()], &[5.0, 5.0], 1);
+        let want = 0.25 * f64::ln(0.5) + 0.75 * f64::ln(1.5);
+        assert!((row.kl - want).abs() < 1e-7, "{} is not {want}", row.kl);
+        assert!((row.loss[0] - f64::ln(4.0 / 3.0)).abs() < 1e-7 && (row.loss[1] - f64::ln(2.0)).abs() < 1e-7);
+        assert_eq!(row.top[0], 1);
+    }
+
+    #[test]
+    fn rows_are_cut_into_few_logits() {
+        let blocks: Vec<_> = blocks(3..300, LOGITS / 100).collect();
+        assert_eq!(blocks, [3..103, 103..203, 203..300]);
+        assert_eq!(super::blocks(0..2, 2 * LOGITS).count(), 2);
+    }
+}

@@ -151,7 +151,14 @@ fn transpose_avx2(panel: &mut [f32], width: usize, source: &[f32], [there, strid
     if there == 0 || spill > 0 && there < width || kc < 9 {
         return 0;
     }
-    let steps = if spill > 0 { (kc - 1) / 8 * 8 } else { kc / 8 * 8 };
+    let mut steps = if spill > 0 { (kc - 1) / 8 * 8 } else { kc / 8 * 8 };
+    // Few rows spill over several steps.
+    while steps > 0 && (steps - 1) * width + there.next_multiple_of(8) > panel.len() {
+        steps -= 8;
+    }
+    if steps == 0 {
+        return 0;
+    }
     assert!((there - 1) * stride + steps <= source.len(), "the rows lie in the source");
     assert!((steps - 1) * width + there.next_multiple_of(8) <= panel.len(), "the steps lie in the panel");
     for r0 in (0..there).step_by(8).rev() {

@@ -142,8 +142,11 @@ impl Found<'_> {
             return Err(self.shape_error());
         }
         let start = self.view.data().as_ptr() as usize - self.bytes.as_ptr() as usize;
-        let bytes = self.bytes.part(start..start + self.view.data().len());
+        let mut bytes = self.bytes.part(start..start + self.view.data().len());
         let aligned = bytes.as_ptr().cast::<f32>().is_aligned();
+        if !dense && !aligned {
+            bytes = Bytes::of_memory(bytes.len(), |copy| copy.copy_from_slice(&bytes));
+        }
         if dense && (self.view.dtype() == FileType::BF16 || !aligned) {
             return Ok(None);
         }
