@@ -23,7 +23,8 @@ pub fn dtype(name: &str) -> Result<Dtype, String> {
 
 /// Opens a model directory for running, with its weights of this type or as they are: the model and its tokenizer.
 pub fn open_model(dir: &Path, dtype: Option<Dtype>) -> Result<(Gpt2, Tokenizer)> {
-    let model = Gpt2::open(dir, dtype).with_context(|| format!("cannot load a model from {}", dir.display()))?;
+    let model =
+        Gpt2::open(dir, dtype).with_context(|| format!("cannot load a model from {}", dir.display()))?;
     let tokenizer =
         Tokenizer::load(dir).with_context(|| format!("cannot load a tokenizer from {}", dir.display()))?;
     if tokenizer.vocab_size() > model.config().vocab_size {

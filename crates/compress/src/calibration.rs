@@ -34,7 +34,10 @@ impl Calibration {
         let all = tokens.len() / time.max(1);
         let some = all.min(TOKENS.div_ceil(time.max(1)));
         let window = |i: usize| tokens.read(i * all / some * time..(i * all / some + 1) * time);
-        Ok(Calibration { windows: (0..some).map(window).collect::<std::result::Result<_, _>>()?, sums: Sums::default() })
+        Ok(Calibration {
+            windows: (0..some).map(window).collect::<std::result::Result<_, _>>()?,
+            sums: Sums::default(),
+        })
     }
 
     /// `Σ xᵀx` (K, K) of what goes into a linear layer; each can be had once, and layers in their order.

@@ -170,7 +170,12 @@ fn hidden(model: &Gpt2, ids: &[u32], side: &mut Measured) -> Result<Tensor, Eval
     Ok(hidden)
 }
 
-fn logits(model: &Gpt2, hidden: &Tensor, rows: Range<usize>, side: &mut Measured) -> Result<Tensor, EvalError> {
+fn logits(
+    model: &Gpt2,
+    hidden: &Tensor,
+    rows: Range<usize>,
+    side: &mut Measured,
+) -> Result<Tensor, EvalError> {
     let start = Instant::now();
     let logits = model.logits_from(hidden, rows)?;
     side.time += start.elapsed();

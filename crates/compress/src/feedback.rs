@@ -67,7 +67,11 @@ fn take_off(h: &mut [f32], d: &[f32], k: usize, part: std::ops::Range<usize>) {
         part.clone().flat_map(|j| (end..k).map(move |l| (j, l))).map(|(j, l)| h[j * k + l] * d[l]).collect();
     let mut explained = vec![0.0; end * part.len()];
     let later = Mat::strided(&h[end..], end, k - end, k);
-    multiply(later.into(), kernels::gemm::Operand::from(Mat::new(&scaled, part.len(), k - end).t()), Output::Set(&mut explained));
+    multiply(
+        later.into(),
+        kernels::gemm::Operand::from(Mat::new(&scaled, part.len(), k - end).t()),
+        Output::Set(&mut explained),
+    );
     for (i, explained) in explained.chunks_exact(part.len()).enumerate() {
         h[i * k + start..i * k + end].iter_mut().zip(explained).for_each(|(h, x)| *h -= x);
     }
@@ -104,9 +108,8 @@ fn fill_panel(format: BlockFormat, panel: &mut [u8], w: &[Row], factors: &Factor
         }
         let mut importance = [0.0; BLOCK];
         importance[..end - start].copy_from_slice(&factors.d[start..end]);
-        let scales: [_; PANEL] = std::array::from_fn(|c| {
-            quantise_block(format, &block.map(|row| row[c]), Some(&importance)).0
-        });
+        let scales: [_; PANEL] =
+            std::array::from_fn(|c| quantise_block(format, &block.map(|row| row[c]), Some(&importance)).0);
         let mut levels = [[format.offset() as u8; BLOCK]; PANEL];
         for i in start..end {
             let row = &mut block[i - start];
@@ -143,7 +146,10 @@ mod tests {
         let mut h = vec![0.0; k * k];
         for r in 0..rows {
             let x: Vec<f32> = (0..k)
-                .map(|i| (0..hidden).map(|j| z.data()[r * hidden + j] * mix.data()[j * k + i]).sum::<f32>() + 0.1 * noise.data()[r * k + i])
+                .map(|i| {
+                    (0..hidden).map(|j| z.data()[r * hidden + j] * mix.data()[j * k + i]).sum::<f32>()
+                        + 0.1 * noise.data()[r * k + i]
+                })
                 .collect();
             (0..k * k).for_each(|at| h[at] += x[at / k] * x[at % k]);
         }

@@ -36,7 +36,8 @@ pub fn with_outliers(model: &Gpt2, factor: f32) -> Result<Gpt2> {
 
 /// The channels of a layer that become large: others in each.
 fn channels(layer: usize, c: usize) -> impl Iterator<Item = usize> {
-    let mut all: Vec<usize> = (0..CHANNELS).map(|i| (c * (2 * i + 1) / (2 * CHANNELS) + 7 * layer) % c).collect();
+    let mut all: Vec<usize> =
+        (0..CHANNELS).map(|i| (c * (2 * i + 1) / (2 * CHANNELS) + 7 * layer) % c).collect();
     all.sort_unstable();
     all.dedup();
     all.into_iter()

@@ -12,7 +12,8 @@ use crate::feedback::{self, Factors};
 pub fn quantise(model: &Gpt2, dtype: Dtype, calibration: Option<&mut Calibration>) -> Result<Gpt2> {
     let Some(calibration) = calibration.filter(|_| dtype.is_blocks()) else { return model.to_dtype(dtype) };
     let model = model.equalised()?;
-    let mut hessians = |name: &str| layer_of(name).map(|layer| calibration.take(&model, layer, name)).transpose();
+    let mut hessians =
+        |name: &str| layer_of(name).map(|layer| calibration.take(&model, layer, name)).transpose();
     // The inputs of a layer are those of the model as it was, so that all can be had before the first is rounded.
     let mut failed = None;
     let quantised = model.encoded(dtype, &mut |name, tensor| {

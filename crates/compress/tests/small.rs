@@ -29,7 +29,8 @@ fn logits(model: &Gpt2) -> Vec<f32> {
 fn a_model_compared_with_itself_is_the_same() {
     let model = model();
     let mut windows = Vec::new();
-    let same = compare(&model, &model, &text(205), (None, None), &mut |done, all| windows.push((done, all))).unwrap();
+    let same = compare(&model, &model, &text(205), (None, None), &mut |done, all| windows.push((done, all)))
+        .unwrap();
     assert_eq!((same.kl, same.agreement, same.perplexity_change), (0.0, 1.0, 0.0));
     assert_eq!((same.tokens, same.windows, same.context), (204, 11, 20));
     assert_eq!((windows.len(), windows[10]), (11, (11, 11)));
@@ -67,7 +68,10 @@ fn outliers_do_not_change_the_function() {
     let most = want.iter().fold(0.0f32, |most, x| most.max(x.abs()));
     assert!(got.iter().zip(&want).all(|(a, b)| (a - b).abs() < 1e-4 * most));
     let changed = |at: usize| {
-        let (a, b) = (large.parameters()[at].1.decoded().into_owned(), model.parameters()[at].1.decoded().into_owned());
+        let (a, b) = (
+            large.parameters()[at].1.decoded().into_owned(),
+            model.parameters()[at].1.decoded().into_owned(),
+        );
         a.iter().zip(&b).filter(|(a, b)| a != b).count()
     };
     assert_eq!(model.parameters()[2].0, "h.0.ln_1.weight");
@@ -104,7 +108,9 @@ fn calibration_brings_the_model_nearer() {
 #[test]
 fn what_cannot_be_compared_is_refused() {
     let model = model();
-    let fails = |tokens: &Tokens, windows| compare(&model, &model, tokens, windows, &mut |_, _| ()).unwrap_err().to_string();
+    let fails = |tokens: &Tokens, windows| {
+        compare(&model, &model, tokens, windows, &mut |_, _| ()).unwrap_err().to_string()
+    };
     assert!(fails(&text(1), (None, None)).contains("at least 2"));
     assert!(fails(&text(50), (Some(21), None)).contains("context of 20"));
     assert!(fails(&text(50), (None, Some(0))).contains("the stride must be 1"));

@@ -11,8 +11,8 @@ use serde_json::json;
 
 use crate::{Dtype, Gpt2, Gpt2Config, ModelError, Result};
 
-pub use self::safetensors::{read_tensors, write_tensors};
 use self::safetensors::{Entry, Use, write_entries};
+pub use self::safetensors::{read_tensors, write_tensors};
 
 /// The name of the weights file.
 pub const WEIGHTS: &str = "model.safetensors";

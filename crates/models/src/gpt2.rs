@@ -14,7 +14,9 @@ use tensor::{Grads, Precision, Tensor};
 use crate::dtype::{TABLE, is_matrix};
 
 use crate::layers::{LayerNorm, Linear, Weights};
-use crate::{Dtype, Gpt2Config, Init, KvCache, KvPool, ModelError, Pass, Result, checkpoint, equalise, kv_cache};
+use crate::{
+    Dtype, Gpt2Config, Init, KvCache, KvPool, ModelError, Pass, Result, checkpoint, equalise, kv_cache,
+};
 
 /// A GPT-2 language model.
 #[derive(Clone, Debug)]
@@ -360,7 +362,8 @@ impl Gpt2 {
 
     /// Bytes of the weights, as they are kept.
     pub fn weight_bytes(&self) -> usize {
-        let bytes = |tensor: &Tensor| tensor.weights().map_or(4 * tensor.len(), |weights| weights.bytes().len());
+        let bytes =
+            |tensor: &Tensor| tensor.weights().map_or(4 * tensor.len(), |weights| weights.bytes().len());
         self.parameters().into_iter().map(|(_, tensor)| bytes(tensor)).sum()
     }
 

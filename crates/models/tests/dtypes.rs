@@ -36,9 +36,14 @@ fn cached_decoding_equals_the_full_forward_bit_for_bit() {
             for chunks in [vec![70], vec![1; 70], vec![63, 1, 1, 5], vec![7; 10], vec![33, 37]] {
                 let (mut cache, mut start) = (model.cache(), 0);
                 for n in chunks {
-                    let got = model.last_logits(&ids[start..start + n], &mut Pass::cached(&mut cache)).unwrap();
+                    let got =
+                        model.last_logits(&ids[start..start + n], &mut Pass::cached(&mut cache)).unwrap();
                     start += n;
-                    assert_eq!(got, full[(start - 1) * v..start * v], "{dtype}, width {c}: after {start}, {n} at once");
+                    assert_eq!(
+                        got,
+                        full[(start - 1) * v..start * v],
+                        "{dtype}, width {c}: after {start}, {n} at once"
+                    );
                 }
             }
         }
@@ -59,7 +64,11 @@ fn scores_and_logits_are_of_one_arithmetic() {
             for (i, row) in rows.chunks_exact(v).enumerate() {
                 let sum: f64 = row.iter().map(|&x| f64::from(x).exp()).sum();
                 let want = sum.ln() - f64::from(row[targets[i] as usize]);
-                assert!((f64::from(scores.loss[i]) - want).abs() < 1e-5, "{dtype}: {} and {want}", scores.loss[i]);
+                assert!(
+                    (f64::from(scores.loss[i]) - want).abs() < 1e-5,
+                    "{dtype}: {} and {want}",
+                    scores.loss[i]
+                );
             }
         }
     }
@@ -135,7 +144,8 @@ impl File {
         let mut header: Map<String, Value> = serde_json::from_slice(&bytes[8..8 + len]).unwrap();
         header.remove("__metadata__");
         let at = |entry: &Value, i: usize| entry["data_offsets"][i].as_u64().unwrap() as usize + 8 + len;
-        let data = header.iter().map(|(name, entry)| (name.clone(), bytes[at(entry, 0)..at(entry, 1)].to_vec()));
+        let data =
+            header.iter().map(|(name, entry)| (name.clone(), bytes[at(entry, 0)..at(entry, 1)].to_vec()));
         let data = data.collect();
         File { header, data }
     }
@@ -185,11 +195,16 @@ fn wrong_numbers_of_blocks_are_refused() {
         }
     };
     let all = ["h.1.mlp.c_fc.weight", "64 × 256", "[8, 2, 1088]", "[8, 2, 576]", "gpt2 quantize"];
-    for shape in [[8, 3, 1088], [7, 2, 1088], [9, 2, 1088], [2, 8, 1088], [8, 2, 1089], [8, 2, 577], [1088, 2, 8]] {
+    for shape in
+        [[8, 3, 1088], [7, 2, 1088], [9, 2, 1088], [2, 8, 1088], [8, 2, 1089], [8, 2, 577], [1088, 2, 8]]
+    {
         says(&refused(Dtype::Q8, reshape(json!(shape), shape.iter().product())), &all);
     }
     says(&refused(Dtype::Q4, reshape(json!([0, 2, 576]), 0)), &all);
-    says(&refused(Dtype::Q8, reshape(json!([17408]), 17408)), &["h.1.mlp.c_fc.weight", "U8", "gpt2 quantize"]);
+    says(
+        &refused(Dtype::Q8, reshape(json!([17408]), 17408)),
+        &["h.1.mlp.c_fc.weight", "U8", "gpt2 quantize"],
+    );
     says(&refused(Dtype::Q8, reshape(json!([8, 2, 1088, 1]), 17408)), &["h.1.mlp.c_fc.weight", "U8"]);
     let panels = ["h.1.mlp.c_fc.weight", "64 × 256", "[8, 32, 32, 2]", "gpt2 quantize"];
     for shape in [[8, 31, 32, 2], [32, 8, 32, 2], [8, 32, 2, 32]] {
@@ -207,7 +222,10 @@ fn scales_that_cannot_be_are_refused() {
     };
     let (nan, infinite, negative_zero) = (0x7e00, 0xfc00, 0x8000);
     for dtype in [Dtype::Q8, Dtype::Q4] {
-        says(&refused(dtype, scale(0, nan)), &["`h.1.mlp.c_fc.weight`", "block 0 of column 0 is NaN", "damaged"]);
+        says(
+            &refused(dtype, scale(0, nan)),
+            &["`h.1.mlp.c_fc.weight`", "block 0 of column 0 is NaN", "damaged"],
+        );
         says(&refused(dtype, scale(6, infinite)), &["column 3 is -inf", "damaged"]);
         says(&refused(dtype, scale(62, negative_zero)), &["block 0 of column 31 is -0.0", "damaged"]);
     }
@@ -223,7 +241,9 @@ fn files_that_are_cut_are_refused() {
         let whole = std::fs::read(&path).unwrap();
         for len in [0, 7, 8, 100, whole.len() / 2, whole.len() - 1] {
             std::fs::write(&path, &whole[..len]).unwrap();
-            for error in [Gpt2::open(dir.path(), None), Gpt2::load(dir.path())].map(|m| m.unwrap_err().to_string()) {
+            for error in
+                [Gpt2::open(dir.path(), None), Gpt2::load(dir.path())].map(|m| m.unwrap_err().to_string())
+            {
                 says(&error, &["model.safetensors", "copy or download it again"]);
             }
         }

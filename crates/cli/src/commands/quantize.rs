@@ -16,10 +16,12 @@ use crate::output::{note, say};
 /// Bring a model into fewer bits, and measure what that costs
 ///
 /// Weights become half precision (f16), bfloat16 (bf16), or blocks of 8 or 4 bits (q8, q4). The result is a whole model
-/// directory that every command takes, except for training on. Norms, biases and positions stay f32.
+/// directory that every command takes; `gpt2 train --init` goes on from it in f32. Norms, biases and positions stay f32.
 #[derive(clap::Args, Debug)]
-#[command(after_help = "Examples:\n  gpt2 quantize -m out/model --to q8 --out out/model-q8 --report test.txt\n  \
-    gpt2 quantize -m out/model --to q4 --out out/model-q4 --calibrate train.txt --report test.txt")]
+#[command(
+    after_help = "Examples:\n  gpt2 quantize -m out/model --to q8 --out out/model-q8 --report test.txt\n  \
+    gpt2 quantize -m out/model --to q4 --out out/model-q4 --calibrate train.txt --report test.txt"
+)]
 pub struct Args {
     /// Model directory
     #[arg(short, long, value_name = "DIR")]
@@ -59,6 +61,13 @@ pub fn run(args: Args) -> Result<()> {
         ensure!(factor.is_finite() && factor > 0.0, "--outliers {factor}: give a positive number, as 20");
     }
     let (model, tokenizer) = input::open_model(&args.model, Some(Dtype::F32))?;
+    if let Some(stride) = args.stride {
+        let n_ctx = model.config().n_ctx;
+        ensure!(
+            (1..=n_ctx).contains(&stride),
+            "--stride {stride}: it must be 1 to the model's context of {n_ctx}"
+        );
+    }
     let report = tokens(&args.report, &args, &tokenizer)?;
     let calibrate = tokens(&args.calibrate, &args, &tokenizer)?;
     let quantised = quantise(&model, calibrate.as_ref(), &args)?;
@@ -95,7 +104,8 @@ fn refuse_overwriting(args: &Args) -> Result<()> {
         whole(&args.out).is_none() || whole(&args.out) != whole(&args.model),
         "--out {out} is the model itself; choose another directory"
     );
-    let shared = args.calibrate.iter().find(|path| args.report.iter().any(|other| whole(path) == whole(other)));
+    let shared =
+        args.calibrate.iter().find(|path| args.report.iter().any(|other| whole(path) == whole(other)));
     if let Some(path) = shared {
         bail!("{} is in --calibrate and in --report; a report on it would say too little", path.display());
     }
@@ -122,7 +132,8 @@ fn tokens(paths: &[PathBuf], args: &Args, tokenizer: &Tokenizer) -> Result<Optio
         return Ok(None);
     }
     let (encoding, threads) = (data::read::encoding(args.encoding.as_deref())?, tensor::pool::threads());
-    let parts = paths.iter().map(|path| Ok(data::prepare::tokens_of_file(path, tokenizer, encoding, threads)?.0));
+    let parts =
+        paths.iter().map(|path| Ok(data::prepare::tokens_of_file(path, tokenizer, encoding, threads)?.0));
     let all = Tokens::concat(&parts.collect::<Result<Vec<_>>>()?)?;
     Ok(Some(all.slice(0..all.len() - 1)))
 }
@@ -142,7 +153,8 @@ const BESIDE: [&str; 8] = [
 /// Writes the directory, whole or not at all: beside its place, then moved there.
 fn write(model: &Gpt2, args: &Args) -> Result<()> {
     let out = &args.out;
-    let name = out.file_name().with_context(|| format!("--out {}: give the name of a directory", out.display()))?;
+    let name =
+        out.file_name().with_context(|| format!("--out {}: give the name of a directory", out.display()))?;
     let parent = out.parent().filter(|parent| *parent != Path::new("")).unwrap_or(Path::new("."));
     let part = Part(parent.join(format!(".{}.part{}", name.to_string_lossy(), std::process::id())));
     let all = || -> Result<()> {
@@ -150,14 +162,16 @@ fn write(model: &Gpt2, args: &Args) -> Result<()> {
         for name in BESIDE {
             let from = args.model.join(name);
             if from.is_file() {
-                fs::copy(&from, part.0.join(name)).with_context(|| format!("cannot copy {}", from.display()))?;
+                fs::copy(&from, part.0.join(name))
+                    .with_context(|| format!("cannot copy {}", from.display()))?;
             }
         }
         if !out.exists() {
             return Ok(fs::rename(&part.0, out)?);
         }
         // The weights last: until then the old model is whole, but for files that are the same in both.
-        let mut names: Vec<_> = fs::read_dir(&part.0)?.map(|entry| Ok(entry?.file_name())).collect::<Result<_>>()?;
+        let mut names: Vec<_> =
+            fs::read_dir(&part.0)?.map(|entry| Ok(entry?.file_name())).collect::<Result<_>>()?;
         names.sort_by_key(|name| name == models::checkpoint::WEIGHTS);
         names.iter().try_for_each(|name| Ok(fs::rename(part.0.join(name), out.join(name))?))
     };

@@ -85,7 +85,9 @@ impl Found<'_> {
         let (panels, blocks) = (n.div_ceil(32), k.div_ceil(32));
         let want = match self.view.dtype() {
             FileType::BF16 => format!("[{panels}, {}, 32, 2]", k.div_ceil(2)),
-            _ => BlockFormat::ALL.map(|format| format!("[{panels}, {blocks}, {}]", format.block_bytes())).join(" or "),
+            _ => BlockFormat::ALL
+                .map(|format| format!("[{panels}, {blocks}, {}]", format.block_bytes()))
+                .join(" or "),
         };
         ModelError::BlockShape { name: self.name.to_owned(), got: self.view.shape().to_vec(), k, n, want }
     }
@@ -101,7 +103,9 @@ impl Found<'_> {
         }
         let halves = || self.view.data().as_chunks::<2>().0.iter().map(|&bytes| u16::from_le_bytes(bytes));
         Ok(match self.view.dtype() {
-            FileType::F32 => self.view.data().as_chunks::<4>().0.iter().map(|&b| f32::from_le_bytes(b)).collect(),
+            FileType::F32 => {
+                self.view.data().as_chunks::<4>().0.iter().map(|&b| f32::from_le_bytes(b)).collect()
+            }
             FileType::F16 => halves().map(|bits| tensor::f16::from_bits(bits).to_f32()).collect(),
             FileType::BF16 => halves().map(|bits| tensor::bf16::from_bits(bits).to_f32()).collect(),
             _ => return Err(self.type_error()),
@@ -124,9 +128,11 @@ impl Found<'_> {
             (FileType::F16, 2) => Ok(Form::F16),
             (FileType::BF16, 2) => Ok(Form::Bf16),
             (FileType::BF16, 4) if self.view.shape() == [panels, k.div_ceil(2), 32, 2] => Ok(Form::Bf16),
-            (FileType::U8, 3) => {
-                BlockFormat::ALL.into_iter().find(block).map(Form::Blocks).ok_or_else(|| self.block_shape_error())
-            }
+            (FileType::U8, 3) => BlockFormat::ALL
+                .into_iter()
+                .find(block)
+                .map(Form::Blocks)
+                .ok_or_else(|| self.block_shape_error()),
             (FileType::BF16, 4) => Err(self.block_shape_error()),
             (FileType::F32 | FileType::F16 | FileType::BF16, _) => Err(self.shape_error()),
             _ => Err(self.type_error()),
@@ -253,7 +259,9 @@ impl<'a> Entry<'a> {
             None => ("F32", plain, bytemuck::cast_slice(tensor.data())),
             Some((weights, Form::F32)) => ("F32", plain, weights.bytes()),
             Some((weights, Form::F16)) => ("F16", plain, weights.bytes()),
-            Some((weights, Form::Bf16)) => ("BF16", vec![n.div_ceil(32), k.div_ceil(2), 32, 2], weights.bytes()),
+            Some((weights, Form::Bf16)) => {
+                ("BF16", vec![n.div_ceil(32), k.div_ceil(2), 32, 2], weights.bytes())
+            }
             Some((weights, Form::Blocks(format))) => {
                 ("U8", vec![n.div_ceil(32), k.div_ceil(32), format.block_bytes()], weights.bytes())
             }
@@ -268,14 +276,21 @@ pub fn write_tensors<'a>(
     tensors: impl Iterator<Item = (String, &'a [usize], &'a [f32])>,
     metadata: HashMap<String, String>,
 ) -> Result<()> {
-    let entry = |(name, shape, values): (String, &[usize], &'a [f32])| {
-        Entry { name, kind: "F32", shape: shape.to_vec(), bytes: bytemuck::cast_slice(values) }
+    let entry = |(name, shape, values): (String, &[usize], &'a [f32])| Entry {
+        name,
+        kind: "F32",
+        shape: shape.to_vec(),
+        bytes: bytemuck::cast_slice(values),
     };
     write_entries(path, tensors.map(entry).collect(), metadata)
 }
 
 /// Writes tensors one after the other, those with the longest numbers first, so that each starts where its numbers may.
-pub(super) fn write_entries(path: &Path, mut entries: Vec<Entry>, metadata: HashMap<String, String>) -> Result<()> {
+pub(super) fn write_entries(
+    path: &Path,
+    mut entries: Vec<Entry>,
+    metadata: HashMap<String, String>,
+) -> Result<()> {
     /// The header ends at a multiple of this many bytes.
     const ALIGNMENT: usize = 64;
     let size = |kind| match kind {
