@@ -206,20 +206,16 @@ fn print(comparison: &Comparison) -> Result<()> {
         say!("{}", text.trim_end())
     };
     let percent = |x: f64, error: f64| format!("{:.2} ± {:.2} %", 100.0 * x, 100.0 * error);
-    let change = percent(comparison.perplexity_change, comparison.perplexity_change_stderr);
-    let sign = if change.starts_with('-') { "" } else { "+" };
+    let Comparison { perplexity_change, perplexity_change_stderr, .. } = comparison;
+    let change = format!("{:+.3} ± {:.3} %", 100.0 * perplexity_change, 100.0 * perplexity_change_stderr);
     line("", &|side| side.dtype.clone(), "")?;
-    line(
-        "perplexity",
-        &|side| format!("{:.3} ± {:.3}", side.perplexity, side.perplexity_stderr),
-        &format!("{sign}{change}"),
-    )?;
+    line("perplexity", &|side| format!("{:.3} ± {:.3}", side.perplexity, side.perplexity_stderr), &change)?;
     line("accuracy", &|side| percent(side.accuracy, side.accuracy_stderr), "")?;
     let smaller = format!("{:.2} times smaller", before.bytes as f64 / after.bytes as f64);
     line("size", &|side| size(side.bytes), &smaller)?;
     let faster = format!("{:.2} times as fast", after.tokens_per_second / before.tokens_per_second);
     line("tokens/s", &|side| input::grouped(side.tokens_per_second as u64), &faster)?;
-    say!("KL divergence   {:.6} ± {:.6} nats a token", comparison.kl, comparison.kl_stderr)?;
+    say!("KL divergence   {:.6} ± {:.1e} nats a token", comparison.kl, comparison.kl_stderr)?;
     say!("same first      {} of the tokens", percent(comparison.agreement, comparison.agreement_stderr))?;
     note!("[{} tokens, {} windows of {}]", comparison.tokens, comparison.windows, comparison.context);
     Ok(())

@@ -7,7 +7,7 @@
 //!
 //! K and N are those of the product: a linear layer's weight is (K, N); the embedding table is (N, K), since it is read
 //! as an output layer. `tensor::weights` and `kernels::blocks` say what lies in a panel and in a block. The values start
-//! at a multiple of 64 bytes.
+//! at a multiple of 64 bytes, as we write them; those of other files are copied where their numbers need it.
 
 use std::collections::HashMap;
 use std::fs::File;
