@@ -4,6 +4,7 @@ pub mod bench;
 pub mod eval;
 pub mod generate;
 pub mod prepare;
+pub mod quantize;
 pub mod quickstart;
 pub mod tokenizer;
 pub mod train;

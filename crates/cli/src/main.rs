@@ -46,6 +46,8 @@ enum Command {
     Generate(commands::generate::Args),
     /// Measure loss, perplexity, bits per byte and accuracy on a text
     Eval(commands::eval::Args),
+    /// Bring a model into fewer bits, and measure what that costs
+    Quantize(commands::quantize::Args),
     /// Train and use tokenizers
     Tokenizer(commands::tokenizer::Args),
     /// Measure how fast this machine computes, and how near training comes to that
@@ -88,6 +90,7 @@ fn run() -> anyhow::Result<()> {
         Command::Train(args) => commands::train::run(*args),
         Command::Generate(args) => commands::generate::run(args),
         Command::Eval(args) => commands::eval::run(args),
+        Command::Quantize(args) => commands::quantize::run(args),
         Command::Tokenizer(args) => commands::tokenizer::run(args),
         Command::Bench(args) => commands::bench::run(args),
     }

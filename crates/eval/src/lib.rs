@@ -6,5 +6,6 @@ mod measure;
 pub mod per_token;
 pub mod perplexity;
 
+pub use measure::Measure;
 pub use per_token::PerToken;
 pub use perplexity::{EvalError, Options, Report, TokenScore, evaluate};

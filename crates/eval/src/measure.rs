@@ -7,7 +7,7 @@
 
 /// Running sums of a measure.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Measure {
+pub struct Measure {
     tokens: Ratio,
     windows: Ratio,
     window: (f64, f64),

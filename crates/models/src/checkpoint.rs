@@ -11,8 +11,8 @@ use serde_json::json;
 
 use crate::{Dtype, Gpt2, Gpt2Config, ModelError, Result};
 
-pub use self::safetensors::{read_tensors, write_tensors};
 use self::safetensors::{Entry, Use, write_entries};
+pub use self::safetensors::{read_tensors, write_tensors};
 
 /// The name of the weights file.
 pub const WEIGHTS: &str = "model.safetensors";
@@ -26,7 +26,11 @@ pub(crate) fn load(dir: &Path) -> Result<Gpt2> {
 
 /// Opens a model directory to run it.
 pub(crate) fn open(dir: &Path, dtype: Option<Dtype>) -> Result<Gpt2> {
-    read(dir, Use::Running(dtype))
+    let model = read(dir, Use::Running)?;
+    match dtype {
+        Some(dtype) if dtype != model.dtype() => model.to_dtype(dtype),
+        _ => Ok(model),
+    }
 }
 
 fn read(dir: &Path, wanted: Use) -> Result<Gpt2> {

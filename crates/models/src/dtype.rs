@@ -56,6 +56,11 @@ impl Dtype {
         }
     }
 
+    /// Whether linear layers are in blocks.
+    pub fn is_blocks(self) -> bool {
+        matches!(self, Dtype::Q8 | Dtype::Q4)
+    }
+
     /// The type whose linear layers have this form.
     pub(crate) fn of(form: Form) -> Dtype {
         match form {

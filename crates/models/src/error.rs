@@ -80,13 +80,51 @@ pub enum ModelError {
     },
     /// A weight of a type that is not computed with.
     #[error(
-        "tensor `{name}` is of type {got}, but only F32 weights can be loaded; save the model in float32"
+        "tensor `{name}` is of type {got}, which is not computed with here; save the model in float32, float16 or \
+         bfloat16, or let `gpt2 quantize` make it"
     )]
     TensorType {
         /// The tensor.
         name: String,
         /// Its type in the file.
         got: String,
+    },
+    /// A matrix in blocks or panels that are not those of its shape.
+    #[error(
+        "tensor `{name}` has shape {got:?}, but a {k} × {n} matrix takes {want}; take config.json and \
+         model.safetensors from the same model, or make the file again with `gpt2 quantize`"
+    )]
+    BlockShape {
+        /// The tensor.
+        name: String,
+        /// Its shape in the file.
+        got: Vec<usize>,
+        /// Rows of the product's right factor.
+        k: usize,
+        /// Columns of it.
+        n: usize,
+        /// The shapes there may be.
+        want: String,
+    },
+    /// Linear layers of several types.
+    #[error(
+        "tensor `{name}` is of type {got}, but those before it of {want}; make the file again with `gpt2 quantize`"
+    )]
+    MixedTypes {
+        /// The tensor.
+        name: String,
+        /// Its type.
+        got: crate::Dtype,
+        /// The type of the others.
+        want: crate::Dtype,
+    },
+    /// A matrix whose contents cannot be.
+    #[error("tensor `{name}`: {source}")]
+    Weights {
+        /// The tensor.
+        name: String,
+        /// What is wrong with it.
+        source: TensorError,
     },
     /// A tensor that GPT-2 does not have.
     #[error("{}: tensor `{name}` is not part of a GPT-2 of this config; {advice}", .path.display())]
@@ -107,6 +145,14 @@ pub enum ModelError {
         new: usize,
         /// The model's longest sequence.
         n_ctx: usize,
+    },
+    /// A row that the batch does not have.
+    #[error("row {row} is asked for, but the batch has {rows}")]
+    RowOutOfRange {
+        /// The row.
+        row: usize,
+        /// Rows there are.
+        rows: usize,
     },
     /// No more blocks for keys and values.
     #[error(
@@ -132,6 +178,11 @@ pub enum ModelError {
 }
 
 impl ModelError {
+    /// For `map_err` where a matrix is read or made.
+    pub(crate) fn weights(name: &str) -> impl FnOnce(TensorError) -> ModelError + '_ {
+        move |source| ModelError::Weights { name: name.to_owned(), source }
+    }
+
     /// For `map_err` at a file operation.
     pub(crate) fn io(path: &std::path::Path) -> impl FnOnce(std::io::Error) -> ModelError + '_ {
         move |source| ModelError::Io { path: path.to_owned(), source }

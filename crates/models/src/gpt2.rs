@@ -4,16 +4,19 @@
 //! Shapes: B sequences of T tokens, width C, vocabulary V. Field names are the checkpoint's. The one forward
 //! pass serves training, evaluation and cached decoding; see [`Pass`].
 
+use std::ops::Range;
 use std::path::Path;
 
 use tensor::ops::{self, AttentionArgs, LmLoss};
-use tensor::weights::Weights as Encoded;
+use tensor::weights::{Form, Weights as Encoded};
 use tensor::{Grads, Precision, Tensor};
 
 use crate::dtype::{TABLE, is_matrix};
 
 use crate::layers::{LayerNorm, Linear, Weights};
-use crate::{Dtype, Gpt2Config, Init, ModelError, Pass, Result, checkpoint, kv_cache};
+use crate::{
+    Dtype, Gpt2Config, Init, KvCache, KvPool, ModelError, Pass, Result, checkpoint, equalise, kv_cache,
+};
 
 /// A GPT-2 language model.
 #[derive(Clone, Debug)]
@@ -96,6 +99,7 @@ impl Attention {
     /// Each position gathers from itself and those before it; what it finds is added to `residual`. Both are (B, T, C).
     fn forward(&self, x: &Tensor, residual: &Tensor, at: &Place, pass: &mut Pass) -> Result<Tensor> {
         let n_head = at.config.n_head;
+        pass.see(at.layer, "attn.c_attn", x);
         let qkv = self.c_attn.forward(x)?; // (B, T, 3C)
         let out = match &mut pass.runs {
             Some(runs) => {
@@ -107,6 +111,12 @@ impl Attention {
                 qkv.attention(AttentionArgs { n_head, lens: pass.lens.as_deref(), dropout })?
             }
         };
+        pass.see(at.layer, "attn.c_proj", &out);
+        // Nothing reads the last block's other rows.
+        if let Some(rows) = pass.rows.as_ref().filter(|_| at.layer + 1 == at.config.n_layer) {
+            let (out, residual) = (out.select_rows(rows)?, residual.select_rows(rows)?);
+            return self.c_proj.forward_add(&out, None, &residual);
+        }
         self.c_proj.forward_add(&out, pass.dropout(at.config.dropout.resid), residual)
     }
 }
@@ -114,9 +124,28 @@ impl Attention {
 impl Mlp {
     /// Each position by itself, through a wider layer; the result is added to `residual`. Both are (B, T, C).
     fn forward(&self, x: &Tensor, residual: &Tensor, at: &Place, pass: &mut Pass) -> Result<Tensor> {
+        pass.see(at.layer, "mlp.c_fc", x);
         let x = self.c_fc.forward_gelu(x)?; // (B, T, 4C)
+        pass.see(at.layer, "mlp.c_proj", &x);
         self.c_proj.forward_add(&x, pass.dropout(at.config.dropout.resid), residual)
     }
+}
+
+/// Divides the norm's channels, and multiplies the rows that read them, so that neither has much larger ones.
+fn equalise(norm: &mut LayerNorm, linear: &mut Linear) -> Result<()> {
+    let mut matrix = linear.weight.decoded().into_owned();
+    let factors = equalise::factors(norm.weight.data(), norm.bias.data(), &matrix);
+    if factors.iter().all(|&factor| factor == 1.0) {
+        return Ok(());
+    }
+    for part in [&mut norm.weight, &mut norm.bias] {
+        part.data_mut().iter_mut().zip(&factors).for_each(|(x, factor)| *x /= factor);
+    }
+    for (row, factor) in matrix.chunks_exact_mut(linear.weight.cols()).zip(&factors) {
+        row.iter_mut().for_each(|w| *w *= factor);
+    }
+    linear.weight = Tensor::new(linear.weight.shape(), matrix)?;
+    Ok(())
 }
 
 /// Where in the model a block stands.
@@ -181,8 +210,9 @@ impl Gpt2 {
         self.config.dropout = dropout;
     }
 
-    /// The residual stream after the last norm, (B, T, C), for B sequences of T = `ids.len() / batch` tokens.
-    fn hidden(&self, ids: &[u32], batch: usize, pass: &mut Pass) -> Result<Tensor> {
+    /// The residual stream after the last norm, (B, T, C), for B sequences of T = `ids.len() / batch` tokens: what
+    /// [`Gpt2::logits_from`] makes logits from.
+    pub fn hidden(&self, ids: &[u32], batch: usize, pass: &mut Pass) -> Result<Tensor> {
         if self.dtype != Dtype::F32 {
             pass.precision = Precision::Bf16;
         }
@@ -257,25 +287,70 @@ impl Gpt2 {
 
     /// The logits (rows, V) that follow some of `ids`, named by their place in the batch.
     pub fn logits_of(&self, ids: &[u32], pass: &mut Pass, rows: &[usize]) -> Result<Tensor> {
-        Ok(self.hidden(ids, 1, pass)?.select_rows(rows)?.lm_head(&self.wte)?)
+        if let Some(&row) = rows.iter().find(|&&row| row >= ids.len()) {
+            return Err(ModelError::RowOutOfRange { row, rows: ids.len() });
+        }
+        pass.rows = Some(rows.to_vec());
+        let hidden = self.hidden(ids, 1, pass);
+        pass.rows = None;
+        Ok(hidden?.lm_head(&self.wte)?)
+    }
+
+    /// The logits (rows, V) of some rows of [`Gpt2::hidden`].
+    pub fn logits_from(&self, hidden: &Tensor, rows: Range<usize>) -> Result<Tensor> {
+        Ok(hidden.select_rows(&rows.collect::<Vec<_>>())?.lm_head(&self.wte)?)
     }
 
     pub(crate) fn set_dtype(&mut self, dtype: Dtype) {
         self.dtype = dtype;
     }
 
-    /// The same model with its matrices in another type, for running only.
+    /// The same model with its matrices in another type, for running only. Before blocks are made, channels are
+    /// [equalised](Gpt2::equalised).
     pub fn to_dtype(&self, dtype: Dtype) -> Result<Gpt2> {
+        let equal;
+        let model = if dtype.is_blocks() {
+            equal = self.equalised()?;
+            &equal
+        } else {
+            self
+        };
+        model.encoded(dtype, &mut |name, tensor| {
+            let shape = (tensor.rows(), tensor.cols());
+            Encoded::encode(dtype.form(name), &tensor.decoded(), shape, name == TABLE, None)
+        })
+    }
+
+    /// The same function, with no channel of a norm much larger than the others, as few bits need it; for running only.
+    pub fn equalised(&self) -> Result<Gpt2> {
+        let mut model = self.clone();
+        for Block { ln_1, attn, ln_2, mlp } in &mut model.h {
+            equalise(ln_1, &mut attn.c_attn)?;
+            equalise(ln_2, &mut mlp.c_fc)?;
+        }
+        if model.dtype != Dtype::F32 {
+            // What was read is decoded now.
+            return model.encoded(Dtype::F32, &mut |_, tensor| {
+                Encoded::encode(Form::F32, &tensor.decoded(), (tensor.rows(), tensor.cols()), false, None)
+            });
+        }
+        Ok(model)
+    }
+
+    /// The same model with its matrices in another type, each as `encode` makes it from its name and its values.
+    pub fn encoded(
+        &self,
+        dtype: Dtype,
+        encode: &mut dyn FnMut(&str, &Tensor) -> tensor::Result<Encoded>,
+    ) -> Result<Gpt2> {
         let mut tensors = self.parameters().into_iter();
         let mut model = Gpt2::build(self.config.clone(), &mut |name| {
             let (_, tensor) = tensors.next().expect("as many as there are");
             if !is_matrix(name, tensor.shape()) {
                 return Ok(tensor.clone());
             }
-            let (rows, cols) = (tensor.rows(), tensor.cols());
-            let turned = name == TABLE;
-            let weights = Encoded::encode(dtype.form(name), &tensor.decoded(), (rows, cols), turned, None)?;
-            Ok(Tensor::from_weights(rows, cols, weights)?)
+            let weights = encode(name, tensor).map_err(ModelError::weights(name))?;
+            Ok(Tensor::from_weights(tensor.rows(), tensor.cols(), weights)?)
         })?;
         model.dtype = dtype;
         Ok(model)
@@ -289,6 +364,18 @@ impl Gpt2 {
     /// The precision of activations, and of keys and values, where weights are of this type.
     pub fn precision(&self) -> Precision {
         if self.dtype == Dtype::F32 { Precision::F32 } else { Precision::Bf16 }
+    }
+
+    /// An empty cache for what this model computes.
+    pub fn cache(&self) -> KvCache {
+        KvCache::of(&KvPool::new(&self.config, self.precision(), usize::MAX))
+    }
+
+    /// Bytes of the weights, as they are kept.
+    pub fn weight_bytes(&self) -> usize {
+        let bytes =
+            |tensor: &Tensor| tensor.weights().map_or(4 * tensor.len(), |weights| weights.bytes().len());
+        self.parameters().into_iter().map(|(_, tensor)| bytes(tensor)).sum()
     }
 
     /// The summed loss of a batch. In a training pass, [`LmLoss::backward`] then gives the gradients.
@@ -372,7 +459,6 @@ impl Linear {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::KvCache;
 
     fn tiny() -> Gpt2 {
         Gpt2::new(Gpt2Config::new(2, 3, 12, 10, 31), Init::Gpt2, 7).unwrap()

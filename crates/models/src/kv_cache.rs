@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tensor::cached::{Heads, Piece, store, turn};
 use tensor::ops::{CachedSequence, KeyBlock};
+use tensor::pool::for_each_chunk_mut;
 use tensor::{Precision, Storage, bf16};
 
 use crate::{Gpt2Config, ModelError, Result};
@@ -53,8 +54,8 @@ impl Block {
         self.turned = turned;
         let (heads, len) = (self.pool.heads, self.pool.layer_len());
         match &mut self.units {
-            Units::F32(units) => units.chunks_exact_mut(len).for_each(|part| turn::<f32>(part, heads, !turned)),
-            Units::Bf16(units) => units.chunks_exact_mut(len).for_each(|part| turn::<bf16>(part, heads, !turned)),
+            Units::F32(units) => for_each_chunk_mut(units, len, |_, part| turn::<f32>(part, heads, !turned)),
+            Units::Bf16(units) => for_each_chunk_mut(units, len, |_, part| turn::<bf16>(part, heads, !turned)),
         }
     }
 }
@@ -63,10 +64,8 @@ impl Drop for Block {
     fn drop(&mut self) {
         self.pool.used.fetch_sub(1, Ordering::Relaxed);
         let mut idle = self.pool.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        // One kept is enough to start the next sequence without asking the system for memory.
-        if idle.len() < 1 + self.pool.used.load(Ordering::Relaxed) / 4 {
-            idle.push(std::mem::replace(&mut self.units, Units::F32(Vec::new())));
-        }
+        // The next sequence finds its memory warm; what may be used at once bounds what lies idle.
+        idle.push(std::mem::replace(&mut self.units, Units::F32(Vec::new())));
     }
 }
 

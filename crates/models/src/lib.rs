@@ -7,6 +7,7 @@
 pub mod checkpoint;
 mod config;
 mod dtype;
+mod equalise;
 mod error;
 pub mod gpt2;
 mod init;
@@ -20,7 +21,7 @@ pub use error::ModelError;
 pub use gpt2::{Batch, Gpt2, Scores};
 pub use init::Init;
 pub use kv_cache::{BLOCK, KvCache, KvPool, Run};
-pub use pass::Pass;
+pub use pass::{Pass, Tap};
 
 /// The result of working with a model.
 pub type Result<T> = std::result::Result<T, ModelError>;

@@ -1,12 +1,18 @@
 //! What differs between training, evaluation and cached decoding: the caller owns it, the model reads it.
 
 use tensor::random::{Dropout, Stream};
-use tensor::{Grads, Precision, Tape};
+use tensor::{Grads, Precision, Tape, Tensor};
 
 use crate::{KvCache, Run};
 
 /// First of the random streams used by dropout; each place where elements are dropped has its own.
 const DROPOUT_PURPOSE: u32 = 0x6472_0000;
+
+/// Sees what goes into each linear layer, as it is computed.
+pub trait Tap: std::fmt::Debug + Send {
+    /// `x` is about to be multiplied by the weight of this name.
+    fn see(&mut self, weight: &str, x: &Tensor);
+}
 
 /// One run of the model forward.
 #[derive(Debug, Default)]
@@ -14,8 +20,11 @@ pub struct Pass<'a> {
     pub(crate) tape: Option<Tape>,
     pub(crate) runs: Option<Vec<Run<'a>>>,
     pub(crate) lens: Option<Vec<usize>>,
+    /// The rows of the batch whose results are wanted, where not all are.
+    pub(crate) rows: Option<Vec<usize>>,
     pub(crate) precision: Precision,
     pub(crate) recompute: bool,
+    tap: Option<&'a mut dyn Tap>,
     dropout: Option<DropoutState>,
 }
 
@@ -49,11 +58,23 @@ impl<'a> Pass<'a> {
         Pass { recompute, ..self }
     }
 
+    /// The same pass, watched.
+    pub fn tapped(self, tap: &'a mut dyn Tap) -> Pass<'a> {
+        Pass { tap: Some(tap), ..self }
+    }
+
+    /// Shows the tap, if there is one, what goes into a linear layer.
+    pub(crate) fn see(&mut self, layer: usize, part: &str, x: &Tensor) {
+        if let Some(tap) = &mut self.tap {
+            tap.see(&format!("h.{layer}.{part}.weight"), x);
+        }
+    }
+
     /// The pass as it stands now, for doing a part of it again on another tape.
     pub(crate) fn again(&self, tape: Option<Tape>) -> Pass<'static> {
         let Pass { lens, precision, dropout, .. } = self;
         let (lens, dropout) = (lens.clone(), dropout.clone());
-        Pass { tape, runs: None, lens, precision: *precision, recompute: false, dropout }
+        Pass { tape, runs: None, lens, rows: None, precision: *precision, recompute: false, tap: None, dropout }
     }
 
     /// Decoding: the new tokens follow those in the cache, and are added to it.

@@ -2,7 +2,7 @@
 //!
 //! A large [`Buffer`] goes back to a free list when dropped and is handed out again to the next request of its
 //! exact length. Idle and used buffers together hardly exceed the most that was ever in use at one moment: by a
-//! sixteenth, so that the backward pass finds its first gradients' memory without giving up the logits'.
+//! sixteenth, or some megabytes, so that the backward pass finds its first gradients' memory without giving up the logits'.
 
 use std::collections::HashMap;
 use std::ops::{Deref, DerefMut};
@@ -12,6 +12,8 @@ use kernels::bf16::bf16;
 
 /// Shorter buffers are left to the allocator.
 const POOLED: usize = 1 << 12;
+/// Values that may always lie idle: those of a pass over a prompt, whose layers ask for buffers of a few lengths in turn.
+const SLACK: usize = 6 << 20;
 
 /// A block of values that returns to the pool of its type when dropped.
 #[derive(Debug)]
@@ -66,7 +68,7 @@ impl<T> Pool<T> {
     }
 
     fn limit(&self) -> usize {
-        self.peak_len + self.peak_len / 16
+        self.peak_len + (self.peak_len / 16).max(SLACK)
     }
 
     /// Frees one of the shortest idle buffers: the longest ones cost most to have again.

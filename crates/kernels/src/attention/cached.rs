@@ -37,8 +37,8 @@ pub trait Kept: Copy + Default + Send + Sync + 'static {
     type Unit: Copy + Default + Send + Sync + 'static;
     /// Values in a unit.
     const DEEP: usize;
-    /// A unit whose part `which` is replaced.
-    fn with(unit: Self::Unit, which: usize, value: Self) -> Self::Unit;
+    /// Replaces part `which` of each unit.
+    fn put(units: &mut [Self::Unit], which: usize, values: &[Self]);
     /// Values side by side in units.
     fn side_by_side(units: &mut [Self::Unit], values: &[Self]);
     /// Attention with the tile of this type.
@@ -54,9 +54,8 @@ pub trait Kept: Copy + Default + Send + Sync + 'static {
 impl Kept for f32 {
     type Unit = f32;
     const DEEP: usize = 1;
-    #[inline(always)]
-    fn with(_: f32, _: usize, value: f32) -> f32 {
-        value
+    fn put(units: &mut [f32], _which: usize, values: &[f32]) {
+        units.copy_from_slice(values);
     }
     fn side_by_side(units: &mut [f32], values: &[f32]) {
         units.copy_from_slice(values);
@@ -78,10 +77,13 @@ impl Kept for f32 {
 impl Kept for bf16 {
     type Unit = u32;
     const DEEP: usize = 2;
-    #[inline(always)]
-    fn with(unit: u32, which: usize, value: bf16) -> u32 {
-        let shift = 16 * which;
-        unit & !(0xffff << shift) | u32::from(value.to_bits()) << shift
+    fn put(units: &mut [u32], which: usize, values: &[bf16]) {
+        let both = units.iter_mut().zip(values);
+        if which == 0 {
+            both.for_each(|(unit, value)| *unit = *unit & 0xffff_0000 | u32::from(value.to_bits()));
+        } else {
+            both.for_each(|(unit, value)| *unit = *unit & 0xffff | u32::from(value.to_bits()) << 16);
+        }
     }
     fn side_by_side(units: &mut [u32], values: &[bf16]) {
         let (pairs, last) = values.as_chunks::<2>();
@@ -190,9 +192,7 @@ pub fn store<T: Kept>(mut pieces: Vec<Piece<T::Unit>>, qkv: &[T], heads: Heads) 
             let deep = d.div_ceil(T::DEEP);
             T::side_by_side(&mut keys[at * deep..(at + 1) * deep], &row[c + h * d..][..d]);
             let values = &mut values[at / T::DEEP * heads.padded()..][..d];
-            for (unit, &value) in values.iter_mut().zip(&row[2 * c + h * d..][..d]) {
-                *unit = T::with(*unit, at % T::DEEP, value);
-            }
+            T::put(values, at % T::DEEP, &row[2 * c + h * d..][..d]);
         }
     };
     let rows: usize = pieces.iter().map(|piece| piece.rows.1).sum();
@@ -221,9 +221,9 @@ pub fn turn<T: Kept>(block: &mut [T::Unit], heads: Heads, back: bool) {
     let (deep, len) = (heads.head_dim.div_ceil(T::DEEP), heads.keys_len::<T>());
     let mut turned = vec![T::Unit::default(); len];
     for keys in block[..heads.n_head * len].chunks_exact_mut(len) {
-        let width = if back { BLOCK } else { deep };
-        for (i, row) in keys.chunks_exact(width).enumerate() {
-            row.iter().enumerate().for_each(|(j, &unit)| turned[j * (len / width) + i] = unit);
+        let (width, height) = if back { (BLOCK, deep) } else { (deep, BLOCK) };
+        for (j, out) in turned.chunks_exact_mut(height).enumerate() {
+            out.iter_mut().zip(keys[j..].iter().step_by(width)).for_each(|(out, &unit)| *out = unit);
         }
         keys.copy_from_slice(&turned);
     }

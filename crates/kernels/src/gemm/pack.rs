@@ -151,7 +151,14 @@ fn transpose_avx2(panel: &mut [f32], width: usize, source: &[f32], [there, strid
     if there == 0 || spill > 0 && there < width || kc < 9 {
         return 0;
     }
-    let steps = if spill > 0 { (kc - 1) / 8 * 8 } else { kc / 8 * 8 };
+    let mut steps = if spill > 0 { (kc - 1) / 8 * 8 } else { kc / 8 * 8 };
+    // Few rows spill over several steps.
+    while steps > 0 && (steps - 1) * width + there.next_multiple_of(8) > panel.len() {
+        steps -= 8;
+    }
+    if steps == 0 {
+        return 0;
+    }
     assert!((there - 1) * stride + steps <= source.len(), "the rows lie in the source");
     assert!((steps - 1) * width + there.next_multiple_of(8) <= panel.len(), "the steps lie in the panel");
     for r0 in (0..there).step_by(8).rev() {
@@ -248,14 +255,14 @@ mod tests {
 
     #[test]
     fn panels_of_every_width_and_layout() {
-        for (rows_there, kc) in [(1, 1), (3, 8), (6, 9), (8, 16), (14, 17), (16, 40), (31, 33), (40, 64)] {
+        for (rows_there, kc) in [(1, 1), (3, 8), (6, 9), (8, 12), (8, 16), (14, 17), (16, 40), (31, 33), (40, 44), (40, 64)] {
             let (k0, first) = (2, 1);
             let (m, k) = (rows_there + first, kc + k0 + 3);
             let data: Vec<f32> = (0..m * k).map(|i| i as f32 + 1.0).collect();
             let transposed: Vec<f32> = (0..m * k).map(|i| data[i % m * k + i / m]).collect();
             let layouts = [Mat::new(&data, m, k), Mat::new(&transposed, k, m).t()];
             for (isa, width) in
-                isa::tested().into_iter().flat_map(|isa| [4, 6, 8, 14, 16, 32].map(|w| (isa, w)))
+                isa::tested().into_iter().flat_map(|isa| [1, 2, 3, 4, 6, 8, 14, 16, 32].map(|w| (isa, w)))
             {
                 for matrix in layouts {
                     let mut panel = vec![f32::NAN; width * kc];

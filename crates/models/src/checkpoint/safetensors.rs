@@ -7,7 +7,7 @@
 //!
 //! K and N are those of the product: a linear layer's weight is (K, N); the embedding table is (N, K), since it is read
 //! as an output layer. `tensor::weights` and `kernels::blocks` say what lies in a panel and in a block. The values start
-//! at a multiple of 64 bytes.
+//! at a multiple of 64 bytes, as we write them; those of other files are copied where their numbers need it.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -29,8 +29,8 @@ use crate::{Dtype, Gpt2, Gpt2Config, ModelError, Result};
 pub(super) enum Use {
     /// As `f32` in memory, to be trained.
     Training,
-    /// For running, of this type, or as they are.
-    Running(Option<Dtype>),
+    /// As they are, for running.
+    Running,
 }
 
 /// Reads the weights of a model of shape `config`.
@@ -40,7 +40,7 @@ pub(super) fn load(path: &Path, config: Gpt2Config, wanted: Use) -> Result<Gpt2>
     let named: HashMap<&str, _> = file.iter().map(|(name, view)| (bare(name), view)).collect();
     let shapes: HashMap<String, Vec<usize>> = config.shapes().into_iter().collect();
     refuse_unknown(path, &named, &shapes)?;
-    let mut dtype = Dtype::F32;
+    let mut linear = None;
     let mut model = Gpt2::build(config, &mut |name| {
         let missing = || ModelError::MissingTensor { name: name.to_owned(), path: path.to_owned() };
         let view = named.get(name).ok_or_else(missing)?;
@@ -49,14 +49,19 @@ pub(super) fn load(path: &Path, config: Gpt2Config, wanted: Use) -> Result<Gpt2>
         if !is_matrix(name, want) {
             return Ok(Tensor::new(want, found.plain()?)?);
         }
-        let Use::Running(wanted) = wanted else { return Ok(Tensor::new(want, found.values()?)?) };
-        let kind = wanted.map_or_else(|| found.form().map(Dtype::of), Ok)?;
+        if matches!(wanted, Use::Training) {
+            return Ok(Tensor::new(want, found.values()?)?);
+        }
+        let kind = Dtype::of(found.form()?);
         if name != TABLE {
-            dtype = kind;
+            let want = *linear.get_or_insert(kind);
+            if kind != want {
+                return Err(ModelError::MixedTypes { name: name.to_owned(), got: kind, want });
+            }
         }
         found.weights(kind.form(name))
     })?;
-    model.set_dtype(dtype);
+    model.set_dtype(linear.unwrap_or_default());
     Ok(model)
 }
 
@@ -74,6 +79,19 @@ impl Found<'_> {
         ModelError::TensorShape { name, got, want }
     }
 
+    /// For shapes of blocks and panels.
+    fn block_shape_error(&self) -> ModelError {
+        let (_, k, n) = self.product();
+        let (panels, blocks) = (n.div_ceil(32), k.div_ceil(32));
+        let want = match self.view.dtype() {
+            FileType::BF16 => format!("[{panels}, {}, 32, 2]", k.div_ceil(2)),
+            _ => BlockFormat::ALL
+                .map(|format| format!("[{panels}, {blocks}, {}]", format.block_bytes()))
+                .join(" or "),
+        };
+        ModelError::BlockShape { name: self.name.to_owned(), got: self.view.shape().to_vec(), k, n, want }
+    }
+
     fn type_error(&self) -> ModelError {
         ModelError::TensorType { name: self.name.to_owned(), got: format!("{:?}", self.view.dtype()) }
     }
@@ -85,7 +103,9 @@ impl Found<'_> {
         }
         let halves = || self.view.data().as_chunks::<2>().0.iter().map(|&bytes| u16::from_le_bytes(bytes));
         Ok(match self.view.dtype() {
-            FileType::F32 => self.view.data().as_chunks::<4>().0.iter().map(|&b| f32::from_le_bytes(b)).collect(),
+            FileType::F32 => {
+                self.view.data().as_chunks::<4>().0.iter().map(|&b| f32::from_le_bytes(b)).collect()
+            }
             FileType::F16 => halves().map(|bits| tensor::f16::from_bits(bits).to_f32()).collect(),
             FileType::BF16 => halves().map(|bits| tensor::bf16::from_bits(bits).to_f32()).collect(),
             _ => return Err(self.type_error()),
@@ -108,11 +128,13 @@ impl Found<'_> {
             (FileType::F16, 2) => Ok(Form::F16),
             (FileType::BF16, 2) => Ok(Form::Bf16),
             (FileType::BF16, 4) if self.view.shape() == [panels, k.div_ceil(2), 32, 2] => Ok(Form::Bf16),
-            (FileType::U8, 3) => {
-                let formats = [BlockFormat::Q8, BlockFormat::Q6, BlockFormat::Q4];
-                formats.into_iter().find(block).map(Form::Blocks).ok_or_else(|| self.shape_error())
-            }
-            (FileType::BF16, 4) => Err(self.shape_error()),
+            (FileType::U8, 3) => BlockFormat::ALL
+                .into_iter()
+                .find(block)
+                .map(Form::Blocks)
+                .ok_or_else(|| self.block_shape_error()),
+            (FileType::BF16, 4) => Err(self.block_shape_error()),
+            (FileType::F32 | FileType::F16 | FileType::BF16, _) => Err(self.shape_error()),
             _ => Err(self.type_error()),
         }
     }
@@ -126,12 +148,16 @@ impl Found<'_> {
             return Err(self.shape_error());
         }
         let start = self.view.data().as_ptr() as usize - self.bytes.as_ptr() as usize;
-        let bytes = self.bytes.part(start..start + self.view.data().len());
+        let mut bytes = self.bytes.part(start..start + self.view.data().len());
         let aligned = bytes.as_ptr().cast::<f32>().is_aligned();
+        if !dense && !aligned {
+            bytes = Bytes::of_memory(bytes.len(), |copy| copy.copy_from_slice(&bytes));
+        }
         if dense && (self.view.dtype() == FileType::BF16 || !aligned) {
             return Ok(None);
         }
-        Ok(Some(Weights::new(form, self.want[0], self.want[1], turned, bytes)?))
+        let weights = Weights::new(form, self.want[0], self.want[1], turned, bytes);
+        weights.map(Some).map_err(ModelError::weights(self.name))
     }
 
     /// The matrix in this form, from where it lies if it has it already.
@@ -140,10 +166,15 @@ impl Found<'_> {
         let lies = self.in_place()?;
         let weights = match &lies {
             Some(weights) if weights.form() == form => weights.clone(),
-            Some(weights) => Weights::encode(form, &weights.decode(), (rows, cols), self.product().0, None)?,
-            None => Weights::encode(form, &self.plain()?, (rows, cols), self.product().0, None)?,
+            Some(weights) => self.encode(form, &weights.decode())?,
+            None => self.encode(form, &self.plain()?)?,
         };
         Ok(Tensor::from_weights(rows, cols, weights)?)
+    }
+
+    fn encode(&self, form: Form, values: &[f32]) -> Result<Weights> {
+        let weights = Weights::encode(form, values, (self.want[0], self.want[1]), self.product().0, None);
+        weights.map_err(ModelError::weights(self.name))
     }
 
     /// A matrix's values.
@@ -228,7 +259,9 @@ impl<'a> Entry<'a> {
             None => ("F32", plain, bytemuck::cast_slice(tensor.data())),
             Some((weights, Form::F32)) => ("F32", plain, weights.bytes()),
             Some((weights, Form::F16)) => ("F16", plain, weights.bytes()),
-            Some((weights, Form::Bf16)) => ("BF16", vec![n.div_ceil(32), k.div_ceil(2), 32, 2], weights.bytes()),
+            Some((weights, Form::Bf16)) => {
+                ("BF16", vec![n.div_ceil(32), k.div_ceil(2), 32, 2], weights.bytes())
+            }
             Some((weights, Form::Blocks(format))) => {
                 ("U8", vec![n.div_ceil(32), k.div_ceil(32), format.block_bytes()], weights.bytes())
             }
@@ -243,14 +276,21 @@ pub fn write_tensors<'a>(
     tensors: impl Iterator<Item = (String, &'a [usize], &'a [f32])>,
     metadata: HashMap<String, String>,
 ) -> Result<()> {
-    let entry = |(name, shape, values): (String, &[usize], &'a [f32])| {
-        Entry { name, kind: "F32", shape: shape.to_vec(), bytes: bytemuck::cast_slice(values) }
+    let entry = |(name, shape, values): (String, &[usize], &'a [f32])| Entry {
+        name,
+        kind: "F32",
+        shape: shape.to_vec(),
+        bytes: bytemuck::cast_slice(values),
     };
     write_entries(path, tensors.map(entry).collect(), metadata)
 }
 
 /// Writes tensors one after the other, those with the longest numbers first, so that each starts where its numbers may.
-pub(super) fn write_entries(path: &Path, mut entries: Vec<Entry>, metadata: HashMap<String, String>) -> Result<()> {
+pub(super) fn write_entries(
+    path: &Path,
+    mut entries: Vec<Entry>,
+    metadata: HashMap<String, String>,
+) -> Result<()> {
     /// The header ends at a multiple of this many bytes.
     const ALIGNMENT: usize = 64;
     let size = |kind| match kind {

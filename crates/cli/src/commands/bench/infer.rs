@@ -73,7 +73,8 @@ pub fn run(args: &Args) -> Result<()> {
         rates.sort_by(f64::total_cmp);
         Ok(rates[rates.len() / 2])
     };
-    let pp512 = wanted("pp512").then(|| median(&|| read(&model))).transpose()?;
+    let pool = KvPool::new(model.config(), model.precision(), usize::MAX);
+    let pp512 = wanted("pp512").then(|| median(&|| read(&model, &pool))).transpose()?;
     let tg128 = wanted("tg128").then(|| median(&|| write(&model, 1))).transpose()?;
     let mut batch = BTreeMap::new();
     for &size in args.batches.iter().filter(|_| wanted("batch")) {
@@ -126,9 +127,9 @@ fn bytes_a_token(model: &Gpt2) -> f64 {
 }
 
 /// Reads a prompt, until the next token could be drawn.
-fn read(model: &Gpt2) -> Result<f64> {
+fn read(model: &Gpt2, pool: &KvPool) -> Result<f64> {
     let ids = random_ids(model, READ, 1);
-    let mut cache = KvCache::of(&KvPool::new(model.config(), model.precision(), usize::MAX));
+    let mut cache = KvCache::of(pool);
     let start = Instant::now();
     model.last_logits(&ids, &mut Pass::cached(&mut cache))?;
     Ok(READ as f64 / start.elapsed().as_secs_f64())
