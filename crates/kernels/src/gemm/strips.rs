@@ -14,8 +14,6 @@ use crate::pool::Shared;
 /// Which part of a product is wanted. Row r of the (queries, keys) matrix sees keys up to `first + r`.
 #[derive(Clone, Copy, Debug)]
 pub enum Causal {
-    /// All of it.
-    No,
     /// C is (queries, keys): what a query does not see need not be computed.
     Scores {
         /// The last key that query 0 sees.
@@ -39,7 +37,6 @@ impl Causal {
     pub(super) fn steps(self, i: usize, rows: usize, j: usize, k: Range<usize>) -> Range<usize> {
         let seen = |first: isize| (first + 1).saturating_add_unsigned(i + rows).max(1) as usize - 1;
         match self {
-            Causal::No => k,
             Causal::Scores { first } => {
                 if j < seen(first) {
                     k
