@@ -76,7 +76,7 @@ pub fn read_prompt(path: &Path) -> Result<String> {
 }
 
 /// The text of a file, or of standard input for `-`.
-fn read_text(path: &Path) -> Result<String> {
+pub fn read_text(path: &Path) -> Result<String> {
     String::from_utf8(read_bytes(path)?).map_err(|error| {
         let offset = error.utf8_error().valid_up_to();
         anyhow::anyhow!("{}: not UTF-8 at byte {offset}; convert it first", path.display())

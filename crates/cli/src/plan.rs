@@ -413,7 +413,8 @@ pub fn ensure_fits(bytes: u64) -> Result<()> {
     Ok(())
 }
 
-fn free_memory() -> Option<u64> {
+/// Bytes that may still be taken, where the system tells.
+pub fn free_memory() -> Option<u64> {
     let text = std::fs::read_to_string("/proc/meminfo").ok()?;
     let line = text.lines().find(|line| line.starts_with("MemAvailable:"))?;
     Some(line.split_whitespace().nth(1)?.parse::<u64>().ok()? * 1024)

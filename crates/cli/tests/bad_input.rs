@@ -167,6 +167,88 @@ fn prompts() {
     assert!(!folder.run_with_input("tokenizer decode", b"[1, -1]").ok);
 }
 
+/// What is out of range, what contradicts itself, and what no machine could hold.
+#[test]
+fn flags_of_generate() {
+    let folder = trained();
+    let fails = |flags: &str, parts: &[&str]| folder.fails(&format!("generate -m m -p Once {flags}"), parts);
+    let most = u64::MAX;
+    fails(&format!("-n {most}"), &["context is 16", "at most 12"]);
+    fails(&format!("-n {most} --overflow slide --keep {most}"), &["keep at most 12"]);
+    fails("-n 30 --overflow slide --keep 13", &["keep at most 12"]);
+    fails("--keep 3", &["--keep 3", "--overflow slide"]);
+    fails(&format!("-n 3 --beams {most}"), &["GB of memory", "beams"]);
+    fails("-n 3 --beams 0", &["at least 1"]);
+    fails("-n 3 --beams 2 --samples 3", &["3 texts", "2 beams"]);
+    fails("-n 0 --beams 2", &["at least 1"]);
+    fails("-n 13 --beams 2", &["at most 12"]);
+    for ignored in ["--draft m", "--lookup 2", "--temperature 1", "--top-p 0.5", "--logprobs 1 --json"] {
+        fails(&format!("--beams 2 {ignored}"), &["cannot be used with", "--beams"]);
+    }
+    fails("--beams 2 --stop a", &["--stop-token"]);
+    fails("--beams 2 --overflow slide", &["--overflow slide"]);
+    fails("--length-penalty 2", &["--beams"]);
+    fails("--early-stopping true", &["--beams"]);
+    fails("--logprobs 3", &["--json"]);
+    fails("--draft m --lookup 0", &["--lookup 0", "--draft"]);
+    fails("--draft nowhere", &["nowhere"]);
+    fails("--stop-token 99999", &["99999", "vocabulary"]);
+    fails("--logit-bias 99999=1", &["99999", "vocabulary"]);
+    fails("--logit-bias 5", &["50256=-5"]);
+    fails("--logit-bias 5=nan", &["NaN"]);
+    folder.write("a.txt", "abcd ".repeat(90));
+    folder.succeeds(&format!("train --data a.txt --tokenizer char {TINY} --max-steps 1 --out other"));
+    fails("--draft other", &["--draft other", "vocabulary", "same family"]);
+    // What would fail for every prompt of a file is said once, before anything is written.
+    folder.write("p.jsonl", "{\"prompt\":\"Once\"}");
+    let fails = |flags: &str, parts: &[&str]| {
+        folder.fails(&format!("generate -m m --input p.jsonl --output o.jsonl {flags}"), parts);
+        assert!(!folder.exists("o.jsonl"), "{flags}");
+    };
+    fails("--stop-token 99999", &["99999", "vocabulary"]);
+    fails("-n 16", &["-n 16", "--overflow slide"]);
+    fails("--overflow slide --keep 13", &["--keep 13", "at most 12"]);
+    fails("--batch 0", &["--batch 0", "1 to 512"]);
+    fails("--batch 513", &["--batch 513", "1 to 512"]);
+    fails("--beams 2", &["cannot be used with"]);
+    fails("--top-p 0", &["top-p"]);
+}
+
+#[test]
+fn files_of_prompts() {
+    let folder = trained();
+    let fails = |lines: &[u8], parts: &[&str]| {
+        folder.write("p.jsonl", lines);
+        folder.fails("generate -m m --input p.jsonl --output o.jsonl", &[&["p.jsonl"], parts].concat());
+        assert!(!folder.exists("o.jsonl"));
+    };
+    fails(b"", &["no prompts"]);
+    fails(b"\n  \r\n", &["no prompts"]);
+    fails(b"{\"prompt\":\"Once\"}\n{\"promt\":\"a\"}", &["line 2", "promt"]);
+    fails(b"{}", &["line 1", "missing field `prompt`"]);
+    fails(b"{\"prompt\":5}", &["line 1", "string"]);
+    fails(b"{\"prompt\":\"a\",\"seed\":-1}", &["line 1", "-1"]);
+    fails(b"{\"prompt\":\"\xff\"}", &["byte 11"]);
+    fails(b"Once", &["line 1", "object such as"]);
+    let nowhere = "generate -m m --input nowhere.jsonl --output o.jsonl";
+    folder.fails(nowhere, &["nowhere.jsonl"]);
+    let piped = folder.run_with_input("generate -m m --input - --output o.jsonl", b"{\"prompt\":\"Once\"}");
+    assert!(piped.ok && folder.read("o.jsonl").lines().count() == 1, "{}", piped.stderr);
+}
+
+#[test]
+fn benches_of_inference() {
+    let folder = trained();
+    let fails = |flags: &str, parts: &[&str]| folder.fails(&format!("bench infer -m m {flags}"), parts);
+    fails("--repeat 0", &["--repeat 0"]);
+    fails("--batches 0", &["1 to 512"]);
+    fails(&format!("--batches {}", u64::MAX), &["1 to 512"]);
+    fails("--only tg128", &["context is 16", "256"]);
+    fails("", &["context is 16", "512", "--only tg128,batch"]);
+    fails("--preset gpt2", &["--preset"]);
+    folder.fails("bench infer --preset gpt5", &["gpt2-medium"]);
+}
+
 #[test]
 fn hostile_model_files() {
     let folder = trained();

@@ -222,6 +222,62 @@ fn wait_for_steps_beyond(child: &mut Child, folder: &Folder, dir: &str, steps: u
     }
 }
 
+const PROMPTS: usize = 40;
+
+/// A folder with a model and prompts, and the lines that they give without an interruption.
+fn with_prompts() -> (Folder, Vec<String>) {
+    let folder = folder();
+    let longer = TINY.replace("--n-ctx 16", "--n-ctx 512");
+    folder.succeeds(&format!("train --data a.txt --tokenizer char {longer} --max-steps 1 --out m"));
+    folder.write("p.jsonl", "{\"prompt\":\"Once\"}\n".repeat(PROMPTS));
+    folder.succeeds(&BATCH.replace("o.jsonl", "straight.jsonl"));
+    let straight = written(&folder, "straight.jsonl");
+    assert_eq!(straight.len(), PROMPTS);
+    (folder, straight)
+}
+
+const BATCH: &str = "generate -m m --input p.jsonl --output o.jsonl --seed 1 --batch 2 --min-tokens 400 -n 400";
+
+/// The whole lines of an output, without their times.
+fn written(folder: &Folder, name: &str) -> Vec<String> {
+    let text = std::fs::read_to_string(folder.path(name)).unwrap_or_default();
+    let whole = text.split_inclusive('\n').filter(|line| line.ends_with('\n'));
+    whole.map(|line| line.split(",\"timings\"").next().unwrap().to_owned()).collect()
+}
+
+#[test]
+fn a_file_of_prompts_goes_on_after_a_signal() {
+    let (folder, straight) = with_prompts();
+    for signal in ["-INT", "-KILL", "-TERM"] {
+        let before = written(&folder, "o.jsonl").len();
+        let mut child = folder.spawn(BATCH);
+        while written(&folder, "o.jsonl").len() < before + 2 {
+            assert!(child.try_wait().unwrap().is_none(), "it ended");
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+        folder.fails(BATCH, &["another process is writing o.jsonl"]);
+        send(&child, signal);
+        assert_eq!(child.wait().unwrap().success(), signal != "-KILL");
+        let got = written(&folder, "o.jsonl");
+        assert!(got.len() < PROMPTS && got[..] == straight[..got.len()], "after {signal}");
+    }
+    folder.succeeds(BATCH);
+    assert_eq!(written(&folder, "o.jsonl"), straight);
+}
+
+#[test]
+fn a_full_disk_ends_a_file_of_prompts_and_loses_none() {
+    let (folder, straight) = with_prompts();
+    let script = format!("trap '' XFSZ; ulimit -f 8; exec {} {BATCH}", env!("CARGO_BIN_EXE_gpt2"));
+    let run = Command::new("sh").args(["-c", &script]).current_dir(folder.path("")).output().unwrap();
+    let message = String::from_utf8_lossy(&run.stderr).into_owned();
+    assert!(!run.status.success() && message.contains("o.jsonl: File too large"), "{message}");
+    let got = written(&folder, "o.jsonl");
+    assert!(got[..] == straight[..got.len()]);
+    folder.succeeds(BATCH);
+    assert_eq!(written(&folder, "o.jsonl"), straight);
+}
+
 /// /dev/full takes no byte: results that cannot be written are an error, messages that cannot are none.
 #[cfg(target_os = "linux")]
 #[test]

@@ -169,7 +169,7 @@ impl BeamSearch {
     /// The best continuations of all beams, in falling order (equals by beam, then by token): so many that `num_beams`
     /// of them go on, even if each beam could end in every way.
     fn candidates(&self, logits: &[&[f32]]) -> Result<Vec<Candidate>, SamplingError> {
-        let most = (1 + self.rules.n_ends()) * self.settings.num_beams;
+        let most = (1 + self.rules.n_ends()).saturating_mul(self.settings.num_beams);
         let mut candidates = Vec::new();
         for (parent, (beam, logits)) in self.live.iter().zip(logits).enumerate() {
             let mut log_probs = self.log_probs(logits, &beam.ids)?;

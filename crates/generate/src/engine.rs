@@ -237,7 +237,9 @@ impl<M: Deref<Target = Gpt2>> Engine<M> {
             Overflow::Refuse if whole > n_ctx => {
                 return Err(EngineError::Context { prompt: task.prompt.len(), max_new: task.max_new, n_ctx });
             }
-            Overflow::Slide { keep } if whole > n_ctx && keep + 4 > n_ctx => return Err(EngineError::Keep { keep, n_ctx }),
+            Overflow::Slide { keep } if whole > n_ctx && keep > n_ctx.saturating_sub(4) => {
+                return Err(EngineError::Keep { keep, n_ctx });
+            }
             _ => {}
         }
         let sampler = Sampler::new(&task.sampling, self.vocab_size, self.eot)?;
@@ -298,6 +300,7 @@ impl<M: Deref<Target = Gpt2>> Engine<M> {
     pub fn step(&mut self) -> Result<Vec<Event>, EngineError> {
         let mut events = Vec::new();
         self.admit(&mut events);
+        self.make_room();
         let Some(mut logits) = self.feed()? else { return Ok(events) };
         let width = logits.cols();
         let rows = logits.data_mut();
@@ -342,9 +345,9 @@ impl<M: Deref<Target = Gpt2>> Engine<M> {
             if let Some(prefix) = prefix.filter(|_| sequence.task.prompt_logprobs.is_none()) {
                 sequence.cache = prefix;
             }
-            // What is kept of finished texts makes way for those that run.
-            while !self.kept.is_empty() && self.pool.used() + self.unused() + sequence.need > self.settings.blocks {
-                self.kept.pop_front();
+            let dropped = sequence.task.prompt.len() - sequence.window.len();
+            if dropped > 0 {
+                events.push(Event::Slid(sequence.id, dropped));
             }
             if sequence.task.max_new == 0 && sequence.task.prompt_logprobs.is_none() {
                 events.push(Event::Done(sequence.id, None));
@@ -354,9 +357,15 @@ impl<M: Deref<Target = Gpt2>> Engine<M> {
         }
     }
 
-    /// Blocks that are set aside, but not taken yet.
-    fn unused(&self) -> usize {
-        self.running.iter().map(|s| s.need.saturating_sub(KvPool::blocks_for(s.cache.len()))).sum()
+    /// What is kept of finished texts makes way for those that run. A text that slides back into a block that it shares
+    /// takes one of its own, so that this is looked at anew before each step.
+    fn make_room(&mut self) {
+        let unused = |s: &Sequence| s.cache.missing((s.need * BLOCK).saturating_sub(s.cache.len()));
+        while !self.kept.is_empty()
+            && self.pool.used() + self.running.iter().map(unused).sum::<usize>() > self.settings.blocks
+        {
+            self.kept.pop_front();
+        }
     }
 
     /// The longest beginning, in whole blocks, that another sequence has computed; and whether one is about to compute

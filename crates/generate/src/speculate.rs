@@ -136,7 +136,7 @@ impl Drafter {
             self.length = (self.length / 2).max(1);
         } else {
             self.waited = 0;
-            self.length = if held == guessed { 2 * self.length } else { held + 1 };
+            self.length = if held == guessed { self.length.saturating_mul(2) } else { held + 1 };
         }
     }
 
@@ -183,5 +183,14 @@ mod tests {
         drafter.learn(1, 1);
         drafter.learn(2, 2);
         assert_eq!((drafter.waited, drafter.length), (0, 4));
+    }
+
+    #[test]
+    fn guesses_that_always_hold_stay_long() {
+        let mut drafter = Drafter::new(&Speculation::Lookup { most: usize::MAX });
+        for _ in 0..100 {
+            drafter.learn(4, 4);
+            assert!(drafter.length >= 4);
+        }
     }
 }

@@ -68,14 +68,14 @@ pub struct Args {
     #[arg(long, value_name = "N", default_value_t = 0)]
     keep: usize,
     /// Search for the N texts that are most likely as a whole, and write the best --samples of them
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", conflicts_with_all = IGNORED_BY_BEAMS)]
     beams: Option<usize>,
     /// With --beams: above 0, longer texts are better; below 0, shorter ones
-    #[arg(long, value_name = "X", default_value_t = 1.0, allow_negative_numbers = true)]
+    #[arg(long, value_name = "X", default_value_t = 1.0, allow_negative_numbers = true, requires = "beams")]
     length_penalty: f64,
     /// With --beams: end when there are as many whole texts as beams (true), when no better one is likely (false), or when
     /// no better one is possible (never)
-    #[arg(long, value_name = "WHEN", default_value = "false", value_parser = ["true", "false", "never"])]
+    #[arg(long, value_name = "WHEN", default_value = "false", value_parser = ["true", "false", "never"], requires = "beams")]
     early_stopping: String,
     /// Guess up to N tokens from what stood in the text before, and check them at once; the text stays the same.
     /// 0 turns it off
@@ -90,7 +90,7 @@ pub struct Args {
     /// With --input: where to write one line of JSON for each; a file that is partly done is gone on with
     #[arg(long, value_name = "FILE", requires = "input")]
     output: Option<PathBuf>,
-    /// With --input: texts that are written at once
+    /// With --input: texts that are written at once, at most 512; fewer where memory holds no more
     #[arg(long, value_name = "N", default_value_t = 16)]
     batch: usize,
     #[command(flatten)]
@@ -100,9 +100,19 @@ pub struct Args {
     json: bool,
 }
 
+/// Flags that a search for the most likely texts has no use for.
+const IGNORED_BY_BEAMS: [&str; 8] =
+    ["draft", "lookup", "temperature", "top_k", "top_p", "min_p", "typical_p", "logprobs"];
+
+/// The most texts that are written at once: a step computes as many tokens.
+const MOST_AT_ONCE: usize = 512;
+
 pub fn run(args: Args) -> Result<()> {
     ensure!(args.samples > 0, "--samples 0: ask for at least 1");
-    ensure!(args.batch > 0, "--batch 0: ask for at least 1");
+    ensure!((1..=MOST_AT_ONCE).contains(&args.batch), "--batch {}: ask for 1 to {MOST_AT_ONCE}", args.batch);
+    ensure!(args.keep == 0 || args.overflow == "slide", "--keep {}: add --overflow slide", args.keep);
+    ensure!(args.draft.is_none() || args.lookup > 0, "--lookup 0 turns guessing off: raise it, or leave out --draft");
+    ensure!(args.stop.iter().all(|stop| !stop.is_empty()), "--stop: give characters, or leave it out");
     ensure!(args.choices.logprobs.is_none() || args.json || args.input.is_some(), "--logprobs: add --json to see them");
     if let Some(most) = args.max_tokens {
         ensure!(
@@ -124,7 +134,7 @@ pub fn run(args: Args) -> Result<()> {
     if args.beams.is_some() {
         return beams::run(&args, &model, &tokenizer, &prompt);
     }
-    let settings = EngineSettings { speculation: args.speculation(&model)?, ..EngineSettings::for_batch(&model, 1) };
+    let settings = EngineSettings { speculation: args.speculation(&model, &tokenizer)?, ..EngineSettings::for_batch(&model, 1) };
     let settings = EngineSettings { kept: usize::from(args.samples > 1), blocks: 2 * settings.blocks, ..settings };
     let mut texts = Texts::new(&model, &tokenizer, settings)?;
     for sample in 0..args.samples {
@@ -157,19 +167,25 @@ impl Args {
     }
 
     /// Where drafts come from.
-    fn speculation(&self, model: &Gpt2) -> Result<Speculation> {
+    fn speculation(&self, model: &Gpt2, tokenizer: &Tokenizer) -> Result<Speculation> {
         let most = self.lookup;
         let Some(dir) = &self.draft else {
             return Ok(if most > 0 { Speculation::Lookup { most } } else { Speculation::Off });
         };
-        let (draft, _) = input::open_model(dir, None)?;
+        let (draft, own) = input::open_model(dir, None)?;
         let (got, want) = (draft.config().vocab_size, model.config().vocab_size);
         ensure!(
             got == want,
             "--draft {}: its vocabulary has {got} tokens, the model's {want}; take a smaller model of the same family",
             dir.display()
         );
-        Ok(Speculation::Model { model: Arc::new(draft), most: most.max(1) })
+        if !own.is_same_as(tokenizer) {
+            note!(
+                "warning: --draft {}: its tokens are not those of the model, so that its guesses seldom hold",
+                dir.display()
+            );
+        }
+        Ok(Speculation::Model { model: Arc::new(draft), most })
     }
 }
 

@@ -129,6 +129,36 @@ fn a_context_that_slides_keeps_its_beginning_and_writes_on() {
 }
 
 #[test]
+fn what_a_long_prompt_loses_is_told() {
+    let model = model(1, Dtype::F32);
+    let task = Task { overflow: Overflow::Slide { keep: 10 }, ..task(0, 500, 1) };
+    let mut engine = Engine::new(&model, VOCAB, EOT, settings(1, 4, 512, Speculation::Off)).unwrap();
+    let id = engine.add(task).unwrap();
+    let events = engine.step().unwrap();
+    assert_eq!(events[0], Event::Slid(id, 500 - 10 - (N_CTX - 10) / 2));
+}
+
+/// A text whose beginning is also kept of a finished one slides back into a block that both hold.
+#[test]
+fn sliding_into_a_shared_block_needs_no_block_that_is_not_there() {
+    let model = model(1, Dtype::F32);
+    let first = |seed, max_new, keep| Task { overflow: Overflow::Slide { keep }, ..task(seed, 193, max_new) };
+    let settings = settings(2, 8, 512, Speculation::Off);
+    let mut engine = Engine::new(&model, VOCAB, EOT, settings).unwrap();
+    let mut run = |tasks: Vec<Task>| {
+        tasks.into_iter().for_each(|mut task| {
+            task.sampling.processors.min_new_tokens = task.max_new;
+            engine.add(task).unwrap();
+        });
+        while !engine.is_idle() {
+            engine.step().unwrap();
+        }
+    };
+    run(vec![first(0, 0, 30), first(0, 1, 30)]); // kept: three blocks and what follows
+    run(vec![first(0, 300, 30), Task { prompt: vec![9; 193], ..first(1, 300, 30) }]);
+}
+
+#[test]
 fn log_probabilities_of_the_prompt_are_those_of_the_model() {
     let model = model(2, Dtype::F32);
     let task = Task { prompt_logprobs: Some(2), ..task(1, 100, 0) };
@@ -166,6 +196,8 @@ fn what_cannot_run_is_refused() {
     assert!(error(&mut engine, task(0, 150, 51)).contains("let the context slide"));
     assert!(error(&mut engine, task(0, 100, 50)).contains("budget is 2; raise the budget to 3"));
     let keep = Task { overflow: Overflow::Slide { keep: 199 }, ..task(0, 10, 500) };
+    assert!(error(&mut engine, keep).contains("keep at most 196"));
+    let keep = Task { overflow: Overflow::Slide { keep: usize::MAX }, ..task(0, 10, 500) };
     assert!(error(&mut engine, keep).contains("keep at most 196"));
     engine.add(task(0, 10, 5)).unwrap();
     assert!(error(&mut engine, task(0, 10, 5)).contains("try again"));

@@ -274,3 +274,61 @@ proptest::proptest! {
         }
     }
 }
+
+/// Values that end where memory does: to read or write one more ends the process.
+#[cfg(target_os = "linux")]
+fn at_the_end<T: Copy>(values: &[T]) -> &'static mut [T] {
+    const PAGE: usize = 1 << 16;
+    let bytes = size_of_val(values);
+    let before = bytes.next_multiple_of(PAGE);
+    // SAFETY: a new mapping, of which the last page is taken away; the values are copied to the end of the others, where
+    // they are aligned, since pages are, and the number of bytes is a multiple of their size. It is never unmapped.
+    unsafe {
+        let (flags, all) = (libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, libc::PROT_READ | libc::PROT_WRITE);
+        let start = libc::mmap(std::ptr::null_mut(), before + PAGE, all, flags, -1, 0);
+        assert!(start != libc::MAP_FAILED && libc::mprotect(start.byte_add(before), PAGE, libc::PROT_NONE) == 0);
+        let at = start.byte_add(before - bytes).cast::<T>();
+        at.copy_from_nonoverlapping(values.as_ptr(), values.len());
+        std::slice::from_raw_parts_mut(at, values.len())
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn few_rows_read_nothing_past_the_end() {
+    for k in [1, 3, 17, 130] {
+        for n in [1, 7, 8, 9, 16, 31, 32, 33, 65, 127, 130, 259] {
+            let b = random(k * n, 2);
+            let bt = transpose(&b, k, n);
+            let (half, half_t) = (at_the_end(&round(&b)), at_the_end(&round(&bt)));
+            let (b, bt) = (at_the_end(&b), at_the_end(&bt));
+            let mut pairs = vec![0; PairPanels::len_for(k, n)];
+            PairPanels::pack(&mut pairs, Mat::new(&*b, k, n).into());
+            let pairs = at_the_end(&pairs);
+            for m in [1, 2, 3, 4, 5, 6, 7, 8, 9, 11, 13, 14, 15, 29, 64] {
+                let a = at_the_end(&random(m * k, 1));
+                let half_a = at_the_end(&round(a));
+                let c = at_the_end(&vec![f32::NAN; m * n]);
+                let mut want = vec![0.0; m * n];
+                reference::gemm(&mut want, a, b, [m, k, n]);
+                let a_views: [Operand; 2] = [Mat::new(&*a, m, k).into(), Mat::new(&*half_a, m, k).into()];
+                let b_views: [Weight; 5] = [
+                    Operand::from(Mat::new(&*b, k, n)).into(),
+                    Operand::from(Mat::new(&*bt, n, k).t()).into(),
+                    Operand::from(Mat::new(&*half, k, n)).into(),
+                    Operand::from(Mat::new(&*half_t, n, k).t()).into(),
+                    PairPanels::new(pairs, k, n).into(),
+                ];
+                for isa in isa::tested() {
+                    for (i, j) in (0..2).flat_map(|i| (0..5).map(move |j| (i, j))) {
+                        c.fill(f32::NAN);
+                        multiply_on(isa, a_views[i], b_views[j], Output::Set(c));
+                        let most = if (i, j / 2) == (0, 0) { 2e-5 } else { 2e-2 } * (k as f32).sqrt();
+                        let close = c.iter().zip(&want).all(|(got, want)| (got - want).abs() <= most * (1.0 + want.abs()));
+                        assert!(close, "{isa:?} {m} × {k} × {n}, A {i}, B {j}");
+                    }
+                }
+            }
+        }
+    }
+}

@@ -14,6 +14,7 @@ use tokenizer::Tokenizer;
 
 use super::{peak_rss, peaks_json};
 use crate::output::{note, say};
+use crate::plan::free_memory;
 
 /// Tokens of the prompt that is read, of that before a text, and of the text.
 const READ: usize = 512;
@@ -47,7 +48,7 @@ pub struct Args {
 
 pub fn run(args: &Args) -> Result<()> {
     ensure!(args.repeat > 0, "--repeat 0: ask for at least 1");
-    ensure!(args.batches.iter().all(|&batch| batch > 0), "--batches: at least 1 text each");
+    ensure!(args.batches.iter().all(|batch| (1..=512).contains(batch)), "--batches: 1 to 512 texts each");
     let peaks = peak::measure();
     let start = Instant::now();
     let model = match &args.model {
@@ -58,12 +59,12 @@ pub fn run(args: &Args) -> Result<()> {
         }
     };
     let load_ms = 1e3 * start.elapsed().as_secs_f64();
+    check(args, &model)?;
     let _tokenizer = args.model.as_deref().map(Tokenizer::load).transpose()?;
     let eight = random_ids(&model, 8, 0);
     let mut cache = KvCache::of(&KvPool::new(model.config(), model.precision(), usize::MAX));
     model.last_logits(&eight, &mut Pass::cached(&mut cache))?;
     let first_token_ms = 1e3 * start.elapsed().as_secs_f64();
-    ensure!(model.config().n_ctx >= READ, "the model's context of {} is less than {READ}", model.config().n_ctx);
     timing::take();
     let begun = Instant::now();
 
@@ -108,6 +109,29 @@ pub fn run(args: &Args) -> Result<()> {
     }
     let memory = rss.map_or("an unknown amount".into(), |rss| format!("{:.2} GB", rss as f64 / 1e9));
     say!("first token after {first_token_ms:.0} ms ({load_ms:.0} of them to open the model); {memory} of memory")?;
+    Ok(())
+}
+
+/// Refuses what the context or the memory does not hold.
+fn check(args: &Args, model: &Gpt2) -> Result<()> {
+    let wanted = |what: &str| args.only.iter().any(|only| only == what);
+    let (config, longest) = (model.config(), if wanted("pp512") { READ } else { BEFORE + WRITTEN });
+    ensure!(
+        config.n_ctx >= longest,
+        "the model's context is {}, but {longest} tokens are needed; take another model{}",
+        config.n_ctx,
+        if longest == READ { ", or --only tg128,batch" } else { "" }
+    );
+    let texts = args.batches.iter().filter(|_| wanted("batch")).max().copied().unwrap_or(1);
+    let kept = KvPool::blocks_for(BEFORE + WRITTEN) * KvPool::new(config, model.precision(), 0).block_bytes();
+    let (read, logits) = (BEFORE * 16 * config.n_embd, config.vocab_size); // what a step computes, in f32
+    let (need, free) = ((texts * (kept + 4 * (read + logits))) as u64, free_memory().unwrap_or(u64::MAX));
+    ensure!(
+        need <= free,
+        "{texts} texts at once need about {:.2} GB of memory, but {:.2} GB are free; give smaller --batches",
+        need as f64 / 1e9,
+        free as f64 / 1e9
+    );
     Ok(())
 }
 

@@ -1,14 +1,14 @@
 //! Many prompts from a file: written at once, in the order of the file, and gone on with where it stopped.
 
 use std::collections::BTreeMap;
-use std::fs::{File, OpenOptions};
-use std::io::{Seek, SeekFrom, Write};
+use std::fs::{File, TryLockError};
+use std::io::{ErrorKind, Read, Seek, SeekFrom, Write};
 use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
-use generate::{Request, TextEvent, Texts};
+use generate::{EngineSettings, Overflow, Request, Speculation, TextEvent, Texts};
 use indicatif::{ProgressBar, ProgressStyle};
-use models::Gpt2;
+use models::{Gpt2, KvPool};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokenizer::Tokenizer;
@@ -16,6 +16,7 @@ use tokenizer::Tokenizer;
 use super::Args;
 use crate::input;
 use crate::output::note;
+use crate::plan::free_memory;
 use crate::signals::StopFlag;
 
 /// A line of the input.
@@ -32,6 +33,7 @@ struct Line {
 pub fn run(args: &Args, prompts: &Path, output: &Path) -> Result<()> {
     let lines = read(prompts)?;
     let (model, tokenizer) = input::open_model(&args.model, args.dtype)?;
+    check(args, &model, &tokenizer)?;
     let (mut file, done, first_seed) = open(output, &lines)?;
     let seed = args.seed.or(first_seed).unwrap_or_else(|| input::seed(None));
     if let (Some(given), Some(first)) = (args.seed, first_seed) {
@@ -41,41 +43,38 @@ pub fn run(args: &Args, prompts: &Path, output: &Path) -> Result<()> {
         note!("{done} of {} are there already; going on", lines.len());
     }
     let stop = StopFlag::install()?;
-    let mut texts = Texts::new(&model, &tokenizer, args.engine(&model)?)?;
+    let mut texts = Texts::new(&model, &tokenizer, args.engine(&model, &tokenizer)?)?;
     let bar = ProgressBar::new(lines.len() as u64);
     bar.set_style(ProgressStyle::with_template("{bar:24} {pos}/{len} texts, {eta} left").expect("a valid template"));
     bar.set_position(done as u64);
     let mut coming = (done..lines.len()).peekable();
     let mut numbers = BTreeMap::new(); // of the lines that are being written
     let mut whole: BTreeMap<usize, Value> = BTreeMap::new(); // that wait for an earlier one
-    let mut next = done;
+    let (mut next, mut refused) = (done, 0);
     while next < lines.len() && !stop.is_set() {
         while numbers.len() < args.batch
             && let Some(index) = coming.next()
         {
-            let request = request(args, &tokenizer, &lines[index], seed.wrapping_add(index as u64))?;
-            match texts.add(&request) {
+            let request = request(args, &tokenizer, &lines[index], seed.wrapping_add(index as u64));
+            match request.and_then(|request| Ok(texts.add(&request)?)) {
                 Ok(id) => _ = numbers.insert(id, index),
                 // A prompt that cannot be continued is told in its line, and does not end the work.
-                Err(error) => _ = whole.insert(index, failed(index, &lines[index], &error.to_string())),
+                Err(error) => _ = whole.insert(index, json!({ "error": format!("{error:#}") })),
             }
         }
         for event in texts.step()? {
             let TextEvent::Done(id, result) = event else { continue };
             let Some(index) = numbers.remove(&id) else { continue };
-            let line = &lines[index];
             let value = match result {
-                Ok(result) => {
-                    let mut value = super::result_json(&result, line.seed.unwrap_or(seed.wrapping_add(index as u64)));
-                    (value["index"], value["prompt"]) = (json!(index), json!(line.prompt));
-                    value
-                }
-                Err(error) => failed(index, line, &error.to_string()),
+                Ok(result) => super::result_json(&result, lines[index].seed.unwrap_or(seed.wrapping_add(index as u64))),
+                Err(error) => json!({ "error": error.to_string() }),
             };
             whole.insert(index, value);
         }
         while let Some(value) = whole.remove(&next) {
-            writeln!(file, "{value}").and_then(|()| file.flush()).with_context(|| output.display().to_string())?;
+            refused += usize::from(value.get("error").is_some());
+            let line = format!("{}{}\n", head(next, &lines[next].prompt), &value.to_string()[1..]);
+            file.write_all(line.as_bytes()).with_context(|| output.display().to_string())?;
             next += 1;
             bar.inc(1);
         }
@@ -87,11 +86,33 @@ pub fn run(args: &Args, prompts: &Path, output: &Path) -> Result<()> {
     } else {
         note!("{} texts are in {}", lines.len(), output.display());
     }
+    if refused > 0 {
+        note!("warning: {refused} of the prompts could not be continued; their lines say why, as \"error\"");
+    }
     Ok(())
 }
 
-fn failed(index: usize, line: &Line, error: &str) -> Value {
-    json!({ "index": index, "prompt": line.prompt, "error": error })
+/// Refuses what would fail for every prompt.
+fn check(args: &Args, model: &Gpt2, tokenizer: &Tokenizer) -> Result<()> {
+    let (request, n_ctx) = (args.request(tokenizer, "", 0)?, model.config().n_ctx);
+    match request.overflow {
+        Overflow::Slide { keep } => ensure!(
+            keep <= n_ctx.saturating_sub(4),
+            "--keep {keep}: the model's context is {n_ctx}; keep at most {}",
+            n_ctx.saturating_sub(4)
+        ),
+        Overflow::Refuse => ensure!(
+            args.max_tokens.is_none_or(|most| most < n_ctx),
+            "-n {}: the model's context is {n_ctx}; ask for less, or add --overflow slide",
+            args.max_tokens.unwrap_or_default()
+        ),
+    }
+    Ok(())
+}
+
+/// How the line of a prompt begins.
+fn head(index: usize, prompt: &str) -> String {
+    format!("{{\"index\":{index},\"prompt\":{},", json!(prompt))
 }
 
 fn request(args: &Args, tokenizer: &Tokenizer, line: &Line, seed: u64) -> Result<Request> {
@@ -102,8 +123,7 @@ fn request(args: &Args, tokenizer: &Tokenizer, line: &Line, seed: u64) -> Result
 }
 
 fn read(path: &Path) -> Result<Vec<Line>> {
-    let bytes = input::read_bytes(path)?;
-    let text = String::from_utf8(bytes).map_err(|_| anyhow::anyhow!("{}: not UTF-8", path.display()))?;
+    let text = input::read_text(path)?;
     let lines: Vec<Line> = text
         .lines()
         .enumerate()
@@ -118,41 +138,59 @@ fn read(path: &Path) -> Result<Vec<Line>> {
     Ok(lines)
 }
 
-/// The output, to be written on; how many whole lines it has, and the seed of the first.
+/// The output, to be written on; how many whole lines it has, and the seed that it was begun with.
 fn open(path: &Path, lines: &[Line]) -> Result<(File, usize, Option<u64>)> {
     let about = || path.display().to_string();
-    let old = if path.exists() { std::fs::read(path).with_context(about)? } else { Vec::new() };
+    ensure!(!path.exists() || path.is_file(), "{}: not a file; name a file for --output", path.display());
+    let mut file =
+        File::options().create(true).truncate(false).read(true).write(true).open(path).with_context(about)?;
+    match file.try_lock() {
+        Err(TryLockError::WouldBlock) => bail!("another process is writing {}; let it end first", path.display()),
+        Err(TryLockError::Error(error)) if error.kind() != ErrorKind::Unsupported => return Err(error).with_context(about),
+        // A file system without locks protects nobody, but the work is still possible on it.
+        Ok(()) | Err(TryLockError::Error(_)) => {}
+    }
+    let mut old = Vec::new();
+    file.read_to_end(&mut old).with_context(about)?;
     let whole = old.iter().rposition(|&byte| byte == b'\n').map_or(0, |at| at + 1);
     let (mut done, mut seed) = (0, None);
-    for line in old[..whole].split(|&byte| byte == b'\n').filter(|line| !line.is_empty()) {
+    let other = |line: usize| {
+        let advice = "is not what these prompts give; name another --output, or remove it";
+        anyhow::anyhow!("{}, line {}, {advice}", path.display(), line + 1)
+    };
+    for line in old[..whole].split_inclusive(|&byte| byte == b'\n') {
         let value: Value = serde_json::from_slice(line).unwrap_or_default();
-        let same = lines.get(done).is_some_and(|line| value["prompt"] == *line.prompt);
-        if value["index"] != done || !same {
-            bail!(
-                "{}, line {}, is not what these prompts give; name another --output, or remove it",
-                path.display(),
-                done + 1
-            );
-        }
-        if done == 0 && lines[0].seed.is_none() {
-            seed = value["seed"].as_u64();
+        let prompt = lines.get(done).filter(|prompt| line.starts_with(head(done, &prompt.prompt).as_bytes()));
+        let prompt = prompt.filter(|_| value.is_object()).ok_or_else(|| other(done))?;
+        if let (None, None, Some(own)) = (seed, prompt.seed, value["seed"].as_u64()) {
+            seed = Some(own.wrapping_sub(done as u64));
         }
         done += 1;
     }
-    // A line that was cut short is written anew.
-    let mut file = OpenOptions::new().create(true).truncate(false).write(true).open(path).with_context(about)?;
+    // A line that was cut short is written anew; anything else is not ours to remove.
+    let cut = &old[whole..];
+    let head = lines.get(done).map(|line| head(done, &line.prompt)).unwrap_or_default();
+    let common = cut.len().min(head.len());
+    ensure!(cut.is_empty() || (common > 0 && cut[..common] == head.as_bytes()[..common]), other(done));
     file.set_len(whole as u64).with_context(about)?;
     file.seek(SeekFrom::End(0)).with_context(about)?;
     Ok((file, done, seed))
 }
 
-/// The settings of an engine for this model.
 impl Args {
-    pub fn engine(&self, model: &Gpt2) -> Result<generate::EngineSettings> {
-        Ok(generate::EngineSettings {
-            speculation: self.speculation(model)?,
-            kept: 8,
-            ..generate::EngineSettings::for_batch(model, self.batch)
-        })
+    /// The settings of an engine for this model. Where memory is short, texts wait.
+    fn engine(&self, model: &Gpt2, tokenizer: &Tokenizer) -> Result<EngineSettings> {
+        let speculation = self.speculation(model, tokenizer)?;
+        let bytes = |model: &Gpt2| KvPool::new(model.config(), model.precision(), 0).block_bytes();
+        let draft = if let Speculation::Model { model, .. } = &speculation { bytes(model) } else { 0 };
+        let all = EngineSettings::for_batch(model, self.batch);
+        // A part of what is free, since there are also the weights and what a step computes.
+        let room = free_memory().map_or(all.blocks, |free| (free / 4 * 3) as usize / (bytes(model) + draft));
+        let one = KvPool::blocks_for(model.config().n_ctx);
+        let blocks = all.blocks.min(room.max(one));
+        if blocks < all.blocks {
+            note!("memory holds {} texts of full length: --batch {} is met by shorter ones only", blocks / one, self.batch);
+        }
+        Ok(EngineSettings { speculation, kept: 8, blocks, ..all })
     }
 }

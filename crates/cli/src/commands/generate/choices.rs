@@ -1,7 +1,7 @@
 //! The flags that say how tokens are chosen.
 
 use anyhow::{Context, Result, ensure};
-use generate::{Processors, Sampling};
+use generate::{Processors, Sampler, Sampling};
 use tokenizer::Tokenizer;
 
 #[derive(clap::Args, Clone, Debug)]
@@ -80,7 +80,8 @@ impl Choices {
             processors,
             logprobs: self.logprobs,
         };
-        sampling.validate()?;
+        // Which also looks for tokens that the vocabulary lacks.
+        Sampler::new(&sampling, tokenizer.vocab_size(), tokenizer.eot())?;
         Ok(sampling)
     }
 }
