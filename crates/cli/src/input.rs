@@ -24,7 +24,8 @@ pub fn dtype(name: &str) -> Result<Dtype, String> {
 
 /// Opens a model directory to run it: the model, with weights of this type or as they are stored, and its tokenizer.
 pub fn open_model(dir: &Path, dtype: Option<Dtype>) -> Result<(Gpt2, Tokenizer)> {
-    let model = Gpt2::open(dir, dtype).with_context(|| format!("cannot load a model from {}", dir.display()))?;
+    let model =
+        Gpt2::open(dir, dtype).with_context(|| format!("cannot load a model from {}", dir.display()))?;
     let tokenizer =
         Tokenizer::load(dir).with_context(|| format!("cannot load a tokenizer from {}", dir.display()))?;
     if tokenizer.vocab_size() > model.config().vocab_size {

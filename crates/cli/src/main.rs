@@ -43,7 +43,7 @@ enum Command {
     /// Train a model on your text
     Train(Box<commands::train::Args>),
     /// Write text with a model
-    Generate(commands::generate::Args),
+    Generate(Box<commands::generate::Args>),
     /// Measure loss, perplexity, bits per byte and accuracy on a text
     Eval(commands::eval::Args),
     /// Bring a model into fewer bits, and measure what that costs
@@ -88,7 +88,7 @@ fn run() -> anyhow::Result<()> {
         Command::Quickstart(args) => commands::quickstart::run(args),
         Command::Prepare(args) => commands::prepare::run(args),
         Command::Train(args) => commands::train::run(*args),
-        Command::Generate(args) => commands::generate::run(args),
+        Command::Generate(args) => commands::generate::run(*args),
         Command::Eval(args) => commands::eval::run(args),
         Command::Quantize(args) => commands::quantize::run(args),
         Command::Tokenizer(args) => commands::tokenizer::run(args),

@@ -10,12 +10,16 @@ fn trained() -> Folder {
     let folder = Folder::new();
     folder.write("a.txt", text());
     let longer = TINY.replace("--n-ctx 16", "--n-ctx 64");
-    folder.succeeds(&format!("train --data a.txt --tokenizer bpe:300 {longer} --lr 0.01 --max-steps 60 --out m"));
+    folder.succeeds(&format!(
+        "train --data a.txt --tokenizer bpe:300 {longer} --lr 0.01 --max-steps 60 --out m"
+    ));
     folder
 }
 
 fn lines(text: &str) -> Vec<Value> {
-    text.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"))).collect()
+    text.lines()
+        .map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}")))
+        .collect()
 }
 
 /// A line of JSON without what differs from run to run.
@@ -30,10 +34,21 @@ const WRITE: &str = "generate -m m -p Once --json --min-tokens 40 -n 40 --seed 5
 #[test]
 fn drafts_and_threads_change_no_text() {
     let folder = trained();
-    for flags in ["", "--temperature 0", "--top-p 0.9 --repeat-penalty 1.2", "--overflow slide --keep 3 -n 150"] {
-        let write = format!("{} {flags}", if flags.contains("-n ") { WRITE.replace("-n 40 ", "") } else { WRITE.into() });
+    for flags in
+        ["", "--temperature 0", "--top-p 0.9 --repeat-penalty 1.2", "--overflow slide --keep 3 -n 150"]
+    {
+        let write = format!(
+            "{} {flags}",
+            if flags.contains("-n ") { WRITE.replace("-n 40 ", "") } else { WRITE.into() }
+        );
         let want = untimed(&folder.succeeds(&format!("{write} --lookup 0 --threads 1")));
-        for more in ["--lookup 8", "--lookup 18446744073709551615", "--draft m", "--draft m --lookup 3 --threads 2", "--threads 2"] {
+        for more in [
+            "--lookup 8",
+            "--lookup 18446744073709551615",
+            "--draft m",
+            "--draft m --lookup 3 --threads 2",
+            "--threads 2",
+        ] {
             assert!(untimed(&folder.succeeds(&format!("{write} {more}"))) == want, "{flags} {more}");
         }
     }
@@ -43,7 +58,8 @@ fn drafts_and_threads_change_no_text() {
 fn a_text_in_a_batch_is_the_text_alone() {
     let folder = trained();
     let prompts = ["Once", "The fox said", "从前有一只", "", "Once upon a time there was a fox. The fox"];
-    let line = |(k, prompt): (usize, &&str)| format!("{}\n", serde_json::json!({ "prompt": prompt, "seed": 7 * k }));
+    let line =
+        |(k, prompt): (usize, &&str)| format!("{}\n", serde_json::json!({ "prompt": prompt, "seed": 7 * k }));
     folder.write("p.jsonl", prompts.iter().enumerate().map(line).collect::<String>());
     for flags in ["", "--lookup 0", "--overflow slide -n 90", "--draft m", "--logprobs 2 -n 9"] {
         let alone: Vec<Value> = (prompts.iter().enumerate())
@@ -54,11 +70,16 @@ fn a_text_in_a_batch_is_the_text_alone() {
             })
             .collect();
         for batch in [1, 2, 16] {
-            folder.succeeds(&format!("generate -m m --input p.jsonl --output {batch}.jsonl --batch {batch} {flags}"));
+            folder.succeeds(&format!(
+                "generate -m m --input p.jsonl --output {batch}.jsonl --batch {batch} {flags}"
+            ));
             let mut got = untimed(&folder.read(&format!("{batch}.jsonl")));
             for (k, line) in got.iter_mut().enumerate() {
                 let line = line.as_object_mut().unwrap();
-                assert_eq!((line.remove("index"), line.remove("prompt")), (Some(k.into()), Some(prompts[k].into())));
+                assert_eq!(
+                    (line.remove("index"), line.remove("prompt")),
+                    (Some(k.into()), Some(prompts[k].into()))
+                );
             }
             assert!(got == alone, "{flags}, batches of {batch}");
             std::fs::remove_file(folder.path(&format!("{batch}.jsonl"))).unwrap();
@@ -75,7 +96,10 @@ fn beams_do_not_depend_on_threads() {
     let scores: Vec<f64> = lines(&one).iter().map(|line| line["score"].as_f64().unwrap()).collect();
     assert!(scores.len() == 3 && scores.is_sorted_by(|a, b| a >= b), "{scores:?}");
     let greedy = lines(&folder.succeeds("generate -m m -p Once --temperature 0 -n 12 --json"));
-    assert_eq!(lines(&folder.succeeds("generate -m m -p Once --beams 1 -n 12 --json"))[0]["ids"], greedy[0]["ids"]);
+    assert_eq!(
+        lines(&folder.succeeds("generate -m m -p Once --beams 1 -n 12 --json"))[0]["ids"],
+        greedy[0]["ids"]
+    );
 }
 
 #[test]
@@ -89,19 +113,26 @@ fn log_probabilities_are_of_the_tokens_that_were_chosen() {
     for (id, known) in ids.iter().zip(known) {
         assert_eq!((&known["id"], known["top"].as_array().unwrap().len()), (id, 3));
         // The most likely token was chosen, unless that was the end of the text, which had to wait.
-        let top: Vec<_> = known["top"].as_array().unwrap().iter().map(|top| (&top["id"], &top["logprob"])).collect();
+        let top: Vec<_> =
+            known["top"].as_array().unwrap().iter().map(|top| (&top["id"], &top["logprob"])).collect();
         assert!(top.contains(&(id, &known["logprob"])), "{known}");
         assert!(known["logprob"].as_f64().unwrap() <= 0.0);
     }
     // What was written, given as a prompt, has the same probabilities.
     let whole = [prompt, got["text"].as_str().unwrap()].concat();
-    let again = &lines(&folder.run_with_input("generate -m m -f - --logprobs 3 --json -n 0", whole.as_bytes()).stdout)[0];
+    let again = &lines(
+        &folder.run_with_input("generate -m m -f - --logprobs 3 --json -n 0", whole.as_bytes()).stdout,
+    )[0];
     let of_prompt = again["prompt_logprobs"].as_array().unwrap();
     if of_prompt[of_prompt.len() - 10..].iter().map(|x| &x["id"]).eq(ids) {
         assert_eq!(of_prompt[of_prompt.len() - 10..], known[..]);
     }
     let first = got["prompt_logprobs"].as_array().unwrap();
-    assert_eq!(first[..], of_prompt[..first.len()], "the first token has none, the others do not know what follows");
+    assert_eq!(
+        first[..],
+        of_prompt[..first.len()],
+        "the first token has none, the others do not know what follows"
+    );
 }
 
 #[test]
@@ -162,7 +193,14 @@ fn an_output_that_is_not_ours_is_left_alone() {
     let folder = trained();
     let one = "{\"prompt\":\"Once\"}";
     folder.write("p.jsonl", one);
-    let others = ["my notes", "my notes\n", "\n", one, "{\"index\":0,\"prompt\":\"Twice\",", "{\"index\":0,\"prompt\":\"Once\",\"ids\":[1\n"];
+    let others = [
+        "my notes",
+        "my notes\n",
+        "\n",
+        one,
+        "{\"index\":0,\"prompt\":\"Twice\",",
+        "{\"index\":0,\"prompt\":\"Once\",\"ids\":[1\n",
+    ];
     for other in others {
         folder.write("o.jsonl", other);
         folder.fails(BATCH, &["o.jsonl, line 1", "name another --output"]);

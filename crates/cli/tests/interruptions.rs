@@ -236,7 +236,8 @@ fn with_prompts() -> (Folder, Vec<String>) {
     (folder, straight)
 }
 
-const BATCH: &str = "generate -m m --input p.jsonl --output o.jsonl --seed 1 --batch 2 --min-tokens 400 -n 400";
+const BATCH: &str =
+    "generate -m m --input p.jsonl --output o.jsonl --seed 1 --batch 2 --min-tokens 400 -n 400";
 
 /// The whole lines of an output, without their times.
 fn written(folder: &Folder, name: &str) -> Vec<String> {

@@ -38,7 +38,14 @@ impl EngineSettings {
     /// For `batch` sequences of full length.
     pub fn for_batch(model: &Gpt2, batch: usize) -> EngineSettings {
         let blocks = batch.saturating_mul(KvPool::blocks_for(model.config().n_ctx));
-        EngineSettings { batch, blocks, step_tokens: 512, queue: usize::MAX, kept: 0, speculation: Speculation::Off }
+        EngineSettings {
+            batch,
+            blocks,
+            step_tokens: 512,
+            queue: usize::MAX,
+            kept: 0,
+            speculation: Speculation::Off,
+        }
     }
 }
 
@@ -95,7 +102,9 @@ pub enum EngineError {
     #[error("a task needs a prompt of at least one token; start from end-of-text")]
     EmptyPrompt,
     /// A token that the model does not have.
-    #[error("token {id} at position {position} of the prompt is out of range: the model has {vocab_size} tokens")]
+    #[error(
+        "token {id} at position {position} of the prompt is out of range: the model has {vocab_size} tokens"
+    )]
     TokenOutOfRange {
         /// The token.
         id: u32,
@@ -210,7 +219,11 @@ impl<M: Deref<Target = Gpt2>> Engine<M> {
         if let Speculation::Model { model: draft, .. } = &settings.speculation
             && draft.config().vocab_size != want
         {
-            return Err(EngineError::Vocabulary { what: "draft model", got: draft.config().vocab_size, want });
+            return Err(EngineError::Vocabulary {
+                what: "draft model",
+                got: draft.config().vocab_size,
+                want,
+            });
         }
         let pool = KvPool::new(model.config(), model.precision(), settings.blocks);
         let (waiting, running, kept) = (VecDeque::new(), Vec::new(), VecDeque::new());
@@ -381,7 +394,9 @@ impl<M: Deref<Target = Gpt2>> Engine<M> {
         let (len, cache) = all
             .map(|(ids, cache)| (common(&ids[..cache.len()]), Some(cache)))
             .fold((0, None), |best, found| if found.0 > best.0 { found } else { best });
-        let coming = running.map(|(ids, cache)| (common(ids), cache.len())).any(|(same, held)| same > len && held < same);
+        let coming = running
+            .map(|(ids, cache)| (common(ids), cache.len()))
+            .any(|(same, held)| same > len && held < same);
         (cache.map(|cache| cache.fork(len)), coming)
     }
 
@@ -456,7 +471,8 @@ impl Sequence {
             let last = self.window.len() - 1;
             let known = rows.by_ref().take(last.saturating_sub(first).min(self.fed));
             let known = known.zip(&self.window[first + 1..]);
-            let known: Vec<_> = known.map(|(row, &id)| top_logprobs(&row[..self.sampler.vocab_size()], id, k)).collect();
+            let known: Vec<_> =
+                known.map(|(row, &id)| top_logprobs(&row[..self.sampler.vocab_size()], id, k)).collect();
             events.push(Event::Prompt(self.id, known));
         }
         if self.rows == 0 || self.pending() > 0 {

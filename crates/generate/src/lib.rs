@@ -14,7 +14,7 @@ pub mod stream;
 pub use beam::{BeamSearch, BeamSettings, EarlyStopping, Hypothesis, beam_search, beam_search_on};
 pub use engine::{Engine, EngineError, EngineSettings, Event, Overflow, Task, TaskId};
 pub use request::{Finish, GenerateError, Generation, Request, TextEvent, Texts, Timings, generate};
-pub use speculate::Speculation;
 pub use sampling::{
     Draw, History, Processors, Sampler, Sampling, SamplingError, TokenLogprobs, top_logprobs,
 };
+pub use speculate::Speculation;

@@ -244,7 +244,8 @@ impl<'a, M: Deref<Target = Gpt2>> Texts<'a, M> {
     /// Adds a request, once it is known to be possible.
     pub fn add(&mut self, request: &Request) -> Result<TaskId, GenerateError> {
         let limit = check(self.engine.model(), self.tokenizer, request)?;
-        let prompt = if request.prompt.is_empty() { vec![self.tokenizer.eot()] } else { request.prompt.clone() };
+        let prompt =
+            if request.prompt.is_empty() { vec![self.tokenizer.eot()] } else { request.prompt.clone() };
         let mut sampling = request.sampling.clone();
         let least = &mut sampling.processors.min_new_tokens;
         *least = (*least).max(request.min_tokens);
@@ -262,7 +263,8 @@ impl<'a, M: Deref<Target = Gpt2>> Texts<'a, M> {
             timings: Timings { prompt_tokens, ..Timings::default() },
             ..Generation::default()
         };
-        let writer = Writer { min_tokens: request.min_tokens, stream, result, start: Instant::now(), first: None };
+        let writer =
+            Writer { min_tokens: request.min_tokens, stream, result, start: Instant::now(), first: None };
         self.writers.insert(id, writer);
         Ok(id)
     }
@@ -300,7 +302,9 @@ impl<'a, M: Deref<Target = Gpt2>> Texts<'a, M> {
                 Event::Done(id, ending) => {
                     if let Some(mut writer) = self.writers.remove(&id) {
                         match ending {
-                            Some(token) if token == self.tokenizer.eot() => writer.result.finish = Finish::Eot,
+                            Some(token) if token == self.tokenizer.eot() => {
+                                writer.result.finish = Finish::Eot
+                            }
                             Some(_) => writer.result.finish = Finish::Stop,
                             None => {}
                         }

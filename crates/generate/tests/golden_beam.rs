@@ -65,9 +65,10 @@ impl Case {
         let search =
             BeamSearch::new(&settings, &self.prompt, model.config().vocab_size, self.ends[0]).unwrap();
         let logits = |text: &Vec<u32>| Ok(model.last_logits(text, &mut Pass::eval())?);
-        let plainly =
-            beam_search(search.clone(), |texts| texts.iter().map(logits).collect::<Result<_, GenerateError>>())
-                .unwrap();
+        let plainly = beam_search(search.clone(), |texts| {
+            texts.iter().map(logits).collect::<Result<_, GenerateError>>()
+        })
+        .unwrap();
         assert_eq!(beam_search_on(model, search, usize::MAX).unwrap(), plainly, "with cached keys: {self:?}");
         plainly
     }

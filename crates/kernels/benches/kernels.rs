@@ -8,7 +8,7 @@ use kernels::attention::{
 };
 use kernels::bf16::{Values, ValuesMut, bf16};
 use kernels::blocks::{self, BlockFormat, BlockMatrix};
-use kernels::gemm::{Mat, Out, Output, gemm, multiply};
+use kernels::gemm::{Mat, Operand, Out, Output, gemm, multiply};
 use kernels::optim::{AdamStep, adam};
 use kernels::random::{Dropout, Stream};
 use kernels::rows;
@@ -34,13 +34,13 @@ fn bf16_gemms(criterion: &mut Criterion) {
         group.throughput(Throughput::Elements(2 * (m * k * n) as u64));
         let name = |what| format!("{m}x{k}x{n} {what}");
         group.bench_function(name("forward"), |bench| {
-            bench.iter(|| multiply(x.into(), w.into(), Output::Set(&mut out)));
+            bench.iter(|| multiply(x.into(), Operand::from(w), Output::Set(&mut out)));
         });
         group.bench_function(name("dx"), |bench| {
-            bench.iter(|| multiply(dout.into(), w.t().into(), Output::Set(&mut dx)));
+            bench.iter(|| multiply(dout.into(), Operand::from(w.t()), Output::Set(&mut dx)));
         });
         group.bench_function(name("dw"), |bench| {
-            bench.iter(|| multiply(x.t().into(), dout.into(), Output::Add(&mut dw)));
+            bench.iter(|| multiply(x.t().into(), Operand::from(dout), Output::Add(&mut dw)));
         });
     }
 }

@@ -2,8 +2,8 @@
 //!
 //! Rounding is to the nearest, ties to even, and NaN stays NaN.
 
-pub use half::{bf16, f16};
 use half::slice::HalfFloatSliceExt;
+pub use half::{bf16, f16};
 
 use crate::isa::{self, Isa, vectorised};
 use crate::pool::{self, Shared};

@@ -322,7 +322,15 @@ mod tests {
             sum.iter_mut().zip(&residual).for_each(|(x, r)| *x += r);
             hold(&sum, &case, |isa, mut out, h| {
                 let mut wide = vec![0.0; m * n];
-                linear_dropout_add_on(isa, &mut wide, x_of(h), w_of().into(), Some(&b), Some(dropout), &residual);
+                linear_dropout_add_on(
+                    isa,
+                    &mut wide,
+                    x_of(h),
+                    w_of().into(),
+                    Some(&b),
+                    Some(dropout),
+                    &residual,
+                );
                 // SAFETY: `out` is ours.
                 unsafe { out.shared().write(0, &wide) };
             });

@@ -44,7 +44,11 @@ impl Bytes {
     /// # Panics
     /// If it does not lie in them.
     pub fn part(&self, range: Range<usize>) -> Bytes {
-        assert!(range.start <= range.end && range.end <= self.range.len(), "{range:?} of {}", self.range.len());
+        assert!(
+            range.start <= range.end && range.end <= self.range.len(),
+            "{range:?} of {}",
+            self.range.len()
+        );
         let start = self.range.start;
         Bytes { source: self.source.clone(), range: start + range.start..start + range.end }
     }

@@ -55,7 +55,9 @@ impl Block {
         let (heads, len) = (self.pool.heads, self.pool.layer_len());
         match &mut self.units {
             Units::F32(units) => for_each_chunk_mut(units, len, |_, part| turn::<f32>(part, heads, !turned)),
-            Units::Bf16(units) => for_each_chunk_mut(units, len, |_, part| turn::<bf16>(part, heads, !turned)),
+            Units::Bf16(units) => {
+                for_each_chunk_mut(units, len, |_, part| turn::<bf16>(part, heads, !turned))
+            }
         }
     }
 }
@@ -179,7 +181,9 @@ impl KvCache {
     /// Blocks that this sequence must still take to hold `n` more tokens.
     pub fn missing(&self, n: usize) -> usize {
         let more = KvPool::blocks_for(self.len + n).saturating_sub(self.blocks.len());
-        let copy = n > 0 && !self.len.is_multiple_of(BLOCK) && self.blocks.last().is_some_and(|b| Arc::strong_count(b) > 1);
+        let copy = n > 0
+            && !self.len.is_multiple_of(BLOCK)
+            && self.blocks.last().is_some_and(|b| Arc::strong_count(b) > 1);
         more + usize::from(copy)
     }
 

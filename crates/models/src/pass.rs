@@ -74,7 +74,16 @@ impl<'a> Pass<'a> {
     pub(crate) fn again(&self, tape: Option<Tape>) -> Pass<'static> {
         let Pass { lens, precision, dropout, .. } = self;
         let (lens, dropout) = (lens.clone(), dropout.clone());
-        Pass { tape, runs: None, lens, rows: None, precision: *precision, recompute: false, tap: None, dropout }
+        Pass {
+            tape,
+            runs: None,
+            lens,
+            rows: None,
+            precision: *precision,
+            recompute: false,
+            tap: None,
+            dropout,
+        }
     }
 
     /// Decoding: the new tokens follow those in the cache, and are added to it.

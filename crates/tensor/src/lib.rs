@@ -13,11 +13,11 @@ pub mod tape;
 mod tensor;
 pub mod weights;
 
-pub use kernels::memory::LargePages;
 pub use kernels::attention::cached;
 pub use kernels::bf16::{bf16, f16};
 pub use kernels::blocks;
 pub use kernels::mapped::Bytes;
+pub use kernels::memory::LargePages;
 pub use kernels::{isa, muon, optim, peak, pool, random, rows, timing};
 pub use storage::{Precision, Storage};
 pub use tape::{Grads, Tape};

@@ -39,7 +39,9 @@ impl Form {
         match self {
             Form::F32 => k.checked_mul(n)?.checked_mul(4),
             Form::F16 => k.checked_mul(n)?.checked_mul(2),
-            Form::Bf16 => k.checked_next_multiple_of(2)?.checked_mul(n.checked_next_multiple_of(32)?)?.checked_mul(2),
+            Form::Bf16 => {
+                k.checked_next_multiple_of(2)?.checked_mul(n.checked_next_multiple_of(32)?)?.checked_mul(2)
+            }
             Form::Blocks(format) => {
                 let blocks = k.div_ceil(32).checked_mul(n.div_ceil(32))?;
                 blocks.checked_mul(format.block_bytes())

@@ -21,7 +21,9 @@ use crate::output::{note, say};
 
 /// Measure how fast this machine computes, and how near training comes to that
 #[derive(clap::Args, Debug)]
-#[command(after_help = "Examples:\n  gpt2 bench peak\n  gpt2 bench train --preset gpt2 --batch 4 --seq 256\n  gpt2 bench infer --preset gpt2 --dtype q8")]
+#[command(
+    after_help = "Examples:\n  gpt2 bench peak\n  gpt2 bench train --preset gpt2 --batch 4 --seq 256\n  gpt2 bench infer --preset gpt2 --dtype q8"
+)]
 pub struct Args {
     #[command(subcommand)]
     what: What,

@@ -111,9 +111,15 @@ pub fn run(args: Args) -> Result<()> {
     ensure!(args.samples > 0, "--samples 0: ask for at least 1");
     ensure!((1..=MOST_AT_ONCE).contains(&args.batch), "--batch {}: ask for 1 to {MOST_AT_ONCE}", args.batch);
     ensure!(args.keep == 0 || args.overflow == "slide", "--keep {}: add --overflow slide", args.keep);
-    ensure!(args.draft.is_none() || args.lookup > 0, "--lookup 0 turns guessing off: raise it, or leave out --draft");
+    ensure!(
+        args.draft.is_none() || args.lookup > 0,
+        "--lookup 0 turns guessing off: raise it, or leave out --draft"
+    );
     ensure!(args.stop.iter().all(|stop| !stop.is_empty()), "--stop: give characters, or leave it out");
-    ensure!(args.choices.logprobs.is_none() || args.json || args.input.is_some(), "--logprobs: add --json to see them");
+    ensure!(
+        args.choices.logprobs.is_none() || args.json || args.input.is_some(),
+        "--logprobs: add --json to see them"
+    );
     if let Some(most) = args.max_tokens {
         ensure!(
             args.min_tokens <= most,
@@ -134,8 +140,12 @@ pub fn run(args: Args) -> Result<()> {
     if args.beams.is_some() {
         return beams::run(&args, &model, &tokenizer, &prompt);
     }
-    let settings = EngineSettings { speculation: args.speculation(&model, &tokenizer)?, ..EngineSettings::for_batch(&model, 1) };
-    let settings = EngineSettings { kept: usize::from(args.samples > 1), blocks: 2 * settings.blocks, ..settings };
+    let settings = EngineSettings {
+        speculation: args.speculation(&model, &tokenizer)?,
+        ..EngineSettings::for_batch(&model, 1)
+    };
+    let settings =
+        EngineSettings { kept: usize::from(args.samples > 1), blocks: 2 * settings.blocks, ..settings };
     let mut texts = Texts::new(&model, &tokenizer, settings)?;
     for sample in 0..args.samples {
         let seed = seed.wrapping_add(sample);
@@ -153,8 +163,11 @@ pub fn run(args: Args) -> Result<()> {
 impl Args {
     /// The request for a prompt.
     fn request(&self, tokenizer: &Tokenizer, prompt: &str, seed: u64) -> Result<Request> {
-        let prompt =
-            if self.parse_special { tokenizer.encode_with_special(prompt)? } else { tokenizer.encode(prompt)? };
+        let prompt = if self.parse_special {
+            tokenizer.encode_with_special(prompt)?
+        } else {
+            tokenizer.encode(prompt)?
+        };
         Ok(Request {
             prompt,
             max_tokens: self.max_tokens,
@@ -162,7 +175,11 @@ impl Args {
             stop: self.stop.iter().map(|stop| stop.replace("\\n", "\n").replace("\\t", "\t")).collect(),
             sampling: self.choices.sampling(tokenizer, seed)?,
             prompt_logprobs: self.choices.logprobs,
-            overflow: if self.overflow == "slide" { Overflow::Slide { keep: self.keep } } else { Overflow::Refuse },
+            overflow: if self.overflow == "slide" {
+                Overflow::Slide { keep: self.keep }
+            } else {
+                Overflow::Refuse
+            },
         })
     }
 
@@ -204,7 +221,9 @@ fn write(
                         return Ok(texts.cancel(id).unwrap_or_default());
                     }
                 }
-                TextEvent::Slid(_, dropped) => note!("[the context was full: {dropped} tokens in its middle are forgotten]"),
+                TextEvent::Slid(_, dropped) => {
+                    note!("[the context was full: {dropped} tokens in its middle are forgotten]")
+                }
                 TextEvent::Done(_, result) => return Ok(result?),
             }
         }
@@ -229,7 +248,8 @@ fn result_json(result: &Generation, seed: u64) -> serde_json::Value {
 }
 
 fn logprobs_json(all: &[TokenLogprobs]) -> serde_json::Value {
-    let top = |top: &[(u32, f32)]| top.iter().map(|(id, x)| json!({ "id": id, "logprob": x })).collect::<Vec<_>>();
+    let top =
+        |top: &[(u32, f32)]| top.iter().map(|(id, x)| json!({ "id": id, "logprob": x })).collect::<Vec<_>>();
     all.iter().map(|t| json!({ "id": t.id, "logprob": t.logprob, "top": top(&t.top) })).collect()
 }
 

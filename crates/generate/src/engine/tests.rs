@@ -66,7 +66,9 @@ fn batches_portions_prefixes_drafts_and_threads_change_no_token() {
         let tasks: Vec<Task> = (0..6).map(|seed| task(seed, 1 + 30 * seed as usize, 25)).collect();
         let alone: Vec<Written> = tasks
             .iter()
-            .map(|task| run_all(&model, std::slice::from_ref(task), settings(1, 99, 512, Speculation::Off)).remove(0))
+            .map(|task| {
+                run_all(&model, std::slice::from_ref(task), settings(1, 99, 512, Speculation::Off)).remove(0)
+            })
             .collect();
         let lookup = Speculation::Lookup { most: 5 };
         let smaller = Speculation::Model { model: draft, most: 4 };
@@ -80,9 +82,13 @@ fn batches_portions_prefixes_drafts_and_threads_change_no_token() {
             (2, 2, 19, same),
         ] {
             tensor::pool::set_threads(threads);
-            let case = format!("{dtype}, {threads} threads, batch {batch}, {step_tokens} a step, {speculation:?}");
+            let case =
+                format!("{dtype}, {threads} threads, batch {batch}, {step_tokens} a step, {speculation:?}");
             let case = case.chars().take(120).collect::<String>();
-            assert!(run_all(&model, &tasks, settings(batch, 99, step_tokens, speculation)) == alone, "{case}");
+            assert!(
+                run_all(&model, &tasks, settings(batch, 99, step_tokens, speculation)) == alone,
+                "{case}"
+            );
         }
     }
 }
@@ -108,7 +114,8 @@ fn a_context_that_slides_keeps_its_beginning_and_writes_on() {
     let model = model(2, Dtype::Bf16);
     let mut task = Task { overflow: Overflow::Slide { keep: 4 }, ..task(2, 190, 300) };
     task.sampling.processors.min_new_tokens = 300;
-    let mut engine = Engine::new(&model, VOCAB, EOT, settings(1, 4, 50, Speculation::Lookup { most: 3 })).unwrap();
+    let mut engine =
+        Engine::new(&model, VOCAB, EOT, settings(1, 4, 50, Speculation::Lookup { most: 3 })).unwrap();
     engine.add(task.clone()).unwrap();
     let (mut written, mut slid) = (0, 0);
     while !engine.is_idle() {
@@ -182,13 +189,9 @@ fn log_probabilities_of_the_prompt_are_those_of_the_model() {
 #[test]
 fn what_cannot_run_is_refused() {
     let model = model(1, Dtype::F32);
-    let mut engine = Engine::new(
-        &model,
-        VOCAB,
-        EOT,
-        EngineSettings { queue: 1, ..settings(2, 2, 64, Speculation::Off) },
-    )
-    .unwrap();
+    let mut engine =
+        Engine::new(&model, VOCAB, EOT, EngineSettings { queue: 1, ..settings(2, 2, 64, Speculation::Off) })
+            .unwrap();
     let error = |engine: &mut Engine<&Gpt2>, task: Task| engine.add(task).unwrap_err().to_string();
     assert!(error(&mut engine, task(0, 0, 5)).contains("at least one token"));
     let bad = Task { prompt: vec![1, 60], ..task(0, 1, 1) };

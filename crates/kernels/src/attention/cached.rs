@@ -158,7 +158,8 @@ pub struct Piece<'a, U> {
 /// Stores the keys and values found in `qkv` (rows, 3C).
 pub fn store<T: Kept>(mut pieces: Vec<Piece<T::Unit>>, qkv: &[T], heads: Heads) {
     let (c, d) = (heads.width(), heads.head_dim);
-    let _span = timing::values(&format!("keys and values kept {} rows", qkv.len() / (3 * c)), qkv.len() / 3 * 4);
+    let _span =
+        timing::values(&format!("keys and values kept {} rows", qkv.len() / (3 * c)), qkv.len() / 3 * 4);
     let blocks: Vec<_> = pieces
         .iter_mut()
         .map(|piece| {
@@ -251,7 +252,11 @@ pub(crate) fn attention_cached_on<T: Kept>(
     let _span = timing::start(|| {
         let pairs: usize = sequences.iter().map(|s| s.rows.1 * (s.past + s.rows.1)).sum();
         let bytes: usize = sequences.iter().map(|s| s.blocks.len() * heads.block_len::<T>()).sum();
-        (format!("attention cached {} rows", out.len() / c), 4.0 * (pairs * c) as f64, (bytes * size_of::<T::Unit>()) as f64)
+        (
+            format!("attention cached {} rows", out.len() / c),
+            4.0 * (pairs * c) as f64,
+            (bytes * size_of::<T::Unit>()) as f64,
+        )
     });
     // Rows of queries that are computed together: a task is such a group, of one head.
     let groups: Vec<(usize, usize)> = sequences
@@ -320,7 +325,9 @@ impl<T: Kept> Work<'_, T> {
         let scores = &mut scores[..n * KEYS];
         let mut running = [Running { most: f32::NEG_INFINITY, sum: 0.0 }; QUERIES];
         let scale = 1.0 / (d as f32).sqrt();
-        for (number, &(block, is_turned)) in sequence.blocks.iter().enumerate().take((past + n).div_ceil(KEYS)) {
+        for (number, &(block, is_turned)) in
+            sequence.blocks.iter().enumerate().take((past + n).div_ceil(KEYS))
+        {
             let keys = KEYS.min(past + n - number * KEYS);
             let first = past as isize - (number * KEYS) as isize;
             let (keys_len, values_len) = (heads.keys_len::<T>(), heads.values_len::<T>());
@@ -343,7 +350,8 @@ impl<T: Kept> Work<'_, T> {
                 K::pack(isa, turned, K::NR, &T::rows(key_units, d), 0, [0, d]);
                 for (p, panel) in turned.chunks_exact(K::NR * deep).enumerate() {
                     let c = (c.0.wrapping_add(p * K::NR), KEYS, false);
-                    let (b, next) = (B { at: panel.as_ptr(), step: K::NR }, next_keys.wrapping_add(p * panel.len()));
+                    let (b, next) =
+                        (B { at: panel.as_ptr(), step: K::NR }, next_keys.wrapping_add(p * panel.len()));
                     // SAFETY: as above, with the panel (deep, NR).
                     unsafe { product(tile, c, (a, n), (b, K::NR), deep, next) };
                 }
@@ -353,7 +361,9 @@ impl<T: Kept> Work<'_, T> {
             let a = A { at: probs.as_ptr(), row: KEYS / T::DEEP, step: 1 };
             let b = B { at: value_units.as_ptr(), step: padded };
             // SAFETY: the probabilities are (n, KEYS), the values (KEYS, padded), and the rows (n, d), ours alone.
-            unsafe { product(tile, (rows.as_mut_ptr(), d, true), (a, n), (b, d), KEYS / T::DEEP, next_values) };
+            unsafe {
+                product(tile, (rows.as_mut_ptr(), d, true), (a, n), (b, d), KEYS / T::DEEP, next_values)
+            };
         }
         finish(isa, &running[..n], rows, &mut [0.0; QUERIES][..n]);
         for (i, computed) in rows.chunks_exact(d).enumerate() {

@@ -118,13 +118,20 @@ fn bfloat16_agrees_with_f32_and_with_itself_at_any_thread_count() {
 }
 
 /// Attention of sequences that lie one after the other in `qkv` (rows, 3C), each fed in the portions given, all in step.
-fn in_portions<T: Kept + Default>(isa: Isa, qkv: &[T], lens: &[usize], portions: &[usize], heads: Heads) -> Vec<T> {
+fn in_portions<T: Kept + Default>(
+    isa: Isa,
+    qkv: &[T],
+    lens: &[usize],
+    portions: &[usize],
+    heads: Heads,
+) -> Vec<T> {
     let c = heads.n_head * heads.head_dim;
     let mut blocks: Vec<Vec<Vec<T::Unit>>> = lens
         .iter()
         .map(|len| vec![vec![T::Unit::default(); heads.block_len::<T>()]; len.div_ceil(BLOCK)])
         .collect();
-    let starts: Vec<usize> = lens.iter().scan(0, |end, len| Some(std::mem::replace(end, *end + len))).collect();
+    let starts: Vec<usize> =
+        lens.iter().scan(0, |end, len| Some(std::mem::replace(end, *end + len))).collect();
     let (mut out, mut past) = (vec![T::default(); qkv.len() / 3], 0);
     for portion in portions.iter().copied().cycle() {
         // The new rows of all sequences, one after the other, as a batch has them.
@@ -150,7 +157,11 @@ fn in_portions<T: Kept + Default>(isa: Isa, qkv: &[T], lens: &[usize], portions:
             store(pieces, &batch, heads);
         }
         let sequences: Vec<_> = (0..lens.len())
-            .map(|s| Sequence { past: past.min(lens[s]), rows: (firsts[s], new[s]), blocks: views(&blocks[s], past.min(lens[s]) / BLOCK) })
+            .map(|s| Sequence {
+                past: past.min(lens[s]),
+                rows: (firsts[s], new[s]),
+                blocks: views(&blocks[s], past.min(lens[s]) / BLOCK),
+            })
             .collect();
         let mut got = vec![T::default(); rows * c];
         attention_cached_on(isa, &mut got, &batch, &sequences, heads);

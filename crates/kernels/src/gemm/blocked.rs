@@ -204,6 +204,7 @@ impl Block<'_> {
 
     /// The tiles of rows `i0..i1` under B's panel of column `j`. `place` says where a tile goes, given its first row
     /// and how far its last element is from its first, and the distance of its rows.
+    #[allow(clippy::too_many_arguments)]
     fn column<T: Tile>(
         &self,
         tile: T,

@@ -146,7 +146,9 @@ impl<T: Tile> Work<'_, T> {
                         tile += 1;
                         match (self.m <= self.height, tile) {
                             (true, _) => Some((2, next.wrapping_add(AHEAD))),
-                            (_, 1 | 2) => Some((1, next.wrapping_add(size_of_val(panel) + (tile - 1) * depth * 64))),
+                            (_, 1 | 2) => {
+                                Some((1, next.wrapping_add(size_of_val(panel) + (tile - 1) * depth * 64)))
+                            }
                             _ => None,
                         }
                     };

@@ -4,9 +4,9 @@ use std::cell::RefCell;
 
 use super::Mat;
 use crate::bf16::Element;
+use crate::isa::Isa;
 #[cfg(target_arch = "x86_64")]
 use crate::isa::{Avx2, Avx512};
-use crate::isa::Isa;
 
 /// Makes room for at least `len` values; the caller overwrites them.
 pub fn reserve(panels: &mut Vec<f32>, len: usize) {
@@ -255,7 +255,9 @@ mod tests {
 
     #[test]
     fn panels_of_every_width_and_layout() {
-        for (rows_there, kc) in [(1, 1), (3, 8), (6, 9), (8, 12), (8, 16), (14, 17), (16, 40), (31, 33), (40, 44), (40, 64)] {
+        for (rows_there, kc) in
+            [(1, 1), (3, 8), (6, 9), (8, 12), (8, 16), (14, 17), (16, 40), (31, 33), (40, 44), (40, 64)]
+        {
             let (k0, first) = (2, 1);
             let (m, k) = (rows_there + first, kc + k0 + 3);
             let data: Vec<f32> = (0..m * k).map(|i| i as f32 + 1.0).collect();

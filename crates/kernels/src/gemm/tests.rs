@@ -120,7 +120,13 @@ fn a_tall_wide_tile_in_plain_rust() {
         for isa in isa::tested() {
             for (layout, a, b) in layouts(&a, &at, &b, &bt, size) {
                 let (mut got, mut inside) = (vec![f32::NAN; m * n], vec![f32::NAN; m * n]);
-                blocked::product(isa, tiles::Plain::<14, 32>, a.into(), Source::Matrix(b.into()), Output::Set(&mut got));
+                blocked::product(
+                    isa,
+                    tiles::Plain::<14, 32>,
+                    a.into(),
+                    Source::Matrix(b.into()),
+                    Output::Set(&mut got),
+                );
                 // SAFETY: `inside` is borrowed for this call alone.
                 unsafe {
                     product_inside(
@@ -222,7 +228,12 @@ fn products_of_bfloat16_do_not_depend_on_threads_or_company() {
         for (threads, rows) in [(2, m), (3, m), (2, 1), (2, 9), (1, 20)] {
             pool::set_threads(threads);
             let mut part = vec![0.0; rows * n];
-            multiply_on(isa, Mat::new(&a[..rows * k], rows, k).into(), Operand::from(b), Output::Set(&mut part));
+            multiply_on(
+                isa,
+                Mat::new(&a[..rows * k], rows, k).into(),
+                Operand::from(b),
+                Output::Set(&mut part),
+            );
             assert!(part == all[..rows * n], "{isa:?}, {threads} threads, {rows} rows");
         }
     }
@@ -286,7 +297,9 @@ fn at_the_end<T: Copy>(values: &[T]) -> &'static mut [T] {
     unsafe {
         let (flags, all) = (libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, libc::PROT_READ | libc::PROT_WRITE);
         let start = libc::mmap(std::ptr::null_mut(), before + PAGE, all, flags, -1, 0);
-        assert!(start != libc::MAP_FAILED && libc::mprotect(start.byte_add(before), PAGE, libc::PROT_NONE) == 0);
+        assert!(
+            start != libc::MAP_FAILED && libc::mprotect(start.byte_add(before), PAGE, libc::PROT_NONE) == 0
+        );
         let at = start.byte_add(before - bytes).cast::<T>();
         at.copy_from_nonoverlapping(values.as_ptr(), values.len());
         std::slice::from_raw_parts_mut(at, values.len())
@@ -324,7 +337,10 @@ fn few_rows_read_nothing_past_the_end() {
                         c.fill(f32::NAN);
                         multiply_on(isa, a_views[i], b_views[j], Output::Set(c));
                         let most = if (i, j / 2) == (0, 0) { 2e-5 } else { 2e-2 } * (k as f32).sqrt();
-                        let close = c.iter().zip(&want).all(|(got, want)| (got - want).abs() <= most * (1.0 + want.abs()));
+                        let close = c
+                            .iter()
+                            .zip(&want)
+                            .all(|(got, want)| (got - want).abs() <= most * (1.0 + want.abs()));
                         assert!(close, "{isa:?} {m} × {k} × {n}, A {i}, B {j}");
                     }
                 }

@@ -134,6 +134,7 @@ pub trait Tile: Copy + Sync {
     ///
     /// # Safety
     /// As for [`Tile::whole`].
+    #[allow(clippy::too_many_arguments)]
     unsafe fn wide(
         self,
         rows: usize,

@@ -89,7 +89,8 @@ pub fn run(args: &Args) -> Result<()> {
     let mem_fraction = tg128.map(|rate| rate * bytes / 1e9 / peaks.mem_read_gb_s);
     let (threads, isa, rss) = (pool::threads(), isa::current().name(), peak_rss());
     if args.json {
-        let batch: BTreeMap<String, f64> = batch.iter().map(|(size, rate)| (size.to_string(), *rate)).collect();
+        let batch: BTreeMap<String, f64> =
+            batch.iter().map(|(size, rate)| (size.to_string(), *rate)).collect();
         return crate::commands::print_json(&json!({
             "pp512": pp512, "tg128": tg128, "batch": batch, "load_ms": load_ms, "first_token_ms": first_token_ms,
             "peak_rss_bytes": rss, "weight_bytes_per_token": bytes, "dtype": model.dtype(), "threads": threads, "isa": isa,
@@ -102,13 +103,17 @@ pub fn run(args: &Args) -> Result<()> {
     }
     if let (Some(rate), Some(fraction)) = (tg128, mem_fraction) {
         let percent = 100.0 * fraction;
-        say!("  {rate:8.1}  writing one text ({percent:.0} % of what memory allows if nothing stays in the cache)")?;
+        say!(
+            "  {rate:8.1}  writing one text ({percent:.0} % of what memory allows if nothing stays in the cache)"
+        )?;
     }
     for (size, rate) in &batch {
         say!("  {rate:8.0}  writing {size} at once")?;
     }
     let memory = rss.map_or("an unknown amount".into(), |rss| format!("{:.2} GB", rss as f64 / 1e9));
-    say!("first token after {first_token_ms:.0} ms ({load_ms:.0} of them to open the model); {memory} of memory")?;
+    say!(
+        "first token after {first_token_ms:.0} ms ({load_ms:.0} of them to open the model); {memory} of memory"
+    )?;
     Ok(())
 }
 

@@ -45,7 +45,9 @@ pub fn run(args: &Args, prompts: &Path, output: &Path) -> Result<()> {
     let stop = StopFlag::install()?;
     let mut texts = Texts::new(&model, &tokenizer, args.engine(&model, &tokenizer)?)?;
     let bar = ProgressBar::new(lines.len() as u64);
-    bar.set_style(ProgressStyle::with_template("{bar:24} {pos}/{len} texts, {eta} left").expect("a valid template"));
+    bar.set_style(
+        ProgressStyle::with_template("{bar:24} {pos}/{len} texts, {eta} left").expect("a valid template"),
+    );
     bar.set_position(done as u64);
     let mut coming = (done..lines.len()).peekable();
     let mut numbers = BTreeMap::new(); // of the lines that are being written
@@ -66,7 +68,9 @@ pub fn run(args: &Args, prompts: &Path, output: &Path) -> Result<()> {
             let TextEvent::Done(id, result) = event else { continue };
             let Some(index) = numbers.remove(&id) else { continue };
             let value = match result {
-                Ok(result) => super::result_json(&result, lines[index].seed.unwrap_or(seed.wrapping_add(index as u64))),
+                Ok(result) => {
+                    super::result_json(&result, lines[index].seed.unwrap_or(seed.wrapping_add(index as u64)))
+                }
                 Err(error) => json!({ "error": error.to_string() }),
             };
             whole.insert(index, value);
@@ -130,7 +134,11 @@ fn read(path: &Path) -> Result<Vec<Line>> {
         .filter(|(_, line)| !line.trim().is_empty())
         .map(|(number, line)| {
             serde_json::from_str(line).with_context(|| {
-                format!("{}, line {}: each line is an object such as {{\"prompt\": \"Once\"}}", path.display(), number + 1)
+                format!(
+                    "{}, line {}: each line is an object such as {{\"prompt\": \"Once\"}}",
+                    path.display(),
+                    number + 1
+                )
             })
         })
         .collect::<Result<_>>()?;
@@ -145,8 +153,12 @@ fn open(path: &Path, lines: &[Line]) -> Result<(File, usize, Option<u64>)> {
     let mut file =
         File::options().create(true).truncate(false).read(true).write(true).open(path).with_context(about)?;
     match file.try_lock() {
-        Err(TryLockError::WouldBlock) => bail!("another process is writing {}; let it end first", path.display()),
-        Err(TryLockError::Error(error)) if error.kind() != ErrorKind::Unsupported => return Err(error).with_context(about),
+        Err(TryLockError::WouldBlock) => {
+            bail!("another process is writing {}; let it end first", path.display())
+        }
+        Err(TryLockError::Error(error)) if error.kind() != ErrorKind::Unsupported => {
+            return Err(error).with_context(about);
+        }
         // A file system without locks protects nobody, but the work is still possible on it.
         Ok(()) | Err(TryLockError::Error(_)) => {}
     }
@@ -189,7 +201,11 @@ impl Args {
         let one = KvPool::blocks_for(model.config().n_ctx);
         let blocks = all.blocks.min(room.max(one));
         if blocks < all.blocks {
-            note!("memory holds {} texts of full length: --batch {} is met by shorter ones only", blocks / one, self.batch);
+            note!(
+                "memory holds {} texts of full length: --batch {} is met by shorter ones only",
+                blocks / one,
+                self.batch
+            );
         }
         Ok(EngineSettings { speculation, kept: 8, blocks, ..all })
     }

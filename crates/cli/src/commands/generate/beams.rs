@@ -42,13 +42,20 @@ pub fn run(args: &Args, model: &Gpt2, tokenizer: &Tokenizer, prompt: &str) -> Re
     ensure_fits(model, num_beams, prompt_ids.len() + max_new_tokens)?;
     let search = BeamSearch::new(&settings, &prompt_ids, tokenizer.vocab_size(), tokenizer.eot())?;
     // Each beam may become a text of its own, and for a moment its parent is there, too.
-    let blocks = KvPool::blocks_for(prompt_ids.len() + max_new_tokens).saturating_mul(num_beams.max(1)).saturating_mul(2);
+    let blocks = KvPool::blocks_for(prompt_ids.len() + max_new_tokens)
+        .saturating_mul(num_beams.max(1))
+        .saturating_mul(2);
     for found in beam_search_on(model, search, blocks)? {
-        let ends = found.ids.last().is_some_and(|&id| id == tokenizer.eot() || args.choices.stop_token.contains(&id));
+        let ends = found
+            .ids
+            .last()
+            .is_some_and(|&id| id == tokenizer.eot() || args.choices.stop_token.contains(&id));
         let ids = &found.ids[..found.ids.len() - usize::from(ends)];
         let text = String::from_utf8_lossy(&tokenizer.decode_bytes(ids)?).into_owned();
         if args.json {
-            crate::commands::print_json(&json!({ "text": text, "ids": ids, "score": found.score, "ended": ends }))?;
+            crate::commands::print_json(
+                &json!({ "text": text, "ids": ids, "score": found.score, "ended": ends }),
+            )?;
         } else {
             say!("{prompt}{text}\n[score {:.3}, {} tokens]", found.score, ids.len())?;
         }
@@ -58,7 +65,8 @@ pub fn run(args: &Args, model: &Gpt2, tokenizer: &Tokenizer, prompt: &str) -> Re
 
 /// Refuses beams that memory may not hold: of each, the keys and values of a text and of its parent, and logits.
 fn ensure_fits(model: &Gpt2, num_beams: usize, tokens: usize) -> Result<()> {
-    let blocks = 2 * KvPool::blocks_for(tokens) * KvPool::new(model.config(), model.precision(), 0).block_bytes();
+    let blocks =
+        2 * KvPool::blocks_for(tokens) * KvPool::new(model.config(), model.precision(), 0).block_bytes();
     let each = (blocks + 4 * model.config().vocab_size) as u64;
     let free = free_memory().unwrap_or(u64::MAX);
     ensure!(

@@ -87,6 +87,7 @@ impl Choices {
 }
 
 fn bias(given: &str) -> Result<(u32, f32)> {
-    let both = given.split_once('=').and_then(|(id, x)| Some((id.trim().parse().ok()?, x.trim().parse().ok()?)));
+    let both =
+        given.split_once('=').and_then(|(id, x)| Some((id.trim().parse().ok()?, x.trim().parse().ok()?)));
     both.with_context(|| format!("--logit-bias {given}: give a token and a number, such as 50256=-5"))
 }
