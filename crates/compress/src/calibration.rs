@@ -28,7 +28,7 @@ struct Sums {
 }
 
 impl Calibration {
-    /// At most [`TOKENS`] of a text, in windows of the model's context.
+    /// At most 32,768 tokens of a text, in windows of the model's context.
     pub fn new(model: &Gpt2, tokens: &Tokens) -> std::result::Result<Calibration, DataError> {
         let time = model.config().n_ctx.min(tokens.len());
         let all = tokens.len() / time.max(1);
