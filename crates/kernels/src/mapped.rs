@@ -32,6 +32,22 @@ impl Bytes {
         Ok(Bytes { source: Arc::new(Source::File(map)), range })
     }
 
+    /// Looks up the pages of a file beforehand, on a thread of its own: they are found sooner in one go than one by one
+    /// as they are first used. Does nothing where the system cannot.
+    pub fn warm(&self) {
+        #[cfg(target_os = "linux")]
+        {
+            let bytes = self.clone();
+            let look = move || {
+                if let Source::File(map) = &*bytes.source {
+                    _ = map.advise(memmap2::Advice::PopulateRead);
+                }
+            };
+            // Without a thread, pages are looked up as they are used.
+            _ = std::thread::Builder::new().name("gpt2-pages".into()).spawn(look);
+        }
+    }
+
     /// `len` bytes of memory, written by `fill`.
     pub fn of_memory(len: usize, fill: impl FnOnce(&mut [u8])) -> Bytes {
         let mut memory = vec![0u64; len.div_ceil(8)];

@@ -36,6 +36,9 @@ pub(super) enum Use {
 /// Reads the weights of a model of shape `config`.
 pub(super) fn load(path: &Path, config: Gpt2Config, wanted: Use) -> Result<Gpt2> {
     let bytes = map(path)?;
+    if matches!(wanted, Use::Running) {
+        bytes.warm();
+    }
     let file = parse(path, &bytes)?;
     let named: HashMap<&str, _> = file.iter().map(|(name, view)| (bare(name), view)).collect();
     let shapes: HashMap<String, Vec<usize>> = config.shapes().into_iter().collect();
