@@ -1,5 +1,6 @@
 //! A model directory as Hugging Face knows it: `config.json`, `model.safetensors`, `generation_config.json`.
 
+mod archive;
 mod safetensors;
 
 use std::fs;
@@ -11,7 +12,8 @@ use serde_json::json;
 
 use crate::{Dtype, Gpt2, Gpt2Config, ModelError, Result};
 
-use self::safetensors::{Entry, Use, write_entries};
+use self::archive::Use;
+use self::safetensors::{Entry, write_entries};
 pub use self::safetensors::{read_tensors, write_tensors};
 
 /// The name of the weights file.
@@ -39,7 +41,11 @@ fn read(dir: &Path, wanted: Use) -> Result<Gpt2> {
     if !path.is_file() {
         return Err(ModelError::NoModel { dir: dir.to_owned(), missing: WEIGHTS });
     }
-    safetensors::load(&path, config, wanted)
+    let (archive, bytes) = safetensors::read(&path)?;
+    if wanted == Use::Running {
+        bytes.warm();
+    }
+    archive.into_model(config, wanted)
 }
 
 /// Reads `config.json` of a model directory.

@@ -17,175 +17,51 @@ use std::path::Path;
 use safetensors::tensor::{Dtype as FileType, SafeTensors, TensorView};
 use serde_json::{Map, json};
 use tensor::blocks::BlockFormat;
-use tensor::weights::{Form, Weights};
+use tensor::weights::Form;
 use tensor::{Bytes, Tensor};
 
+use super::archive::{Archive, Kind, Stored};
 use super::write_whole;
-use crate::dtype::{TABLE, is_matrix};
-use crate::{Dtype, Gpt2, Gpt2Config, ModelError, Result};
+use crate::dtype::TABLE;
+use crate::{ModelError, Result};
 
-/// How weights are wanted.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Use {
-    /// As `f32` in memory, to be trained.
-    Training,
-    /// As they are, for running.
-    Running,
-}
-
-/// Reads the weights of a model of shape `config`.
-pub(super) fn load(path: &Path, config: Gpt2Config, wanted: Use) -> Result<Gpt2> {
+/// The tensors of a file, and all its bytes.
+pub(super) fn read(path: &Path) -> Result<(Archive, Bytes)> {
     let bytes = map(path)?;
-    if matches!(wanted, Use::Running) {
-        bytes.warm();
+    let mut tensors = HashMap::new();
+    for (name, stored) in entries(path, &bytes)? {
+        if tensors.insert(bare(&name).to_owned(), stored).is_some() {
+            let reason = format!("the tensor {} is there twice", bare(&name));
+            return Err(ModelError::Damaged { path: path.to_owned(), reason });
+        }
     }
-    let file = parse(path, &bytes)?;
-    let named: HashMap<&str, _> = file.iter().map(|(name, view)| (bare(name), view)).collect();
-    let shapes: HashMap<String, Vec<usize>> = config.shapes().into_iter().collect();
-    refuse_unknown(path, &named, &shapes)?;
-    let mut linear = None;
-    let mut model = Gpt2::build(config, &mut |name| {
-        let missing = || ModelError::MissingTensor { name: name.to_owned(), path: path.to_owned() };
-        let view = named.get(name).ok_or_else(missing)?;
-        let want = &shapes[name];
-        let found = Found { name, view, want, bytes: &bytes };
-        if !is_matrix(name, want) {
-            return Ok(Tensor::new(want, found.plain()?)?);
-        }
-        if matches!(wanted, Use::Training) {
-            return Ok(Tensor::new(want, found.values()?)?);
-        }
-        let kind = Dtype::of(found.form()?);
-        if name != TABLE {
-            let want = *linear.get_or_insert(kind);
-            if kind != want {
-                return Err(ModelError::MixedTypes { name: name.to_owned(), got: kind, want });
-            }
-        }
-        found.weights(kind.form(name))
-    })?;
-    model.set_dtype(linear.unwrap_or_default());
-    Ok(model)
+    Ok((Archive { path: path.to_owned(), tensors }, bytes))
 }
 
-/// A tensor of the file.
-struct Found<'a> {
-    name: &'a str,
-    view: &'a TensorView<'a>,
-    want: &'a [usize],
-    bytes: &'a Bytes,
+/// The tensors of a file under the names that it gives them.
+fn entries(path: &Path, bytes: &Bytes) -> Result<Vec<(String, Stored)>> {
+    let entry = |(name, view): (&str, TensorView)| {
+        let start = view.data().as_ptr() as usize - bytes.as_ptr() as usize;
+        let part = bytes.part(start..start + view.data().len());
+        let (kind, shape) = (kind(&view), view.shape().to_vec());
+        (name.to_owned(), Stored { kind, shape, bytes: part, is_turned: false })
+    };
+    Ok(parse(path, bytes)?.iter().map(entry).collect())
 }
 
-impl Found<'_> {
-    fn shape_error(&self) -> ModelError {
-        let (name, got, want) = (self.name.to_owned(), self.view.shape().to_vec(), self.want.to_vec());
-        ModelError::TensorShape { name, got, want }
-    }
-
-    /// For shapes of blocks and panels.
-    fn block_shape_error(&self) -> ModelError {
-        let (_, k, n) = self.product();
-        let (panels, blocks) = (n.div_ceil(32), k.div_ceil(32));
-        let want = match self.view.dtype() {
-            FileType::BF16 => format!("[{panels}, {}, 32, 2]", k.div_ceil(2)),
-            _ => BlockFormat::ALL
-                .map(|format| format!("[{panels}, {blocks}, {}]", format.block_bytes()))
-                .join(" or "),
-        };
-        ModelError::BlockShape { name: self.name.to_owned(), got: self.view.shape().to_vec(), k, n, want }
-    }
-
-    fn type_error(&self) -> ModelError {
-        ModelError::TensorType { name: self.name.to_owned(), got: format!("{:?}", self.view.dtype()) }
-    }
-
-    /// Values of one of the types that others write.
-    fn plain(&self) -> Result<Vec<f32>> {
-        if self.view.shape() != self.want {
-            return Err(self.shape_error());
+/// How a tensor's numbers are written. The number of dimensions tells our panels and blocks from what others write.
+fn kind(view: &TensorView) -> Kind {
+    match (view.dtype(), view.shape()) {
+        (FileType::F32, _) => Kind::F32,
+        (FileType::F16, _) => Kind::F16,
+        (FileType::BF16, [_, _, _, _]) => Kind::Panels,
+        (FileType::BF16, _) => Kind::Bf16,
+        (FileType::U8, &[_, _, bytes]) => {
+            // A block of another length is told by its shape.
+            let format = BlockFormat::ALL.into_iter().find(|format| format.block_bytes() == bytes);
+            Kind::Blocks(format.unwrap_or(BlockFormat::Q8))
         }
-        let halves = || self.view.data().as_chunks::<2>().0.iter().map(|&bytes| u16::from_le_bytes(bytes));
-        Ok(match self.view.dtype() {
-            FileType::F32 => {
-                self.view.data().as_chunks::<4>().0.iter().map(|&b| f32::from_le_bytes(b)).collect()
-            }
-            FileType::F16 => halves().map(|bits| tensor::f16::from_bits(bits).to_f32()).collect(),
-            FileType::BF16 => halves().map(|bits| tensor::bf16::from_bits(bits).to_f32()).collect(),
-            _ => return Err(self.type_error()),
-        })
-    }
-
-    /// Whether products read the transposed matrix, and their K and N.
-    fn product(&self) -> (bool, usize, usize) {
-        let turned = self.name == TABLE;
-        if turned { (turned, self.want[1], self.want[0]) } else { (turned, self.want[0], self.want[1]) }
-    }
-
-    /// The form that a matrix has in the file, or would have if it is of a type of others.
-    fn form(&self) -> Result<Form> {
-        let (_, k, n) = self.product();
-        let (panels, blocks) = (n.div_ceil(32), k.div_ceil(32));
-        let block = |format: &BlockFormat| self.view.shape() == [panels, blocks, format.block_bytes()];
-        match (self.view.dtype(), self.view.shape().len()) {
-            (FileType::F32, 2) => Ok(Form::F32),
-            (FileType::F16, 2) => Ok(Form::F16),
-            (FileType::BF16, 2) => Ok(Form::Bf16),
-            (FileType::BF16, 4) if self.view.shape() == [panels, k.div_ceil(2), 32, 2] => Ok(Form::Bf16),
-            (FileType::U8, 3) => BlockFormat::ALL
-                .into_iter()
-                .find(block)
-                .map(Form::Blocks)
-                .ok_or_else(|| self.block_shape_error()),
-            (FileType::BF16, 4) => Err(self.block_shape_error()),
-            (FileType::F32 | FileType::F16 | FileType::BF16, _) => Err(self.shape_error()),
-            _ => Err(self.type_error()),
-        }
-    }
-
-    /// The matrix as it lies in the file, if it lies as products read it.
-    fn in_place(&self) -> Result<Option<Weights>> {
-        let (turned, ..) = self.product();
-        let form = self.form()?;
-        let dense = self.view.shape().len() == 2;
-        if dense && self.view.shape() != self.want {
-            return Err(self.shape_error());
-        }
-        let start = self.view.data().as_ptr() as usize - self.bytes.as_ptr() as usize;
-        let mut bytes = self.bytes.part(start..start + self.view.data().len());
-        let aligned = bytes.as_ptr().cast::<f32>().is_aligned();
-        if !dense && !aligned {
-            bytes = Bytes::of_memory(bytes.len(), |copy| copy.copy_from_slice(&bytes));
-        }
-        if dense && (self.view.dtype() == FileType::BF16 || !aligned) {
-            return Ok(None);
-        }
-        let weights = Weights::new(form, self.want[0], self.want[1], turned, bytes);
-        weights.map(Some).map_err(ModelError::weights(self.name))
-    }
-
-    /// The matrix in this form, from where it lies if it has it already.
-    fn weights(&self, form: Form) -> Result<Tensor> {
-        let (rows, cols) = (self.want[0], self.want[1]);
-        let lies = self.in_place()?;
-        let weights = match &lies {
-            Some(weights) if weights.form() == form => weights.clone(),
-            Some(weights) => self.encode(form, &weights.decode())?,
-            None => self.encode(form, &self.plain()?)?,
-        };
-        Ok(Tensor::from_weights(rows, cols, weights)?)
-    }
-
-    fn encode(&self, form: Form, values: &[f32]) -> Result<Weights> {
-        let weights = Weights::encode(form, values, (self.want[0], self.want[1]), self.product().0, None);
-        weights.map_err(ModelError::weights(self.name))
-    }
-
-    /// A matrix's values.
-    fn values(&self) -> Result<Vec<f32>> {
-        match self.in_place()? {
-            Some(weights) => Ok(weights.decode().into_owned()),
-            None => self.plain(),
-        }
+        (other, _) => Kind::Other(format!("{other:?}")),
     }
 }
 
@@ -203,44 +79,22 @@ fn bare(name: &str) -> &str {
     name.strip_prefix("transformer.").unwrap_or(name)
 }
 
-/// Every tensor must be a weight, or one of the constants that old checkpoints carry.
-fn refuse_unknown(
-    path: &Path,
-    named: &HashMap<&str, TensorView>,
-    shapes: &HashMap<String, Vec<usize>>,
-) -> Result<()> {
-    for (&name, view) in named {
-        let mask = name.ends_with(".attn.bias") || name.ends_with(".attn.masked_bias");
-        let tied = name == "lm_head.weight" && named.get(TABLE).is_some_and(|wte| wte.data() == view.data());
-        if shapes.contains_key(name) || mask || tied {
-            continue;
-        }
-        let advice = match name {
-            "lm_head.weight" => "its output layer differs from its embeddings, which this version cannot run",
-            _ => "take config.json and model.safetensors from the same model",
-        };
-        return Err(ModelError::UnknownTensor { name: name.to_owned(), path: path.to_owned(), advice });
-    }
-    Ok(())
-}
-
 /// Reads all `f32` tensors of a safetensors file, and its metadata.
 #[allow(clippy::type_complexity)]
 pub fn read_tensors(
     path: &Path,
 ) -> Result<(HashMap<String, (Vec<usize>, Vec<f32>)>, HashMap<String, String>)> {
     let bytes = map(path)?;
-    let file = parse(path, &bytes)?;
     let (_, header) = SafeTensors::read_metadata(&bytes)
         .map_err(|error| ModelError::Damaged { path: path.to_owned(), reason: error.to_string() })?;
-    let read = |name: &str, view: &TensorView| {
-        let found = Found { name, view, want: view.shape(), bytes: &bytes };
-        if view.dtype() != FileType::F32 { Err(found.type_error()) } else { found.plain() }
+    let values = |(name, stored): (String, Stored)| match stored.kind {
+        Kind::F32 => {
+            let values = stored.plain(&name, &stored.shape)?;
+            Ok((name, (stored.shape, values)))
+        }
+        kind => Err(ModelError::TensorType { name, got: format!("{kind:?}") }),
     };
-    let tensors = file
-        .iter()
-        .map(|(name, view)| Ok((name.to_owned(), (view.shape().to_vec(), read(name, &view)?))))
-        .collect::<Result<_>>()?;
+    let tensors = entries(path, &bytes)?.into_iter().map(values).collect::<Result<_>>()?;
     Ok((tensors, header.metadata().clone().unwrap_or_default()))
 }
 
