@@ -4,6 +4,8 @@
 //! order. The seed is the key; the counter's four words are (index / 4 low, index / 4 high, step, purpose), and
 //! element `index` is word `index % 4` of that block. Steps are counted modulo 2³².
 
+use crate::isa::{self, vectorised};
+
 /// Four words at a time, for a whole stream.
 const WORDS: u64 = 4;
 
@@ -69,9 +71,17 @@ impl Stream {
     pub fn normal(&self, index: u64) -> f32 {
         let words = self.block(index / WORDS);
         let pair = (index % WORDS / 2 * 2) as usize;
-        let radius = (-2.0 * (1.0 - f64::from(unit(words[pair]))).ln()).sqrt();
-        let angle = std::f64::consts::TAU * f64::from(unit(words[pair + 1]));
-        (radius * if index.is_multiple_of(2) { angle.cos() } else { angle.sin() }) as f32
+        box_muller(words[pair], words[pair + 1])[(index % 2) as usize]
+    }
+
+    /// Writes [`Stream::uniform`] of the elements from `first` on, which must be a multiple of 4.
+    pub fn uniforms(&self, first: u64, out: &mut [f32]) {
+        uniforms(isa::current(), self, first, out);
+    }
+
+    /// Writes [`Stream::normal`] of the elements from `first` on, which must be a multiple of 4.
+    pub fn normals(&self, first: u64, out: &mut [f32]) {
+        normals(isa::current(), self, first, out);
     }
 }
 
@@ -104,6 +114,64 @@ impl Dropout {
 
 fn unit(word: u32) -> f32 {
     (word >> 8) as f32 * (1.0 / (1u32 << 24) as f32)
+}
+
+/// Two independent normal numbers from two random words: a point in the plane whose distance from 0 and angle are drawn.
+/// Sums of products are not fused, so that all processors draw the same.
+#[inline(always)]
+fn box_muller(radius: u32, angle: u32) -> [f32; 2] {
+    let radius = (-2.0 * ln(1.0 - unit(radius))).sqrt();
+    // A turn has four quarters; the angle is one of them, and at most an eighth of a turn more or less.
+    let turns = unit(angle);
+    let quarter = (4.0 * turns + 0.5) as u32;
+    let x = std::f32::consts::TAU * (turns - 0.25 * quarter as f32);
+    let x2 = x * x;
+    let sin = x * (1.0 + x2 * (-1.0 / 6.0 + x2 * (1.0 / 120.0 + x2 * (-1.0 / 5040.0 + x2 / 362_880.0))));
+    let cos = -1.0 / 720.0 + x2 * (1.0 / 40_320.0 - x2 / 3_628_800.0);
+    let cos = 1.0 + x2 * (-0.5 + x2 * (1.0 / 24.0 + x2 * cos));
+    let (swap, minus_cos, minus_sin) = (quarter % 2 == 1, (quarter + 1) & 2 != 0, quarter & 2 != 0);
+    let (a, b) = if swap { (sin, cos) } else { (cos, sin) };
+    [radius * if minus_cos { -a } else { a }, radius * if minus_sin { -b } else { b }]
+}
+
+/// The natural logarithm of a number that is at least 2⁻¹²⁶: its exponent's, and 2 artanh((m - 1) / (m + 1)) of what is
+/// left.
+#[inline(always)]
+fn ln(x: f32) -> f32 {
+    // The mantissa is brought into √½ … √2.
+    let shifted = x.to_bits().wrapping_sub(std::f32::consts::FRAC_1_SQRT_2.to_bits());
+    let exponent = (shifted as i32) >> 23;
+    let mantissa = f32::from_bits(x.to_bits().wrapping_sub((exponent << 23) as u32));
+    let s = (mantissa - 1.0) / (mantissa + 1.0);
+    let s2 = s * s;
+    let series = s2 * (1.0 / 3.0 + s2 * (1.0 / 5.0 + s2 * (1.0 / 7.0 + s2 / 9.0)));
+    exponent as f32 * std::f32::consts::LN_2 + 2.0 * (s + s * series)
+}
+
+vectorised! {
+    fn uniforms(stream: &Stream, first: u64, out: &mut [f32]) {
+        draw(stream, first, out, |left, right| [unit(left), unit(right)]);
+    }
+}
+
+vectorised! {
+    fn normals(stream: &Stream, first: u64, out: &mut [f32]) {
+        draw(stream, first, out, box_muller);
+    }
+}
+
+/// Makes each two elements from their two words.
+#[inline(always)]
+fn draw(stream: &Stream, first: u64, out: &mut [f32], make: impl Fn(u32, u32) -> [f32; 2]) {
+    assert!(first.is_multiple_of(WORDS), "a stream is drawn from by whole blocks, not from element {first}");
+    for (out, group) in out.chunks_mut(GROUP).zip(0..) {
+        let words = stream.blocks(first / WORDS + group * BLOCKS as u64);
+        let mut values = [[0.0; 2]; GROUP / 2];
+        for (values, pair) in values.iter_mut().zip(words.as_flattened()) {
+            *values = make(*pair as u32, (pair >> 32) as u32);
+        }
+        out.copy_from_slice(&values.as_flattened()[..out.len()]);
+    }
 }
 
 const MULTIPLIERS: [u32; 2] = [0xD251_1F53, 0xCD9E_8D57];
@@ -185,6 +253,43 @@ mod tests {
         assert!((mean(&|i| f64::from(stream.normal(i)).powi(2)) - 1.0).abs() < 0.02);
         assert!((mean(&|i| stream.below(i, 10) as f64) - 4.5).abs() < 0.05);
         assert!((0..n).all(|i| stream.below(i, 7) < 7));
+    }
+
+    #[test]
+    fn normals_are_those_of_the_formula() {
+        for radius in
+            [0, 1 << 8, 77 << 8, 1 << 31, (1 << 31) + (9 << 20), 0xb504_f300, u32::MAX - 255, u32::MAX]
+        {
+            for angle in (0..64).map(|eighth| eighth << 26).chain([255 << 8, 0x5555_5555, u32::MAX]) {
+                let [r, turns] = [radius, angle].map(|word| f64::from(unit(word)));
+                let (r, angle) = ((-2.0 * (1.0 - r).ln()).sqrt(), std::f64::consts::TAU * turns);
+                let got = box_muller(radius, (turns * f64::from(1u32 << 24)) as u32 * 256);
+                for (got, want) in got.into_iter().zip([r * angle.cos(), r * angle.sin()]) {
+                    let error = (f64::from(got) - want).abs();
+                    assert!(error <= 4e-7 * r.max(1e-3), "{r} at {turns} turns: {got}, not {want}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn many_numbers_are_those_drawn_one_by_one_on_every_processor() {
+        let stream = Stream::new(5, 6, 7);
+        for isa in isa::tested() {
+            for (first, n) in [(0, 1), (4, 31), (1 << 33, 100), (8, 64)] {
+                let (mut uniform, mut normal) = (vec![0.0; n], vec![0.0; n]);
+                uniforms(isa, &stream, first, &mut uniform);
+                normals(isa, &stream, first, &mut normal);
+                for i in 0..n {
+                    let index = first + i as u64;
+                    assert_eq!(
+                        (uniform[i], normal[i]),
+                        (stream.uniform(index), stream.normal(index)),
+                        "{isa:?}"
+                    );
+                }
+            }
+        }
     }
 
     #[test]

@@ -40,21 +40,26 @@ impl Init {
             (_, Init::Gpt2) => {
                 let depth = if name.ends_with("c_proj.weight") { (2 * config.n_layer) as f32 } else { 1.0 };
                 let std = 0.02 / depth.sqrt();
-                fill(tensor.data_mut(), |i| std * stream.normal(i));
+                fill(tensor.data_mut(), |first, out| stream.normals(first, out), |x| std * x);
             }
             (shape, Init::Xavier) => {
                 let limit = (6.0 / shape.iter().sum::<usize>() as f32).sqrt();
-                fill(tensor.data_mut(), |i| limit * (2.0 * stream.uniform(i) - 1.0));
+                fill(
+                    tensor.data_mut(),
+                    |first, out| stream.uniforms(first, out),
+                    |x| limit * (2.0 * x - 1.0),
+                );
             }
         }
         tensor
     }
 }
 
-fn fill(values: &mut [f32], f: impl Fn(u64) -> f32 + Sync) {
+/// Draws all values on all threads, and brings each into place.
+fn fill(values: &mut [f32], draw: impl Fn(u64, &mut [f32]) + Sync, place: impl Fn(f32) -> f32 + Sync) {
     pool::for_each_chunk_mut(values, CHUNK, |chunk, values| {
-        let first = (chunk * CHUNK) as u64;
-        values.iter_mut().zip(first..).for_each(|(value, i)| *value = f(i));
+        draw((chunk * CHUNK) as u64, values);
+        values.iter_mut().for_each(|value| *value = place(*value));
     });
 }
 
