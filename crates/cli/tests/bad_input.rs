@@ -272,7 +272,8 @@ fn hostile_model_files() {
         ("\"n_layer\": 1", "\"n_layer\": 2", "missing"),
         ("\"n_layer\": 1", "\"n_layer\": 99999999999", "n_layer"),
         ("\"n_embd\": 16", "\"n_embd\": -16", "n_embd"),
-        ("gelu_new", "relu", "activation_function"),
+        ("gelu_new", "xielu", "activation_function"),
+        ("\"scale_attn_weights\": true", "\"scale_attn_weights\": 1", "scale_attn_weights"),
         ("{", "", "m/config.json"),
     ];
     for (from, to, want) in changes {

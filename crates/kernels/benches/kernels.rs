@@ -4,7 +4,7 @@ use std::hint::black_box;
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use kernels::attention::{
-    AttentionShape, attention, attention_backward, attention_backward_bf16, attention_bf16,
+    AttentionShape, attention, attention_backward, attention_backward_bf16, attention_bf16, default_scale,
 };
 use kernels::bf16::{Values, ValuesMut, bf16};
 use kernels::blocks::{self, BlockFormat, BlockMatrix};
@@ -102,7 +102,7 @@ fn attentions(criterion: &mut Criterion) {
     for (batch, time, n_head, head_dim, p) in
         [(12, 64, 4, 32, 0.0), (4, 256, 12, 64, 0.0), (1, 1024, 12, 64, 0.0), (16, 256, 6, 64, 0.2)]
     {
-        let shape = AttentionShape { batch, time, n_head, head_dim };
+        let shape = AttentionShape { batch, time, n_head, head_dim, scale: default_scale(head_dim) };
         let tokens = batch * time;
         let c = n_head * head_dim;
         let (qkv, dout) = (random(tokens * 3 * c), random(tokens * c));

@@ -1,4 +1,4 @@
-//! Fused causal attention: `out = softmax(q kᵀ / √D + mask) v` without a (T × T) matrix (Dao et al., 2022).
+//! Fused causal attention: `out = softmax(scale · q kᵀ + mask) v` without a (T × T) matrix (Dao et al., 2022).
 //!
 //! A task is one head of one sequence. It takes `QUERIES` rows of q at a time and walks the keys in blocks of
 //! `KEYS` from key 0. Each row keeps the largest score so far, the sum of exponentials, and its output, and
@@ -25,7 +25,7 @@ const QUERIES: usize = 64;
 /// Keys of a block: part of the result, so it never changes.
 const KEYS: usize = 64;
 
-/// The sizes of a batch of sequences.
+/// The sizes of a batch of sequences, and the scale of scores.
 #[derive(Clone, Copy, Debug)]
 pub struct AttentionShape {
     /// Sequences (B).
@@ -36,6 +36,13 @@ pub struct AttentionShape {
     pub n_head: usize,
     /// Width of a head (D); the model's width C is H · D.
     pub head_dim: usize,
+    /// What scores are multiplied by, a positive number: most often [`default_scale`].
+    pub scale: f32,
+}
+
+/// `1 / √D`, by which scores keep the spread of a single product (Vaswani et al., 2017).
+pub fn default_scale(head_dim: usize) -> f32 {
+    1.0 / (head_dim as f32).sqrt()
 }
 
 impl AttentionShape {
@@ -72,6 +79,7 @@ struct Head<'a, T = f32> {
     q: Mat<'a, T>, // (queries, D)
     k: Mat<'a, T>, // (keys, D)
     v: Mat<'a, T>, // (keys, D)
+    scale: f32,
     /// Keys before the first query's own.
     past: usize,
     dropout: Option<(Dropout, u64)>, // with the index of element (0, 0)
@@ -218,8 +226,8 @@ impl<T> Head<'_, T> {
         let dropout = self
             .dropout
             .map(|(dropout, first)| (dropout, first + i0 as u64 * self.row_step + key as u64, self.row_step));
-        let (first, scale) = ((self.past + i0) as isize - key as isize, 1.0 / (self.q.cols as f32).sqrt());
-        Block { queries, keys, first, scale, dropout }
+        let first = (self.past + i0) as isize - key as isize;
+        Block { queries, keys, first, scale: self.scale, dropout }
     }
 }
 
@@ -306,7 +314,7 @@ fn head_of<'a, T>(
     (first, end): (usize, usize),
     dropout: Option<Dropout>,
 ) -> Head<'a, T> {
-    let &AttentionShape { time, n_head, head_dim: d, .. } = shape;
+    let &AttentionShape { time, n_head, head_dim: d, scale, .. } = shape;
     let (c, t) = (shape.width(), end - first);
     let part = |which: usize| {
         let start = first * 3 * c + which * c + h * d;
@@ -314,7 +322,7 @@ fn head_of<'a, T>(
     };
     let first = ((b * n_head + h) * time * time) as u64;
     let dropout = dropout.map(|dropout| (dropout, first));
-    Head { isa, q: part(0), k: part(1), v: part(2), past: 0, dropout, row_step: time as u64 }
+    Head { isa, q: part(0), k: part(1), v: part(2), scale, past: 0, dropout, row_step: time as u64 }
 }
 
 /// Attention of each sequence over itself. `out` is (rows, C), `qkv` (rows, 3C): the sequences lie one after the other,
@@ -342,7 +350,7 @@ pub(crate) fn attention_on(
     dropout: Option<Dropout>,
 ) {
     let starts = shape.starts(lens, [out.len(), qkv.len(), lse.len()]);
-    let &AttentionShape { batch, time, n_head, head_dim: d } = shape;
+    let &AttentionShape { batch, time, n_head, head_dim: d, .. } = shape;
     let c = shape.width();
     let blocks = time.div_ceil(QUERIES);
     let (out, lse) = (Shared::new(out), Shared::new(lse));

@@ -5,6 +5,7 @@
 //! chain of multiply-adds over ascending K, and other sums combine blocks of fixed size in index order.
 //! Shapes are the caller's promise and are asserted. Start at [`gemm`], then [`attention`] and [`rows`].
 
+pub mod activation;
 pub mod attention;
 pub mod bf16;
 pub mod blocks;

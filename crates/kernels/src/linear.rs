@@ -1,16 +1,16 @@
-//! A linear layer with what follows it: bias, GELU, dropout and the residual sum ride in the product's last step, while
+//! A linear layer with what follows it: bias, activation, dropout and the residual sum ride in the product's last step, while
 //! its values are still in the first-level cache.
 //!
 //! x: (rows, K); w: (K, N), always `f32`; b: (N); out: (rows, N). Results are `f32` or bfloat16, as the caller's slices
 //! are; where x is bfloat16, so is the product, with sums in `f32`.
 
+use crate::activation::Activation;
 use crate::bf16::{SharedValues, Values, ValuesMut, bf16, widen};
 use crate::gemm::{Operand, Output, Sink, Weight, multiply_on};
 use crate::isa::{self, Isa, vectorised};
-use crate::math::{map, map_pairs};
+use crate::math::map_pairs;
 use crate::pool::Shared;
 use crate::random::Dropout;
-use crate::rows::{gate, slope};
 
 /// Columns that are handed over together at most.
 const MOST: usize = 256;
@@ -77,19 +77,21 @@ vectorised! {
     }
 }
 
-/// `pre = x w + b`, kept if wanted, and `out = gelu(pre)`.
-pub fn linear_gelu<'w>(
+/// `pre = x w + b`, kept if wanted, and `out = activation(pre)`.
+pub fn linear_activated<'w>(
+    activation: Activation,
     pre: Option<ValuesMut>,
     out: ValuesMut,
     x: Operand,
     w: impl Into<Weight<'w>>,
     b: Option<&[f32]>,
 ) {
-    linear_gelu_on(isa::current(), pre, out, x, w.into(), b);
+    linear_activated_on(isa::current(), activation, pre, out, x, w.into(), b);
 }
 
-pub(crate) fn linear_gelu_on(
+pub(crate) fn linear_activated_on(
     isa: Isa,
+    activation: Activation,
     mut pre: Option<ValuesMut>,
     mut out: ValuesMut,
     x: Operand,
@@ -98,25 +100,27 @@ pub(crate) fn linear_gelu_on(
 ) {
     check(&x, &w, b, out.len());
     assert!(pre.as_ref().is_none_or(|pre| pre.len() == out.len()));
-    let sink = Gelu { pre: pre.as_mut().map(ValuesMut::shared), out: out.shared(), n: w.cols(), bias: b };
+    let pre = pre.as_mut().map(ValuesMut::shared);
+    let sink = Activated { activation, pre, out: out.shared(), n: w.cols(), bias: b };
     multiply_on(isa, x, w, Output::To(&sink));
 }
 
-struct Gelu<'a> {
+struct Activated<'a> {
+    activation: Activation,
     pre: Option<SharedValues>,
     out: SharedValues,
     n: usize,
     bias: Option<&'a [f32]>,
 }
 
-impl Sink for Gelu<'_> {
+impl Sink for Activated<'_> {
     fn put(&self, isa: Isa, at: (usize, usize), values: &mut [f32], stride: usize, cols: usize) {
-        store_gelu(isa, self, at, values, stride, cols);
+        store_activated(isa, self, at, values, stride, cols);
     }
 }
 
 vectorised! {
-    fn store_gelu(sink: &Gelu, at: (usize, usize), values: &mut [f32], stride: usize, cols: usize) {
+    fn store_activated(sink: &Activated, at: (usize, usize), values: &mut [f32], stride: usize, cols: usize) {
         let (row, col) = at;
         for (i, values) in values.chunks_mut(stride).enumerate() {
             let values = &mut values[..cols];
@@ -126,7 +130,7 @@ vectorised! {
                 // SAFETY: the caller of the product borrows `pre`, and each element is handed over once.
                 unsafe { pre.write(start, values) };
             }
-            map(values, |x| x * gate::<FMA>(x));
+            sink.activation.apply::<FMA>(values);
             // SAFETY: the same for `out`.
             unsafe { sink.out.write(start, values) };
         }
@@ -198,8 +202,8 @@ vectorised! {
     }
 }
 
-/// The gradient by the input, `dx = dout wᵀ`; where the input was `gelu(pre)`, that by `pre`.
-pub fn linear_backward_input(dx: ValuesMut, dout: Operand, w: Operand, pre: Option<Values>) {
+/// The gradient by the input, `dx = dout wᵀ`; where the input was `activation(pre)`, that by `pre`.
+pub fn linear_backward_input(dx: ValuesMut, dout: Operand, w: Operand, pre: Option<(Activation, Values)>) {
     linear_backward_input_on(isa::current(), dx, dout, w, pre);
 }
 
@@ -208,15 +212,16 @@ pub(crate) fn linear_backward_input_on(
     mut dx: ValuesMut,
     dout: Operand,
     w: Operand,
-    pre: Option<Values>,
+    pre: Option<(Activation, Values)>,
 ) {
-    let Some(pre) = pre else { return linear_on(isa, dx, dout, w.t().into(), None) };
+    let Some((activation, pre)) = pre else { return linear_on(isa, dx, dout, w.t().into(), None) };
     assert!(dx.len() == dout.rows() * w.rows() && pre.len() == dx.len());
-    let sink = Slope { out: dx.shared(), pre, n: w.rows() };
+    let sink = Slope { activation, out: dx.shared(), pre, n: w.rows() };
     multiply_on(isa, dout, w.t(), Output::To(&sink));
 }
 
 struct Slope<'a> {
+    activation: Activation,
     out: SharedValues,
     pre: Values<'a>,
     n: usize,
@@ -236,12 +241,10 @@ vectorised! {
             let start = (row + i) * sink.n + col;
             match sink.pre {
                 Values::F32(pre) => {
-                    let pre = &pre[start..start + cols];
-                    map_pairs(values, pre, |x, pre| x * slope::<FMA>(pre));
+                    sink.activation.multiply_slope::<FMA, f32>(values, &pre[start..start + cols], |x| x);
                 }
                 Values::Bf16(pre) => {
-                    let pre = &pre[start..start + cols];
-                    map_pairs(values, pre, |x, pre| x * slope::<FMA>(widen(pre)));
+                    sink.activation.multiply_slope::<FMA, bf16>(values, &pre[start..start + cols], widen);
                 }
             }
             // SAFETY: the caller of the product borrows `dx`, and each element is handed over once.
@@ -305,16 +308,19 @@ mod tests {
             plain.iter_mut().enumerate().for_each(|(i, y)| *y += b[i % n]);
             hold(&plain, &case, |isa, out, h| linear_on(isa, out, x_of(h), w_of().into(), Some(&b)));
 
-            let mut gelu = vec![0.0; m * n];
-            reference::gelu(&mut gelu, &plain);
-            hold(&gelu, &case, |isa, out, h| {
-                let mut kept = vec![0.0; m * n];
-                linear_gelu_on(isa, Some(ValuesMut::F32(&mut kept)), out, x_of(h), w_of().into(), Some(&b));
-                assert!(
-                    kept.iter().zip(&plain).all(|(x, y)| (x - y).abs() <= 1e-3 * (1.0 + y.abs())),
-                    "{case}"
-                );
-            });
+            for activation in Activation::ALL {
+                let value = |&x: &f32| reference::activation(activation, f64::from(x)).0 as f32;
+                let want: Vec<f32> = plain.iter().map(value).collect();
+                hold(&want, &format!("{case} {activation:?}"), |isa, out, h| {
+                    let mut kept = vec![0.0; m * n];
+                    let pre = Some(ValuesMut::F32(&mut kept));
+                    linear_activated_on(isa, activation, pre, out, x_of(h), w_of().into(), Some(&b));
+                    assert!(
+                        kept.iter().zip(&plain).all(|(x, y)| (x - y).abs() <= 1e-3 * (1.0 + y.abs())),
+                        "{case}"
+                    );
+                });
+            }
 
             let dropout = Dropout { p: 0.3, stream: Stream::new(7, 8, 9) };
             let mut sum = vec![0.0; m * n];
@@ -335,18 +341,21 @@ mod tests {
                 unsafe { out.shared().write(0, &wide) };
             });
 
-            let (mut wt, mut dx, mut dpre) = (vec![0.0; n * k], vec![0.0; m * k], vec![0.0; m * k]);
+            let (mut wt, mut dx) = (vec![0.0; n * k], vec![0.0; m * k]);
             (0..n * k).for_each(|i| wt[i] = w[i % k * n + i / k]);
             reference::gemm(&mut dx, &dout, &wt, [m, n, k]);
-            reference::gelu_backward(&mut dpre, &dx, &pre);
             let dout_of = |is_half| -> Operand {
                 if is_half { Mat::new(&half_dout, m, n).into() } else { Mat::new(&dout, m, n).into() }
             };
             hold(&dx, &case, |isa, out, h| linear_backward_input_on(isa, out, dout_of(h), w_of(), None));
-            hold(&dpre, &case, |isa, out, h| {
-                let pre = if h { Values::Bf16(&half_pre) } else { Values::F32(&pre) };
-                linear_backward_input_on(isa, out, dout_of(h), w_of(), Some(pre));
-            });
+            for activation in Activation::ALL {
+                let slope = |x: f32| reference::activation(activation, f64::from(x)).1 as f32;
+                let want: Vec<f32> = dx.iter().zip(&pre).map(|(dx, &pre)| dx * slope(pre)).collect();
+                hold(&want, &format!("{case} slope of {activation:?}"), |isa, out, h| {
+                    let pre = if h { Values::Bf16(&half_pre) } else { Values::F32(&pre) };
+                    linear_backward_input_on(isa, out, dout_of(h), w_of(), Some((activation, pre)));
+                });
+            }
         }
     }
 }

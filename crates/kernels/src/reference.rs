@@ -1,5 +1,6 @@
 //! The plain version of every kernel: it says what is right, and is written to be read.
 
+use crate::activation::Activation;
 use crate::blocks::{BLOCK, BlockMatrix};
 use crate::optim::AdamStep;
 
@@ -88,26 +89,43 @@ pub fn layer_norm_backward(
     }
 }
 
-fn gelu_parts(x: f32) -> (f64, f64) {
-    let (x, root) = (f64::from(x), (2.0 / std::f64::consts::PI).sqrt());
-    let tanh = (root * (x + 0.044715 * x.powi(3))).tanh();
-    (tanh, root * (1.0 + 3.0 * 0.044715 * x * x))
-}
-
-/// `0.5 x (1 + tanh(√(2/π) (x + 0.044715 x³)))`.
-pub fn gelu(out: &mut [f32], x: &[f32]) {
-    for (out, &x) in out.iter_mut().zip(x) {
-        *out = (0.5 * f64::from(x) * (1.0 + gelu_parts(x).0)) as f32;
+/// An activation's value and slope.
+pub fn activation(activation: Activation, x: f64) -> (f64, f64) {
+    let sigmoid = |a: f64| {
+        let g = 1.0 / (1.0 + (-a * x).exp());
+        (g, a * g * (1.0 - g))
+    };
+    let times_x = |(g, dg): (f64, f64)| (x * g, g + x * dg);
+    let positive = x.max(0.0);
+    match activation {
+        Activation::GeluNew => {
+            let root = (2.0 / std::f64::consts::PI).sqrt();
+            let tanh = (root * (x + 0.044715 * x.powi(3))).tanh();
+            let du = root * (1.0 + 3.0 * 0.044715 * x * x);
+            times_x((0.5 * (1.0 + tanh), 0.5 * (1.0 - tanh * tanh) * du))
+        }
+        Activation::Gelu => times_x(normal(x)),
+        Activation::QuickGelu => times_x(sigmoid(1.702)),
+        Activation::Silu => times_x(sigmoid(1.0)),
+        Activation::Relu => (positive, if x > 0.0 { 1.0 } else { 0.0 }),
+        Activation::Relu2 => (positive * positive, 2.0 * positive),
+        Activation::Tanh => (x.tanh(), 1.0 - x.tanh().powi(2)),
+        Activation::Sigmoid => sigmoid(1.0),
     }
 }
 
-/// `dx += dout · gelu'(x)`.
-pub fn gelu_backward(dx: &mut [f32], dout: &[f32], x: &[f32]) {
-    for (dx, (&dout, &x)) in dx.iter_mut().zip(dout.iter().zip(x)) {
-        let (tanh, du) = gelu_parts(x);
-        let derivative = 0.5 * (1.0 + tanh) + 0.5 * f64::from(x) * (1.0 - tanh * tanh) * du;
-        *dx += (f64::from(dout) * derivative) as f32;
+/// The normal distribution up to x, and its density: `Φ(x) = ½ + φ(x) (x + x³ / 3 + x⁵ / (3 · 5) + …)`.
+fn normal(x: f64) -> (f64, f64) {
+    let density = (-0.5 * x * x).exp() / (2.0 * std::f64::consts::PI).sqrt();
+    if x.abs() > 15.0 {
+        return (if x > 0.0 { 1.0 } else { 0.0 }, density);
     }
+    let (mut term, mut sum) = (x, 0.0);
+    for n in 1..400 {
+        sum += term;
+        term *= x * x / f64::from(2 * n + 1);
+    }
+    (0.5 + density * sum, density)
 }
 
 /// `ln Σ e^x`.
@@ -125,8 +143,13 @@ pub fn softmax(x: &mut [f32], cols: usize) {
 }
 
 /// Causal attention of one head: q, k, v, out are (t, d); `drop(i, j)` is the dropout factor.
-pub fn attention(out: &mut [f32], [q, k, v]: [&[f32]; 3], d: usize, drop: impl Fn(usize, usize) -> f32) {
-    let scale = 1.0 / (d as f32).sqrt();
+pub fn attention(
+    out: &mut [f32],
+    [q, k, v]: [&[f32]; 3],
+    d: usize,
+    scale: f32,
+    drop: impl Fn(usize, usize) -> f32,
+) {
     for i in 0..q.len() / d {
         let dot = |j: usize| scale * (0..d).map(|l| q[i * d + l] * k[j * d + l]).sum::<f32>();
         let mut probs: Vec<f32> = (0..=i).map(dot).collect();
@@ -143,9 +166,9 @@ pub fn attention_backward(
     dout: &[f32],
     [q, k, v]: [&[f32]; 3],
     d: usize,
+    scale: f32,
     drop: impl Fn(usize, usize) -> f32,
 ) {
-    let scale = 1.0 / (d as f32).sqrt();
     for i in 0..q.len() / d {
         let dot = |j: usize| scale * (0..d).map(|l| q[i * d + l] * k[j * d + l]).sum::<f32>();
         let mut probs: Vec<f32> = (0..=i).map(dot).collect();

@@ -1,4 +1,4 @@
-//! Row by row and element by element: norms, cross-entropy, dropout, embeddings; GELU, for whoever has the values at hand.
+//! Row by row and element by element: norms, cross-entropy, dropout, embeddings.
 //!
 //! Plain loops, compiled for each instruction set. `rows × cols` matrices are row-major; gradients are added to.
 
@@ -214,25 +214,6 @@ vectorised! {
     fn add_into(x: &mut [f32], y: &[f32]) {
         x.iter_mut().zip(y).for_each(|(x, y)| *x += y);
     }
-}
-
-/// √(2/π), GPT-2's constant in GELU.
-const SQRT_2_OVER_PI: f32 = 0.797_884_6;
-const CUBIC: f32 = 0.044_715;
-
-/// `1 / (1 + e^(-2u))` for GELU's u: then `0.5 (1 + tanh u)`.
-#[inline(always)]
-pub(crate) fn gate<const FMA: bool>(x: f32) -> f32 {
-    let minus_2u = x * fma::<FMA>(-2.0 * SQRT_2_OVER_PI * CUBIC * x, x, -2.0 * SQRT_2_OVER_PI);
-    1.0 / (1.0 + exp::<FMA>(minus_2u))
-}
-
-/// GELU's derivative.
-#[inline(always)]
-pub(crate) fn slope<const FMA: bool>(x: f32) -> f32 {
-    let g = gate::<FMA>(x);
-    let du = SQRT_2_OVER_PI * fma::<FMA>(3.0 * CUBIC * x, x, 1.0);
-    g + x * g * (1.0 - g) * 2.0 * du
 }
 
 vectorised! {

@@ -1,7 +1,9 @@
 //! A model directory as Hugging Face knows it: `config.json`, `model.safetensors`, `generation_config.json`.
 
 mod archive;
+mod huggingface;
 mod safetensors;
+mod shards;
 
 use std::fs;
 use std::io::Write;
@@ -9,12 +11,16 @@ use std::path::Path;
 
 use atomic_write_file::AtomicWriteFile;
 use serde_json::json;
+use tensor::Bytes;
 
 use crate::{Dtype, Gpt2, Gpt2Config, ModelError, Result};
 
-use self::archive::Use;
+pub(crate) use self::archive::finite;
+use self::archive::{Archive, Use};
+pub use self::huggingface::{HfOptions, save_hf};
 use self::safetensors::{Entry, write_entries};
 pub use self::safetensors::{read_tensors, write_tensors};
+pub use self::shards::INDEX;
 
 /// The name of the weights file.
 pub const WEIGHTS: &str = "model.safetensors";
@@ -37,15 +43,24 @@ pub(crate) fn open(dir: &Path, dtype: Option<Dtype>) -> Result<Gpt2> {
 
 fn read(dir: &Path, wanted: Use) -> Result<Gpt2> {
     let config = load_config(dir)?;
-    let path = dir.join(WEIGHTS);
-    if !path.is_file() {
-        return Err(ModelError::NoModel { dir: dir.to_owned(), missing: WEIGHTS });
-    }
-    let (archive, bytes) = safetensors::read(&path)?;
+    let (archive, files) = archive(dir)?;
     if wanted == Use::Running {
-        bytes.warm();
+        files.iter().for_each(Bytes::warm);
     }
     archive.into_model(config, wanted)
+}
+
+/// The tensors of a model directory, and the bytes of its files: of whichever format is there, in the order that
+/// transformers looks for them.
+fn archive(dir: &Path) -> Result<(Archive, Vec<Bytes>)> {
+    if dir.join(WEIGHTS).is_file() {
+        let (archive, bytes) = safetensors::read(&dir.join(WEIGHTS))?;
+        return Ok((archive, vec![bytes]));
+    }
+    if dir.join(INDEX).is_file() {
+        return shards::read(dir);
+    }
+    Err(ModelError::NoModel { dir: dir.to_owned(), missing: WEIGHTS })
 }
 
 /// Reads `config.json` of a model directory.

@@ -2,8 +2,11 @@
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use tensor::Activation;
+use tensor::ops::default_scale;
 
-use crate::{ModelError, Result};
+use crate::dtype::HEAD;
+use crate::{ModelError, Result, activation};
 
 /// The shape of a GPT-2 model, in the words of the released checkpoints.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -26,6 +29,26 @@ pub struct Gpt2Config {
     pub dropout: Dropouts,
     /// The token that starts and ends a text, 50256.
     pub eot: Option<u32>,
+    /// The function inside the feed-forward layer.
+    #[serde(default, with = "activation")]
+    pub activation_function: Activation,
+    /// Whether attention scores are divided by √D.
+    #[serde(default = "yes")]
+    pub scale_attn_weights: bool,
+    /// Whether attention scores are also divided by the number of their layer, from 1.
+    #[serde(default)]
+    pub scale_attn_by_inverse_layer_idx: bool,
+    /// Whether transformers computes scores in `f32` whatever the model's type. We always do: kept for those who read
+    /// what we write.
+    #[serde(default)]
+    pub reorder_and_upcast_attn: bool,
+    /// Whether the output layer is the embedding table; if not, it is a table of its own, `lm_head.weight`.
+    #[serde(default = "yes")]
+    pub tie_word_embeddings: bool,
+}
+
+fn yes() -> bool {
+    true
 }
 
 /// The probability of dropping an element while training, by place.
@@ -71,6 +94,11 @@ impl Gpt2Config {
             layer_norm_epsilon: 1e-5,
             dropout: Dropouts::default(),
             eot: None,
+            activation_function: Activation::default(),
+            scale_attn_weights: true,
+            scale_attn_by_inverse_layer_idx: false,
+            reorder_and_upcast_attn: false,
+            tie_word_embeddings: true,
         }
     }
 
@@ -93,15 +121,22 @@ impl Gpt2Config {
         self.n_embd / self.n_head
     }
 
-    /// The number of trainable values; the output layer is the embedding table and counts once.
+    /// What the attention scores of a layer are multiplied by.
+    pub fn attn_scale(&self, layer: usize) -> f32 {
+        let scale = if self.scale_attn_weights { default_scale(self.head_dim()) } else { 1.0 };
+        if self.scale_attn_by_inverse_layer_idx { scale / (layer + 1) as f32 } else { scale }
+    }
+
+    /// The number of trainable values; an output layer that is the embedding table counts once.
     pub fn n_params(&self) -> usize {
         self.shapes().iter().map(|(_, shape)| shape.iter().product::<usize>()).sum()
     }
 
-    /// Values that each token is computed with, all but the position table: N in "6 N floating-point operations a
-    /// token" (Kaplan et al., 2020).
+    /// Values that each token is computed with: N in "6 N floating-point operations a token" (Kaplan et al., 2020). The
+    /// position table is looked up only, as is the embedding table if it is not the output layer, too.
     pub fn n_compute_params(&self) -> usize {
-        self.n_params() - self.n_ctx * self.n_embd
+        let tables = if self.tie_word_embeddings { self.n_ctx } else { self.n_ctx + self.vocab_size };
+        self.n_params() - tables * self.n_embd
     }
 
     /// Every weight's name and shape, in the order of the model's parameters.
@@ -130,6 +165,9 @@ impl Gpt2Config {
         }
         shapes.push(("ln_f.weight".to_owned(), vec![c]));
         shapes.push(("ln_f.bias".to_owned(), vec![c]));
+        if !self.tie_word_embeddings {
+            shapes.push((HEAD.to_owned(), vec![self.vocab_size, c]));
+        }
         shapes
     }
 
@@ -188,16 +226,16 @@ impl Gpt2Config {
             "n_ctx": self.n_ctx,
             "n_inner": if self.n_inner == 4 * self.n_embd { Value::Null } else { self.n_inner.into() },
             "vocab_size": self.vocab_size,
-            "activation_function": "gelu_new",
+            "activation_function": activation::name(self.activation_function),
             "layer_norm_epsilon": decimal(self.layer_norm_epsilon),
             "embd_pdrop": decimal(self.dropout.embd),
             "attn_pdrop": decimal(self.dropout.attn),
             "resid_pdrop": decimal(self.dropout.resid),
             "initializer_range": 0.02,
-            "scale_attn_weights": true,
-            "scale_attn_by_inverse_layer_idx": false,
-            "reorder_and_upcast_attn": false,
-            "tie_word_embeddings": true,
+            "scale_attn_weights": self.scale_attn_weights,
+            "scale_attn_by_inverse_layer_idx": self.scale_attn_by_inverse_layer_idx,
+            "reorder_and_upcast_attn": self.reorder_and_upcast_attn,
+            "tie_word_embeddings": self.tie_word_embeddings,
             "use_cache": true,
             "bos_token_id": self.eot,
             "eos_token_id": self.eot,
@@ -205,28 +243,10 @@ impl Gpt2Config {
         })
     }
 
-    /// Reads `config.json`. What would change the arithmetic and is not supported is refused.
+    /// Reads `config.json`. What would change the arithmetic and is not supported is refused; what serves other
+    /// purposes, such as `summary_type` or `use_cache`, is passed over.
     pub fn from_json(json: &Value) -> Result<Gpt2Config> {
-        let want = "GPT-2 needs it to be ";
-        let fixed = [
-            ("model_type", json!("gpt2")),
-            ("activation_function", json!("gelu_new")),
-            ("scale_attn_weights", json!(true)),
-            ("scale_attn_by_inverse_layer_idx", json!(false)),
-            ("reorder_and_upcast_attn", json!(false)),
-            ("tie_word_embeddings", json!(true)),
-            ("add_cross_attention", json!(false)),
-        ];
-        for (field, only) in fixed {
-            let got = json.get(field).unwrap_or(&only);
-            if *got != only {
-                return Err(ModelError::Config {
-                    field,
-                    got: got.to_string(),
-                    want: format!("{want}{only}"),
-                });
-            }
-        }
+        refuse_other_models(json)?;
         let size = |field: &'static str| read_size(json, field);
         let n_embd = size("n_embd")?;
         let config = Gpt2Config {
@@ -245,10 +265,73 @@ impl Gpt2Config {
                 attn: read_float(json, "attn_pdrop", 0.1)?,
                 resid: read_float(json, "resid_pdrop", 0.1)?,
             },
-            eot: json.get("eos_token_id").and_then(Value::as_u64).and_then(|id| u32::try_from(id).ok()),
+            eot: read_eot(json),
+            activation_function: read_activation(json)?,
+            scale_attn_weights: read_switch(json, "scale_attn_weights", true)?,
+            scale_attn_by_inverse_layer_idx: read_switch(json, "scale_attn_by_inverse_layer_idx", false)?,
+            reorder_and_upcast_attn: read_switch(json, "reorder_and_upcast_attn", false)?,
+            tie_word_embeddings: read_switch(json, "tie_word_embeddings", true)?,
         };
+        // transformers writes its own 50256 where a model with a smaller vocabulary does not say.
+        let eot = config.eot.filter(|&eot| (eot as usize) < config.vocab_size);
+        let config = Gpt2Config { eot, ..config };
         config.validate()?;
         Ok(config)
+    }
+}
+
+/// What makes a model something else than a GPT-2.
+fn refuse_other_models(json: &Value) -> Result<()> {
+    let cases = [
+        ("model_type", json!("gpt2"), "only GPT-2 runs here, whose `model_type` is \"gpt2\""),
+        ("add_cross_attention", json!(false), "a decoder that looks at an encoder does not run here"),
+        (
+            "quantization_config",
+            Value::Null,
+            "weights in another tool's blocks are not read; take the original",
+        ),
+    ];
+    for (field, only, want) in cases {
+        match json.get(field) {
+            None | Some(Value::Null) => {}
+            Some(got) if *got == only => {}
+            Some(got) => {
+                return Err(ModelError::Config { field, got: got.to_string(), want: want.to_owned() });
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The token that ends a text; the first, if there are several.
+fn read_eot(json: &Value) -> Option<u32> {
+    let eot = match json.get("eos_token_id")? {
+        Value::Array(several) => several.first()?,
+        one => one,
+    };
+    eot.as_u64().and_then(|id| u32::try_from(id).ok())
+}
+
+fn read_activation(json: &Value) -> Result<Activation> {
+    let field = "activation_function";
+    let value = match json.get(field) {
+        None | Some(Value::Null) => return Ok(Activation::default()),
+        Some(value) => value,
+    };
+    value.as_str().and_then(activation::from_name).ok_or_else(|| ModelError::Config {
+        field,
+        got: value.to_string(),
+        want: format!("the functions that are known are {}", activation::known()),
+    })
+}
+
+fn read_switch(json: &Value, field: &'static str, default: bool) -> Result<bool> {
+    match json.get(field) {
+        None | Some(Value::Null) => Ok(default),
+        Some(Value::Bool(switch)) => Ok(*switch),
+        Some(value) => {
+            Err(ModelError::Config { field, got: value.to_string(), want: "it must be true or false".into() })
+        }
     }
 }
 
@@ -307,15 +390,67 @@ mod tests {
         config.n_head = 0;
         assert!(config.validate().unwrap_err().to_string().contains("`n_head` is 0"));
         let mut json = Gpt2Config::new(2, 2, 16, 8, 50).to_json();
-        json["activation_function"] = json!("relu");
-        let error = Gpt2Config::from_json(&json).unwrap_err().to_string();
-        assert!(
-            error.contains("`activation_function` is \"relu\", but GPT-2 needs it to be \"gelu_new\""),
-            "{error}"
-        );
-        json["activation_function"] = json!("gelu_new");
         json["n_embd"] = json!(u64::MAX);
         assert!(Gpt2Config::from_json(&json).is_err());
+    }
+
+    #[test]
+    fn every_switch_is_read_and_written() {
+        let mut json = Gpt2Config::new(2, 2, 16, 8, 50).to_json();
+        json["activation_function"] = json!("swish");
+        json["scale_attn_weights"] = json!(false);
+        json["scale_attn_by_inverse_layer_idx"] = json!(true);
+        json["reorder_and_upcast_attn"] = json!(true);
+        json["tie_word_embeddings"] = json!(false);
+        json["n_inner"] = json!(20);
+        let config = Gpt2Config::from_json(&json).unwrap();
+        assert_eq!((config.activation_function, config.n_inner), (Activation::Silu, 20));
+        assert_eq!([config.attn_scale(0), config.attn_scale(3)], [1.0, 0.25]);
+        json["activation_function"] = json!("silu");
+        assert_eq!(config.to_json(), json);
+        assert_eq!(config.shapes().last().unwrap(), &("lm_head.weight".to_owned(), vec![50, 16]));
+        let tied = Gpt2Config { tie_word_embeddings: true, ..config.clone() };
+        assert_eq!(config.n_params(), tied.n_params() + 50 * 16);
+        assert_eq!(config.n_compute_params(), tied.n_compute_params());
+        // In the state of a run, too, also in those of before.
+        let kept = serde_json::to_string(&config).unwrap();
+        assert_eq!(serde_json::from_str::<Gpt2Config>(&kept).unwrap(), config);
+        let old = r#"{"n_layer":1,"n_head":1,"n_embd":4,"n_ctx":4,"vocab_size":5,"n_inner":16,
+            "layer_norm_epsilon":1e-5,"dropout":{"embd":0.0,"attn":0.0,"resid":0.0},"eot":null}"#;
+        assert_eq!(serde_json::from_str::<Gpt2Config>(old).unwrap(), Gpt2Config::new(1, 1, 4, 4, 5));
+    }
+
+    #[test]
+    fn what_cannot_be_run_is_refused_by_name() {
+        let refused = |field: &str, value: Value| {
+            let mut json = Gpt2Config::new(2, 2, 16, 8, 50).to_json();
+            json[field] = value;
+            Gpt2Config::from_json(&json).unwrap_err().to_string()
+        };
+        let error = refused("activation_function", json!("xielu"));
+        for part in ["`activation_function` is \"xielu\"", "gelu_new, ", "relu2", "quick_gelu"] {
+            assert!(error.contains(part), "{error}");
+        }
+        assert!(refused("activation_function", json!(3)).contains("is 3"));
+        assert!(refused("scale_attn_weights", json!("no")).contains("`scale_attn_weights` is \"no\""));
+        assert!(refused("tie_word_embeddings", json!(1)).contains("true or false"));
+        assert!(refused("add_cross_attention", json!(true)).contains("encoder"));
+        assert!(refused("model_type", json!("llama")).contains("llama"));
+        assert!(refused("quantization_config", json!({"bits": 4})).contains("quantization_config"));
+    }
+
+    #[test]
+    fn what_changes_nothing_is_passed_over() {
+        let config = Gpt2Config::new(2, 2, 16, 8, 50);
+        let mut json = config.to_json();
+        json["summary_type"] = json!("cls_index");
+        json["gradient_checkpointing"] = json!(true);
+        json["task_specific_params"] = json!({"text-generation": {"do_sample": true}});
+        json["scale_attn_weights"] = Value::Null;
+        json["eos_token_id"] = json!(50256); // what transformers writes for a model that has no such token
+        assert_eq!(Gpt2Config::from_json(&json).unwrap(), config);
+        json["eos_token_id"] = json!([7, 9]);
+        assert_eq!(Gpt2Config::from_json(&json).unwrap().eot, Some(7));
     }
 
     #[test]

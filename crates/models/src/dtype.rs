@@ -17,12 +17,19 @@ pub enum Dtype {
     Bf16,
     /// Blocks of 8 bits.
     Q8,
-    /// Blocks of 4 bits; the embedding table, which is also the output layer, has 6.
+    /// Blocks of 4 bits; the embedding table, which is also the output layer, has 6, as has an output layer of its own.
     Q4,
 }
 
 /// The embedding table's name.
 pub(crate) const TABLE: &str = "wte.weight";
+/// The name of an output layer that is not the embedding table.
+pub(crate) const HEAD: &str = "lm_head.weight";
+
+/// Whether this matrix is (V, C): products with it read it turned, as an output layer.
+pub(crate) fn is_table(name: &str) -> bool {
+    name == TABLE || name == HEAD
+}
 
 impl Dtype {
     /// All, the widest first.
@@ -51,7 +58,7 @@ impl Dtype {
             Dtype::F16 => Form::F16,
             Dtype::Bf16 => Form::Bf16,
             Dtype::Q8 => Form::Blocks(BlockFormat::Q8),
-            Dtype::Q4 if name == TABLE => Form::Blocks(BlockFormat::Q6),
+            Dtype::Q4 if is_table(name) => Form::Blocks(BlockFormat::Q6),
             Dtype::Q4 => Form::Blocks(BlockFormat::Q4),
         }
     }

@@ -59,12 +59,74 @@ pub enum ModelError {
         reason: String,
     },
     /// A weight that the config asks for is not in the file.
-    #[error("tensor `{name}` is missing from {}; take config.json and model.safetensors from the same model", .path.display())]
+    #[error("tensor `{name}` is missing from {}; {advice}", .path.display())]
     MissingTensor {
         /// The tensor, without the `transformer.` prefix.
         name: String,
         /// The file.
         path: PathBuf,
+        /// What to do.
+        advice: &'static str,
+    },
+    /// A table of another number of tokens than the config says.
+    #[error(
+        "tensor `{name}` has {rows} rows, but config.json says \"vocab_size\": {vocab_size}; if only that is wrong (tables are \
+         often padded), make it {rows}, or else take both files from the same model"
+    )]
+    VocabSize {
+        /// The tensor.
+        name: String,
+        /// Its rows.
+        rows: usize,
+        /// Rows by the config.
+        vocab_size: usize,
+    },
+    /// A weight that is NaN or infinite.
+    #[error(
+        "tensor `{name}` holds {value} (value number {index}): the file is damaged, or training went wrong before it \
+         was written; take an earlier one"
+    )]
+    NotFinite {
+        /// The tensor.
+        name: String,
+        /// Its place, row by row.
+        index: usize,
+        /// What it is.
+        value: f32,
+    },
+    /// A weight that a narrower type cannot hold.
+    #[error("tensor `{name}` holds {value}, which is too large for {dtype}; write the model in bf16 or f32")]
+    TooLarge {
+        /// The tensor.
+        name: String,
+        /// The value.
+        value: f32,
+        /// The type.
+        dtype: crate::Dtype,
+    },
+    /// A type that only we read.
+    #[error("a Hugging Face directory holds f32, f16 or bf16, not {dtype}; choose one of those")]
+    PlainType {
+        /// The type.
+        dtype: crate::Dtype,
+    },
+    /// A list of shards that cannot be right.
+    #[error("{}: {reason}; copy or download the model again", .path.display())]
+    Index {
+        /// The list.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A shard that cannot be read.
+    #[error("{} names the file {shard:?}, {reason}", .index.display())]
+    Shard {
+        /// The list of shards.
+        index: PathBuf,
+        /// The name in it.
+        shard: String,
+        /// What is wrong, and what to do.
+        reason: &'static str,
     },
     /// A weight of another shape than the config asks for.
     #[error(

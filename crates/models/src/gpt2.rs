@@ -1,5 +1,5 @@
 //! GPT-2 (Radford et al., 2019): token and position embeddings, `n_layer` blocks, a norm, and the embedding table
-//! again as the output layer.
+//! again as the output layer, unless the config gives it one of its own.
 //!
 //! Shapes: B sequences of T tokens, width C, vocabulary V. Field names are the checkpoint's. The one forward
 //! pass serves training, evaluation and cached decoding; see [`Pass`].
@@ -11,8 +11,7 @@ use tensor::ops::{self, AttentionArgs, LmLoss};
 use tensor::weights::{Form, Weights as Encoded};
 use tensor::{Grads, Precision, Tensor};
 
-use crate::dtype::{TABLE, is_matrix};
-
+use crate::dtype::{HEAD, is_matrix, is_table};
 use crate::layers::{LayerNorm, Linear, Weights};
 use crate::{
     Dtype, Gpt2Config, Init, KvCache, KvPool, ModelError, Pass, Result, checkpoint, equalise, kv_cache,
@@ -26,6 +25,7 @@ pub struct Gpt2 {
     wpe: Tensor, // (n_ctx, C), one row for each position
     h: Vec<Block>,
     ln_f: LayerNorm,
+    lm_head: Option<Tensor>, // (V, C), where it is not `wte`
     dtype: Dtype,
 }
 
@@ -98,17 +98,17 @@ impl Block {
 impl Attention {
     /// Each position gathers from itself and those before it; what it finds is added to `residual`. Both are (B, T, C).
     fn forward(&self, x: &Tensor, residual: &Tensor, at: &Place, pass: &mut Pass) -> Result<Tensor> {
-        let n_head = at.config.n_head;
+        let (n_head, scale) = (at.config.n_head, at.config.attn_scale(at.layer));
         pass.see(at.layer, "attn.c_attn", x);
         let qkv = self.c_attn.forward(x)?; // (B, T, 3C)
         let out = match &mut pass.runs {
             Some(runs) => {
                 kv_cache::append(runs, at.layer, qkv.storage());
-                qkv.attention_cached(n_head, &kv_cache::sequences(runs, at.layer))?
+                qkv.attention_cached(n_head, scale, &kv_cache::sequences(runs, at.layer))?
             }
             None => {
                 let dropout = pass.dropout(at.config.dropout.attn);
-                qkv.attention(AttentionArgs { n_head, lens: pass.lens.as_deref(), dropout })?
+                qkv.attention(AttentionArgs { n_head, scale, lens: pass.lens.as_deref(), dropout })?
             }
         };
         pass.see(at.layer, "attn.c_proj", &out);
@@ -125,7 +125,7 @@ impl Mlp {
     /// Each position by itself, through a wider layer; the result is added to `residual`. Both are (B, T, C).
     fn forward(&self, x: &Tensor, residual: &Tensor, at: &Place, pass: &mut Pass) -> Result<Tensor> {
         pass.see(at.layer, "mlp.c_fc", x);
-        let x = self.c_fc.forward_gelu(x)?; // (B, T, 4C)
+        let x = self.c_fc.forward_activated(x, at.config.activation_function)?; // (B, T, 4C)
         pass.see(at.layer, "mlp.c_proj", &x);
         self.c_proj.forward_add(&x, pass.dropout(at.config.dropout.resid), residual)
     }
@@ -195,6 +195,7 @@ impl Gpt2 {
             wpe: weights.tensor("wpe.weight")?,
             h: (0..config.n_layer).map(|layer| Block::build(layer, &mut weights)).collect::<Result<_>>()?,
             ln_f: weights.layer_norm("ln_f")?,
+            lm_head: if config.tie_word_embeddings { None } else { Some(weights.tensor(HEAD)?) },
             dtype: Dtype::F32,
             config,
         })
@@ -203,6 +204,11 @@ impl Gpt2 {
     /// The model's shape.
     pub fn config(&self) -> &Gpt2Config {
         &self.config
+    }
+
+    /// The output layer, (V, C).
+    fn head(&self) -> &Tensor {
+        self.lm_head.as_ref().unwrap_or(&self.wte)
     }
 
     /// Changes the dropout used in training.
@@ -231,6 +237,7 @@ impl Gpt2 {
         let mut x = tokens.add(&positions)?.dropout(pass.dropout(self.config.dropout.embd))?;
         for (layer, block) in self.h.iter().enumerate() {
             let at = Place { layer, config: &self.config };
+            pass.see_stream(layer, &x);
             x = if pass.recompute {
                 block.forward_again(x, &at, pass)?
             } else {
@@ -276,7 +283,7 @@ impl Gpt2 {
 
     /// The logits of every position, (B, T, V).
     pub fn logits(&self, ids: &[u32], batch: usize, pass: &mut Pass) -> Result<Tensor> {
-        Ok(self.hidden(ids, batch, pass)?.lm_head(&self.wte)?)
+        Ok(self.hidden(ids, batch, pass)?.lm_head(self.head())?)
     }
 
     /// The logits (V) that follow the last of `ids`, which continue the pass's cache if it has one.
@@ -293,12 +300,12 @@ impl Gpt2 {
         pass.rows = Some(rows.to_vec());
         let hidden = self.hidden(ids, 1, pass);
         pass.rows = None;
-        Ok(hidden?.lm_head(&self.wte)?)
+        Ok(hidden?.lm_head(self.head())?)
     }
 
     /// The logits (rows, V) of some rows of [`Gpt2::hidden`].
     pub fn logits_from(&self, hidden: &Tensor, rows: Range<usize>) -> Result<Tensor> {
-        Ok(hidden.select_rows(&rows.collect::<Vec<_>>())?.lm_head(&self.wte)?)
+        Ok(hidden.select_rows(&rows.collect::<Vec<_>>())?.lm_head(self.head())?)
     }
 
     pub(crate) fn set_dtype(&mut self, dtype: Dtype) {
@@ -317,7 +324,7 @@ impl Gpt2 {
         };
         model.encoded(dtype, &mut |name, tensor| {
             let shape = (tensor.rows(), tensor.cols());
-            Encoded::encode(dtype.form(name), &tensor.decoded(), shape, name == TABLE, None)
+            Encoded::encode(dtype.form(name), &tensor.decoded(), shape, is_table(name), None)
         })
     }
 
@@ -382,7 +389,7 @@ impl Gpt2 {
     pub fn loss(&self, batch: &Batch, mut pass: Pass) -> Result<LmLoss> {
         pass.lens = batch.lens.map(<[usize]>::to_vec);
         let hidden = self.hidden(batch.ids, batch.batch, &mut pass)?;
-        Ok(ops::lm_loss(&hidden, &self.wte, batch.targets, batch.weights)?)
+        Ok(ops::lm_loss(&hidden, self.head(), batch.targets, batch.weights)?)
     }
 
     /// Scores every prediction of a batch, whatever its weight.
@@ -390,7 +397,7 @@ impl Gpt2 {
         let mut pass = Pass::eval();
         pass.lens = batch.lens.map(<[usize]>::to_vec);
         let hidden = self.hidden(batch.ids, batch.batch, &mut pass)?;
-        let (loss, correct) = ops::lm_scores(&hidden, &self.wte, batch.targets)?;
+        let (loss, correct) = ops::lm_scores(&hidden, self.head(), batch.targets)?;
         Ok(Scores { loss, correct })
     }
 
@@ -404,7 +411,15 @@ impl Gpt2 {
             tensors.extend([&mlp.c_fc, &mlp.c_proj].into_iter().flat_map(|l| [&l.weight, &l.bias]));
         }
         tensors.extend([&self.ln_f.weight, &self.ln_f.bias]);
+        tensors.extend(&self.lm_head);
         self.names().zip(tensors).collect()
+    }
+
+    /// Refuses weights that are NaN or infinite, by name. Reads every one: of a large model that takes seconds.
+    pub fn check_finite(&self) -> Result<()> {
+        self.parameters()
+            .iter()
+            .try_for_each(|(name, tensor)| checkpoint::finite(name, tensor.decoded()).map(drop))
     }
 
     /// Every weight with its name, to be changed.
@@ -418,6 +433,7 @@ impl Gpt2 {
             tensors.extend([&mut mlp.c_fc, &mut mlp.c_proj].into_iter().flat_map(Linear::tensors_mut));
         }
         tensors.extend([&mut self.ln_f.weight, &mut self.ln_f.bias]);
+        tensors.extend(&mut self.lm_head);
         names.zip(tensors).collect()
     }
 

@@ -1,7 +1,7 @@
 //! The layers GPT-2 is made of: weights with their forward pass, under the checkpoint's names.
 
 use tensor::random::Dropout;
-use tensor::{Precision, Tensor};
+use tensor::{Activation, Precision, Tensor};
 
 use crate::Result;
 
@@ -30,9 +30,9 @@ impl Linear {
         Ok(x.linear(&self.weight, Some(&self.bias))?)
     }
 
-    /// `gelu(x · weight + bias)`.
-    pub fn forward_gelu(&self, x: &Tensor) -> Result<Tensor> {
-        Ok(x.linear_gelu(&self.weight, &self.bias)?)
+    /// `activation(x · weight + bias)`.
+    pub fn forward_activated(&self, x: &Tensor, activation: Activation) -> Result<Tensor> {
+        Ok(x.linear_activated(activation, &self.weight, &self.bias)?)
     }
 
     /// `residual + dropout(x · weight + bias)`.

@@ -4,6 +4,7 @@
 //! and what differs between them comes in with the [`Pass`].
 #![forbid(unsafe_code)]
 
+mod activation;
 pub mod checkpoint;
 mod config;
 mod dtype;
@@ -22,6 +23,7 @@ pub use gpt2::{Batch, Gpt2, Scores};
 pub use init::Init;
 pub use kv_cache::{BLOCK, KvCache, KvPool, Run};
 pub use pass::{Pass, Tap};
+pub use tensor::Activation;
 
 /// The result of working with a model.
 pub type Result<T> = std::result::Result<T, ModelError>;

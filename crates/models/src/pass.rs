@@ -8,10 +8,13 @@ use crate::{KvCache, Run};
 /// First of the random streams used by dropout; each place where elements are dropped has its own.
 const DROPOUT_PURPOSE: u32 = 0x6472_0000;
 
-/// Sees what goes into each linear layer, as it is computed.
+/// Sees what goes into each linear layer and into each block, as it is computed.
 pub trait Tap: std::fmt::Debug + Send {
     /// `x` is about to be multiplied by the weight of this name.
     fn see(&mut self, weight: &str, x: &Tensor);
+
+    /// `x` (B, T, C) is the residual stream that goes into block number `layer`.
+    fn see_stream(&mut self, _layer: usize, _x: &Tensor) {}
 }
 
 /// One run of the model forward.
@@ -67,6 +70,13 @@ impl<'a> Pass<'a> {
     pub(crate) fn see(&mut self, layer: usize, part: &str, x: &Tensor) {
         if let Some(tap) = &mut self.tap {
             tap.see(&format!("h.{layer}.{part}.weight"), x);
+        }
+    }
+
+    /// Shows the tap, if there is one, what goes into a block.
+    pub(crate) fn see_stream(&mut self, layer: usize, x: &Tensor) {
+        if let Some(tap) = &mut self.tap {
+            tap.see_stream(layer, x);
         }
     }
 

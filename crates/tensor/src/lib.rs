@@ -13,6 +13,7 @@ pub mod tape;
 mod tensor;
 pub mod weights;
 
+pub use kernels::activation::Activation;
 pub use kernels::attention::cached;
 pub use kernels::bf16::{bf16, f16};
 pub use kernels::blocks;

@@ -9,12 +9,12 @@ mod dropout;
 mod embedding;
 mod layer_norm;
 mod linear;
+mod linear_activated;
 mod linear_dropout_add;
-mod linear_gelu;
 mod lm_head;
 pub mod lm_loss;
 
-pub use attention::{AttentionArgs, CachedSequence, KeyBlock};
+pub use attention::{AttentionArgs, CachedSequence, KeyBlock, default_scale};
 pub use embedding::embedding;
 pub use lm_loss::{LmLoss, lm_loss, lm_scores};
 

@@ -7,6 +7,8 @@
 
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use kernels::activation::Activation;
+
 use crate::memory::Buffer;
 use crate::storage::Storage;
 use crate::tensor::{Origin, Tensor};
@@ -81,8 +83,16 @@ struct Recording {
 
 struct Node {
     backward: BackwardFn,
-    /// For `out = gelu(pre)`: the node wants the gradient by `pre`, and who computes it multiplies by the slope.
-    pre: Option<Arc<Storage>>,
+    /// For an activation: the node wants the gradient by what it was made from, and who computes it multiplies by the
+    /// slope.
+    pre: Option<Pre>,
+}
+
+/// What an activation was made from: its node's output is `activation(values)`.
+#[derive(Clone)]
+pub(crate) struct Pre {
+    pub activation: Activation,
+    pub values: Arc<Storage>,
 }
 
 /// A recording of the operations of one forward pass. Clones share it.
@@ -114,12 +124,12 @@ impl Tape {
         self.record_activated(out, None, backward)
     }
 
-    /// [`Tape::record`] for `out = gelu(pre)`, which goes into linear layers only: these multiply the gradient by the
+    /// [`Tape::record`] for `out = activation(pre)`, which goes into linear layers only: these multiply the gradient by the
     /// activation's slope while they compute it, so that `backward` is handed the gradient by `pre`.
     pub(crate) fn record_activated(
         &self,
         out: Tensor,
-        pre: Option<Arc<Storage>>,
+        pre: Option<Pre>,
         backward: impl FnOnce(Storage, &mut Backward) + Send + 'static,
     ) -> Tensor {
         let mut recording = self.lock();
@@ -203,7 +213,7 @@ impl Tape {
 /// The gradients that are still on their way back.
 pub(crate) struct Backward {
     pending: Vec<Option<Storage>>,
-    pre: Vec<Option<Arc<Storage>>>,
+    pre: Vec<Option<Pre>>,
     grads: Grads,
 }
 
@@ -241,7 +251,7 @@ impl std::ops::DerefMut for Grad {
 
 impl Backward {
     /// What an activation was made from, where the target is one: see [`Tape::record_activated`].
-    pub fn pre(&self, target: Target) -> Option<Arc<Storage>> {
+    pub fn pre(&self, target: Target) -> Option<Pre> {
         match target {
             Target::Node(index) => self.pre[index].clone(),
             _ => None,

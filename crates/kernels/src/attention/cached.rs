@@ -230,9 +230,16 @@ pub fn turn<T: Kept>(block: &mut [T::Unit], heads: Heads, back: bool) {
     }
 }
 
-/// Attention of the new rows of some sequences. `out` is (rows, C), `qkv` (rows, 3C), of which the queries are read.
-pub fn attention_cached<T: Kept>(out: &mut [T], qkv: &[T], sequences: &[Sequence<T::Unit>], heads: Heads) {
-    attention_cached_on(isa::current(), out, qkv, sequences, heads);
+/// Attention of the new rows of some sequences, with scores multiplied by `scale`. `out` is (rows, C), `qkv` (rows, 3C),
+/// of which the queries are read.
+pub fn attention_cached<T: Kept>(
+    out: &mut [T],
+    qkv: &[T],
+    sequences: &[Sequence<T::Unit>],
+    heads: Heads,
+    scale: f32,
+) {
+    attention_cached_on(isa::current(), out, qkv, sequences, heads, scale);
 }
 
 pub(crate) fn attention_cached_on<T: Kept>(
@@ -241,6 +248,7 @@ pub(crate) fn attention_cached_on<T: Kept>(
     qkv: &[T],
     sequences: &[Sequence<T::Unit>],
     heads: Heads,
+    scale: f32,
 ) {
     let c = heads.width();
     assert_eq!(qkv.len(), 3 * out.len(), "three rows' widths");
@@ -265,7 +273,7 @@ pub(crate) fn attention_cached_on<T: Kept>(
         .flat_map(|(s, sequence)| (0..sequence.rows.1).step_by(QUERIES).map(move |first| (s, first)))
         .rev() // later ones see more keys
         .collect();
-    T::run(isa, &Work { out: Shared::new(out), qkv, sequences, groups, heads });
+    T::run(isa, &Work { out: Shared::new(out), qkv, sequences, groups, heads, scale });
 }
 
 /// What the tasks know.
@@ -275,6 +283,7 @@ pub struct Work<'a, T: Kept> {
     sequences: &'a [Sequence<'a, T::Unit>],
     groups: Vec<(usize, usize)>,
     heads: Heads,
+    scale: f32,
 }
 
 /// What a task needs besides.
@@ -324,7 +333,6 @@ impl<T: Kept> Work<'_, T> {
         }
         let scores = &mut scores[..n * KEYS];
         let mut running = [Running { most: f32::NEG_INFINITY, sum: 0.0 }; QUERIES];
-        let scale = 1.0 / (d as f32).sqrt();
         for (number, &(block, is_turned)) in
             sequence.blocks.iter().enumerate().take((past + n).div_ceil(KEYS))
         {
@@ -356,7 +364,13 @@ impl<T: Kept> Work<'_, T> {
                     unsafe { product(tile, c, (a, n), (b, K::NR), deep, next) };
                 }
             }
-            absorb(isa, &Block { queries: n, keys, first, scale, dropout: None }, &mut running, scores, rows);
+            absorb(
+                isa,
+                &Block { queries: n, keys, first, scale: self.scale, dropout: None },
+                &mut running,
+                scores,
+                rows,
+            );
             let probs = T::factor(isa, scores, rounded);
             let a = A { at: probs.as_ptr(), row: KEYS / T::DEEP, step: 1 };
             let b = B { at: value_units.as_ptr(), step: padded };

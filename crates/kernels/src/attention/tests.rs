@@ -27,7 +27,9 @@ fn assert_close(got: &[f32], want: &[f32], case: &str) {
 fn forward_and_backward_agree_with_the_plain_version() {
     let sizes = [(1, 1, 1, 1), (2, 5, 3, 5), (1, 64, 2, 16), (2, 65, 1, 8), (1, 130, 2, 33), (1, 200, 1, 64)];
     for (batch, time, n_head, head_dim) in sizes {
-        let shape = AttentionShape { batch, time, n_head, head_dim };
+        // The scale of most models, one without, and one divided by a layer's number.
+        let scale = [default_scale(head_dim), 1.0, default_scale(head_dim) / 3.0][time % 3];
+        let shape = AttentionShape { batch, time, n_head, head_dim, scale };
         let c = shape.width();
         let lens: Vec<usize> = (0..batch).map(|b| time - b * time / 3).collect();
         let dropout = Dropout { p: 0.3, stream: Stream::new(5, 6, 7) };
@@ -55,12 +57,12 @@ fn forward_and_backward_agree_with_the_plain_version() {
                         }
                     };
                     let mut want = vec![0.0; t * d];
-                    reference::attention(&mut want, qkv, d, factor);
+                    reference::attention(&mut want, qkv, d, shape.scale, factor);
                     assert_close(&part(&out, d, start, t, c, h * d), &want, &case);
                     let mut grads = [0, 1, 2].map(|_| vec![0.0; t * d]);
                     let [dq, dk, dv] = &mut grads;
                     let dout = part(&dout, d, start, t, c, h * d);
-                    reference::attention_backward([dq, dk, dv], &dout, qkv, d, factor);
+                    reference::attention_backward([dq, dk, dv], &dout, qkv, d, shape.scale, factor);
                     for (which, want) in grads.iter().enumerate() {
                         assert_close(&part(&dqkv, d, start, t, 3 * c, which * c + h * d), want, &case);
                     }
@@ -76,7 +78,7 @@ fn bfloat16_agrees_with_f32_and_with_itself_at_any_thread_count() {
     for (batch, time, n_head, head_dim) in
         [(1, 1, 1, 1), (2, 7, 3, 6), (2, 65, 1, 8), (1, 130, 2, 33), (2, 200, 2, 64)]
     {
-        let shape = AttentionShape { batch, time, n_head, head_dim };
+        let shape = AttentionShape { batch, time, n_head, head_dim, scale: default_scale(head_dim) };
         let c = shape.width();
         let lens: Vec<usize> = (0..batch).map(|b| time - b * time / 3).collect();
         let dropout = Dropout { p: 0.3, stream: Stream::new(5, 6, 7) };
@@ -124,6 +126,7 @@ fn in_portions<T: Kept + Default>(
     lens: &[usize],
     portions: &[usize],
     heads: Heads,
+    scale: f32,
 ) -> Vec<T> {
     let c = heads.n_head * heads.head_dim;
     let mut blocks: Vec<Vec<Vec<T::Unit>>> = lens
@@ -164,7 +167,7 @@ fn in_portions<T: Kept + Default>(
             })
             .collect();
         let mut got = vec![T::default(); rows * c];
-        attention_cached_on(isa, &mut got, &batch, &sequences, heads);
+        attention_cached_on(isa, &mut got, &batch, &sequences, heads, scale);
         for (s, start) in starts.iter().enumerate() {
             let got = got[firsts[s] * c..][..new[s] * c].iter();
             out.iter_mut().skip((start + past) * c).zip(got).for_each(|(out, got)| *out = *got);
@@ -208,23 +211,25 @@ proptest::proptest! {
     ) {
         let heads = Heads { n_head, head_dim };
         let (rows, c) = (lens.iter().sum::<usize>(), n_head * head_dim);
-        let shape = AttentionShape { batch: lens.len(), time: *lens.iter().max().unwrap(), n_head, head_dim };
+        let scale = default_scale(head_dim) / (n_head as f32);
+        let shape =
+            AttentionShape { batch: lens.len(), time: *lens.iter().max().unwrap(), n_head, head_dim, scale };
         let qkv = random(rows * 3 * c, 1);
         let half: Vec<bf16> = qkv.iter().map(|&x| bf16::from_f32(x)).collect();
         for isa in isa::tested() {
             let (mut out, mut lse) = (vec![0.0; rows * c], vec![0.0; rows * n_head]);
             attention_on(isa, &mut out, &mut lse, &qkv, &shape, Some(&lens), None);
-            proptest::prop_assert!(in_portions(isa, &qkv, &lens, &portions, heads) == out, "{:?}", isa);
+            proptest::prop_assert!(in_portions(isa, &qkv, &lens, &portions, heads, scale) == out, "{:?}", isa);
             let mut out = vec![bf16::ZERO; rows * c];
             pairs::attention_bf16_on(isa, &mut out, &mut lse, &half, &shape, Some(&lens), None);
-            proptest::prop_assert!(in_portions(isa, &half, &lens, &portions, heads) == out, "{:?} bfloat16", isa);
+            proptest::prop_assert!(in_portions(isa, &half, &lens, &portions, heads, scale) == out, "{:?} bfloat16", isa);
         }
     }
 }
 
 #[test]
 fn a_gradient_is_added_to_what_is_there() {
-    let shape = AttentionShape { batch: 2, time: 70, n_head: 2, head_dim: 5 };
+    let shape = AttentionShape { batch: 2, time: 70, n_head: 2, head_dim: 5, scale: default_scale(5) };
     let (qkv, dout) = (random(2 * 70 * 30, 1), random(2 * 70 * 10, 2));
     let (mut out, mut lse) = (vec![0.0; dout.len()], vec![0.0; 280]);
     attention(&mut out, &mut lse, &qkv, &shape, None, None);
@@ -237,7 +242,7 @@ fn a_gradient_is_added_to_what_is_there() {
 
 #[test]
 fn the_number_of_threads_changes_no_bit() {
-    let shape = AttentionShape { batch: 2, time: 100, n_head: 3, head_dim: 16 };
+    let shape = AttentionShape { batch: 2, time: 100, n_head: 3, head_dim: 16, scale: default_scale(16) };
     let (qkv, dout) = (random(2 * 100 * 144, 1), random(2 * 100 * 48, 2));
     let mut all = Vec::new();
     for threads in [1, 2, 3] {
@@ -252,7 +257,7 @@ fn the_number_of_threads_changes_no_bit() {
 
 #[test]
 fn nan_is_not_lost() {
-    let shape = AttentionShape { batch: 1, time: 3, n_head: 1, head_dim: 2 };
+    let shape = AttentionShape { batch: 1, time: 3, n_head: 1, head_dim: 2, scale: default_scale(2) };
     let mut qkv = random(18, 1);
     qkv[6 + 2] = f32::NAN; // a key of the second position
     let (mut out, mut lse) = ([0.0; 6], [0.0; 3]);

@@ -45,38 +45,6 @@ fn layer_norm_and_its_backward() {
     }
 }
 
-vectorised! {
-    fn gelu_on(out: &mut [f32], x: &[f32]) {
-        out.iter_mut().zip(x).for_each(|(out, &x)| *out = x * gate::<FMA>(x));
-    }
-}
-
-vectorised! {
-    fn gelu_backward_on(dx: &mut [f32], dout: &[f32], x: &[f32]) {
-        dx.iter_mut().zip(dout.iter().zip(x)).for_each(|(dx, (&dout, &x))| *dx += dout * slope::<FMA>(x));
-    }
-}
-
-#[test]
-fn gelu_and_its_backward() {
-    for n in [0, 1, 7, 8, 9, 63, 64, 65, 768] {
-        let (x, dout) = (random(n, 1).iter().map(|x| 4.0 * x).collect::<Vec<_>>(), random(n, 2));
-        let [mut want, mut dwant] = [vec![0.0; n], vec![1.0; n]];
-        reference::gelu(&mut want, &x);
-        reference::gelu_backward(&mut dwant, &dout, &x);
-        for isa in isa::tested() {
-            let [mut out, mut dx] = [vec![0.0; n], vec![1.0; n]];
-            gelu_on(isa, &mut out, &x);
-            gelu_backward_on(isa, &mut dx, &dout, &x);
-            assert_close(&out, &want, &format!("{isa:?} {n}"));
-            assert_close(&dx, &dwant, &format!("{isa:?} {n}"));
-        }
-    }
-    let mut out = [0.0; 4];
-    gelu_on(isa::current(), &mut out, &[1e30, -100.0, f32::NAN, 0.0]);
-    assert!(out[0] == 1e30 && out[1].abs() < 1e-30 && out[2].is_nan() && out[3] == 0.0, "{out:?}");
-}
-
 #[test]
 fn cross_entropy_and_its_gradient() {
     for (rows, cols) in SHAPES {

@@ -3,6 +3,7 @@
 //! Each format's reader gives an [`Archive`] under GPT-2's own names (`h.0.attn.c_attn.weight`); shapes, types and
 //! completeness are checked here, for all formats alike.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::path::PathBuf;
 
@@ -10,7 +11,7 @@ use tensor::blocks::BlockFormat;
 use tensor::weights::{Form, Weights};
 use tensor::{Bytes, Tensor};
 
-use crate::dtype::{TABLE, is_matrix};
+use crate::dtype::{HEAD, TABLE, is_matrix, is_table};
 use crate::{Dtype, Gpt2, Gpt2Config, ModelError, Result};
 
 /// How weights are wanted.
@@ -89,6 +90,11 @@ impl Stored {
         if self.shape == lies {
             return Ok(());
         }
+        // Vocabularies are often padded, or lack tokens that were added later.
+        if is_table(name) && self.shape.len() == 2 && self.shape[1..] == lies[1..] {
+            let (rows, vocab_size) = (self.shape[0], lies[0]);
+            return Err(ModelError::VocabSize { name: name.to_owned(), rows, vocab_size });
+        }
         Err(ModelError::TensorShape { name: name.to_owned(), got: self.shape.clone(), want: lies })
     }
 }
@@ -102,6 +108,16 @@ fn turned(values: &[f32], rows: usize, cols: usize) -> Vec<f32> {
     out
 }
 
+/// The values, if all of them are numbers. Matrices that are computed from where they lie are not looked through: to read
+/// a whole file would take longer than to begin to use it. [`Gpt2::check_finite`] does it for whoever has the time.
+pub(crate) fn finite<'a>(name: &str, values: Cow<'a, [f32]>) -> Result<Cow<'a, [f32]>> {
+    // By parts, so that the compiler vectorises each.
+    let bad = |part: &[f32]| part.iter().fold(false, |bad, x| bad | !x.is_finite());
+    let Some(part) = values.chunks(4096).position(bad) else { return Ok(values) };
+    let index = values.iter().skip(4096 * part).position(|x| !x.is_finite()).unwrap_or(0) + 4096 * part;
+    Err(ModelError::NotFinite { name: name.to_owned(), index, value: values[index] })
+}
+
 /// A weight matrix of the model: what lies in the file, and what the model's shape asks for.
 struct Matrix<'a> {
     name: &'a str,
@@ -112,7 +128,7 @@ struct Matrix<'a> {
 impl Matrix<'_> {
     /// Whether products read the transposed matrix, and their K and N.
     fn product(&self) -> (bool, usize, usize) {
-        let turned = self.name == TABLE;
+        let turned = is_table(self.name);
         if turned { (turned, self.want[1], self.want[0]) } else { (turned, self.want[0], self.want[1]) }
     }
 
@@ -170,8 +186,10 @@ impl Matrix<'_> {
         let lies = self.in_place()?;
         let weights = match &lies {
             Some(weights) if weights.form() == form => weights.clone(),
-            Some(weights) => self.encode(form, &weights.decode())?,
-            None => self.encode(form, &self.stored.plain(self.name, self.want)?)?,
+            Some(weights) => self.encode(form, &finite(self.name, weights.decode())?)?,
+            None => {
+                self.encode(form, &finite(self.name, self.stored.plain(self.name, self.want)?.into())?)?
+            }
         };
         Ok(Tensor::from_weights(self.want[0], self.want[1], weights)?)
     }
@@ -197,18 +215,26 @@ impl Archive {
         self.refuse_unknown(&shapes)?;
         let mut linear = None;
         let mut model = Gpt2::build(config, &mut |name| {
-            let missing = || ModelError::MissingTensor { name: name.to_owned(), path: self.path.clone() };
+            let missing = || ModelError::MissingTensor {
+                name: name.to_owned(),
+                path: self.path.clone(),
+                advice: match name {
+                    HEAD => "if the model was tied, say \"tie_word_embeddings\": true in config.json",
+                    _ => "take config.json and the weights from the same model",
+                },
+            };
             let stored = self.tensors.get(name).ok_or_else(missing)?;
             let want = &shapes[name];
             if !is_matrix(name, want) {
-                return Ok(Tensor::new(want, stored.plain(name, want)?)?);
+                let values = finite(name, stored.plain(name, want)?.into())?;
+                return Ok(Tensor::new(want, values.into_owned())?);
             }
             let matrix = Matrix { name, stored, want };
             if wanted == Use::Training {
-                return Ok(Tensor::new(want, matrix.values()?)?);
+                return Ok(Tensor::new(want, finite(name, matrix.values()?.into())?.into_owned())?);
             }
             let kind = Dtype::of(matrix.form()?);
-            if name != TABLE {
+            if !is_table(name) {
                 let want = *linear.get_or_insert(kind);
                 if kind != want {
                     return Err(ModelError::MixedTypes { name: name.to_owned(), got: kind, want });
@@ -226,15 +252,16 @@ impl Archive {
             |head: &Stored| self.tensors.get(TABLE).is_some_and(|wte| wte.bytes[..] == head.bytes[..]);
         for (name, stored) in &self.tensors {
             let mask = name.ends_with(".attn.bias") || name.ends_with(".attn.masked_bias");
-            let tied = name == "lm_head.weight" && same_as_table(stored);
+            let tied = name == HEAD && same_as_table(stored);
             if shapes.contains_key(name) || mask || tied {
                 continue;
             }
             let advice = match name.as_str() {
-                "lm_head.weight" => {
-                    "its output layer differs from its embeddings, which this version cannot run"
+                HEAD if self.tensors.contains_key(TABLE) => {
+                    "its output layer differs from its embeddings: say \"tie_word_embeddings\": false in config.json"
                 }
-                _ => "take config.json and model.safetensors from the same model",
+                "score.weight" | "classifier.weight" => "it classifies texts, and does not write them",
+                _ => "take config.json and the weights from the same model",
             };
             return Err(ModelError::UnknownTensor { name: name.clone(), path: self.path.clone(), advice });
         }

@@ -9,6 +9,7 @@
 //! as an output layer. `tensor::weights` and `kernels::blocks` say what lies in a panel and in a block. The values start
 //! at a multiple of 64 bytes, as we write them; those of other files are copied where their numbers need it.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::Write;
@@ -22,8 +23,8 @@ use tensor::{Bytes, Tensor};
 
 use super::archive::{Archive, Kind, Stored};
 use super::write_whole;
-use crate::dtype::TABLE;
-use crate::{ModelError, Result};
+use crate::dtype::{HEAD, is_table};
+use crate::{Dtype, ModelError, Result};
 
 /// The tensors of a file, and all its bytes.
 pub(super) fn read(path: &Path) -> Result<(Archive, Bytes)> {
@@ -75,8 +76,13 @@ fn parse<'a>(path: &Path, bytes: &'a [u8]) -> Result<SafeTensors<'a>> {
 }
 
 /// A weight's name without the prefix that `GPT2LMHeadModel` puts before it.
-fn bare(name: &str) -> &str {
+pub(super) fn bare(name: &str) -> &str {
     name.strip_prefix("transformer.").unwrap_or(name)
+}
+
+/// A weight's name as `GPT2LMHeadModel` has it.
+pub(super) fn full(name: &str) -> String {
+    if name == HEAD { name.to_owned() } else { format!("transformer.{name}") }
 }
 
 /// Reads all `f32` tensors of a safetensors file, and its metadata.
@@ -103,14 +109,22 @@ pub(super) struct Entry<'a> {
     name: String,
     kind: &'static str,
     shape: Vec<usize>,
-    bytes: &'a [u8],
+    content: Content<'a>,
+}
+
+/// Where the bytes of an entry come from.
+enum Content<'a> {
+    /// They lie there.
+    Bytes(&'a [u8]),
+    /// They are made while they are written: the tensor's values in this type.
+    Values(&'a Tensor, Dtype),
 }
 
 impl<'a> Entry<'a> {
     /// A tensor under its name in the file, in the form that it has.
     pub fn of(name: &str, tensor: &'a Tensor) -> Entry<'a> {
         let (rows, cols) = (tensor.rows(), tensor.cols());
-        let (k, n) = if name == TABLE { (cols, rows) } else { (rows, cols) };
+        let (k, n) = if is_table(name) { (cols, rows) } else { (rows, cols) };
         let plain = tensor.shape().to_vec();
         let (kind, shape, bytes) = match tensor.weights().map(|weights| (weights, weights.form())) {
             None => ("F32", plain, bytemuck::cast_slice(tensor.data())),
@@ -123,7 +137,67 @@ impl<'a> Entry<'a> {
                 ("U8", vec![n.div_ceil(32), k.div_ceil(32), format.block_bytes()], weights.bytes())
             }
         };
-        Entry { name: format!("transformer.{name}"), kind, shape, bytes }
+        Entry { name: full(name), kind, shape, content: Content::Bytes(bytes) }
+    }
+
+    /// A tensor under its name in the file, row by row in `f32`, `f16` or `bf16`.
+    pub fn plain(name: &str, tensor: &'a Tensor, dtype: Dtype) -> Entry<'a> {
+        let kind = match dtype {
+            Dtype::F16 => "F16",
+            Dtype::Bf16 => "BF16",
+            _ => "F32",
+        };
+        let content = match tensor.weights() {
+            None if kind == "F32" => Content::Bytes(bytemuck::cast_slice(tensor.data())),
+            Some(weights) if [("F32", Form::F32), ("F16", Form::F16)].contains(&(kind, weights.form())) => {
+                Content::Bytes(weights.bytes())
+            }
+            _ => Content::Values(tensor, dtype),
+        };
+        Entry { name: full(name), kind, shape: tensor.shape().to_vec(), content }
+    }
+
+    /// The name in the file.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The number of bytes.
+    pub fn len(&self) -> usize {
+        match &self.content {
+            Content::Bytes(bytes) => bytes.len(),
+            Content::Values(tensor, _) => tensor.len() * size(self.kind),
+        }
+    }
+
+    /// The bytes.
+    fn bytes(&self) -> Result<Cow<'a, [u8]>> {
+        let (tensor, dtype) = match self.content {
+            Content::Bytes(bytes) => return Ok(Cow::Borrowed(bytes)),
+            Content::Values(tensor, dtype) => (tensor, dtype),
+        };
+        let values = tensor.decoded();
+        let halves: Vec<u16> = match dtype {
+            Dtype::F16 => values.iter().map(|&x| tensor::f16::from_f32(x).to_bits()).collect(),
+            Dtype::Bf16 => values.iter().map(|&x| tensor::bf16::from_f32(x).to_bits()).collect(),
+            _ => return Ok(Cow::Owned(bytemuck::cast_slice(&values).to_vec())),
+        };
+        let infinite = if dtype == Dtype::F16 { 0x7c00 } else { 0x7f80 };
+        let overflow =
+            halves.iter().zip(&*values).find(|(bits, x)| **bits & 0x7fff == infinite && x.is_finite());
+        if let Some((_, &value)) = overflow {
+            return Err(ModelError::TooLarge { name: bare(&self.name).to_owned(), value, dtype });
+        }
+        Ok(Cow::Owned(bytemuck::cast_slice(&halves).to_vec()))
+    }
+}
+
+/// Bytes of a number.
+fn size(kind: &str) -> usize {
+    match kind {
+        "F32" => 4,
+        "U8" => 1,
+        _ => 2,
     }
 }
 
@@ -137,7 +211,7 @@ pub fn write_tensors<'a>(
         name,
         kind: "F32",
         shape: shape.to_vec(),
-        bytes: bytemuck::cast_slice(values),
+        content: Content::Bytes(bytemuck::cast_slice(values)),
     };
     write_entries(path, tensors.map(entry).collect(), metadata)
 }
@@ -150,29 +224,32 @@ pub(super) fn write_entries(
 ) -> Result<()> {
     /// The header ends at a multiple of this many bytes.
     const ALIGNMENT: usize = 64;
-    let size = |kind| match kind {
-        "F32" => 4,
-        "U8" => 1,
-        _ => 2,
-    };
     // Blocks and panels are multiples of 64 bytes, and so stay aligned if what may not be comes last.
-    entries.sort_by_key(|entry| (!entry.bytes.len().is_multiple_of(ALIGNMENT), 4 - size(entry.kind)));
+    entries.sort_by_key(|entry| (!entry.len().is_multiple_of(ALIGNMENT), 4 - size(entry.kind)));
     let mut header = Map::new();
     if !metadata.is_empty() {
         header.insert("__metadata__".to_owned(), json!(metadata));
     }
     let mut end = 0;
-    for Entry { name, kind, shape, bytes } in &entries {
-        let start = end;
-        end += bytes.len();
+    for entry in &entries {
+        let (start, Entry { name, kind, shape, .. }) = (end, entry);
+        end += entry.len();
         let entry = json!({ "dtype": kind, "shape": shape, "data_offsets": [start, end] });
         header.insert(name.clone(), entry);
     }
     let mut header = serde_json::to_vec(&header).expect("JSON values can be written");
     header.resize((header.len() + 8).next_multiple_of(ALIGNMENT) - 8, b' ');
-    write_whole(path, |file| {
+    let mut refused = None;
+    let written = write_whole(path, |file| {
         file.write_all(&(header.len() as u64).to_le_bytes())?;
         file.write_all(&header)?;
-        entries.iter().try_for_each(|entry| file.write_all(entry.bytes))
-    })
+        entries.iter().try_for_each(|entry| match entry.bytes() {
+            Ok(bytes) => file.write_all(&bytes),
+            Err(error) => {
+                refused = Some(error);
+                Err(std::io::ErrorKind::InvalidData.into())
+            }
+        })
+    });
+    refused.map_or(written, Err)
 }

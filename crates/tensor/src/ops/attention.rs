@@ -1,4 +1,4 @@
-//! Causal multi-head attention: `out = softmax(q kᵀ / √D + mask) v`, each head for itself (Vaswani et al., 2017).
+//! Causal multi-head attention: `out = softmax(scale · q kᵀ + mask) v`, each head for itself (Vaswani et al., 2017).
 //!
 //! qkv: (B, T, 3C), queries, keys and values side by side as `c_attn` makes them; out: (B, T, C); C = H · D.
 //! Sequences of different lengths lie one after the other, as (1, N, 3C).
@@ -7,6 +7,7 @@
 
 use kernels::attention as fused;
 use kernels::attention::cached::{Heads, Sequence, attention_cached};
+pub use kernels::attention::default_scale;
 use kernels::random::Dropout;
 
 use super::tape_of;
@@ -19,6 +20,8 @@ use crate::{Result, Tensor, TensorError};
 pub struct AttentionArgs<'a> {
     /// Heads (H), which divide the width.
     pub n_head: usize,
+    /// What scores are multiplied by, a positive number: `1 / √D` for most models.
+    pub scale: f32,
     /// Lengths of the sequences where they differ; then they lie one after the other.
     pub lens: Option<&'a [usize]>,
     /// Dropout on the probabilities.
@@ -58,7 +61,7 @@ pub struct CachedSequence<'a> {
 impl Tensor {
     /// Attention of each sequence of a batch over itself; `self` is `qkv` (B, T, 3C).
     pub fn attention(&self, args: AttentionArgs) -> Result<Tensor> {
-        let (mut shape, c) = self.attention_shape(args.n_head)?;
+        let (mut shape, c) = self.attention_shape(args.n_head, args.scale)?;
         let (dims, rows) = ([shape.batch, shape.time, c], shape.batch * shape.time);
         if let Some(lens) = args.lens {
             if shape.batch != 1 || lens.iter().sum::<usize>() != rows {
@@ -105,28 +108,33 @@ impl Tensor {
 
     /// Attention of new positions over all before them; `self` is their `qkv` (1, rows, 3C). Blocks and `qkv` have the
     /// same precision.
-    pub fn attention_cached(&self, n_head: usize, sequences: &[CachedSequence]) -> Result<Tensor> {
-        let (shape, c) = self.attention_shape(n_head)?;
+    pub fn attention_cached(
+        &self,
+        n_head: usize,
+        scale: f32,
+        sequences: &[CachedSequence],
+    ) -> Result<Tensor> {
+        let (shape, c) = self.attention_shape(n_head, scale)?;
         let rows = shape.batch * shape.time;
         let heads = Heads { n_head, head_dim: shape.head_dim };
         let mut out = Storage::scratch(self.precision(), rows * c);
         match (&mut out, &*self.shared()) {
             (Storage::F32(out), Storage::F32(qkv)) => {
-                attention_cached::<f32>(out, qkv, &views(sequences, KeyBlock::f32)?, heads);
+                attention_cached::<f32>(out, qkv, &views(sequences, KeyBlock::f32)?, heads, scale);
             }
             (Storage::Bf16(out), Storage::Bf16(qkv)) => {
-                attention_cached(out, qkv, &views(sequences, KeyBlock::pairs)?, heads);
+                attention_cached(out, qkv, &views(sequences, KeyBlock::pairs)?, heads, scale);
             }
             _ => unreachable!("the result has the precision of the input"),
         }
         Ok(Tensor::from_buffer(&[1, rows, c], out))
     }
 
-    fn attention_shape(&self, n_head: usize) -> Result<(fused::AttentionShape, usize)> {
+    fn attention_shape(&self, n_head: usize, scale: f32) -> Result<(fused::AttentionShape, usize)> {
         match *self.shape() {
             [batch, time, width] if n_head > 0 && width.is_multiple_of(3 * n_head) => {
                 let c = width / 3;
-                Ok((fused::AttentionShape { batch, time, n_head, head_dim: c / n_head }, c))
+                Ok((fused::AttentionShape { batch, time, n_head, head_dim: c / n_head, scale }, c))
             }
             _ => {
                 let want = format!("(batch, time, 3 · C) with C a multiple of {n_head} heads");
@@ -155,26 +163,29 @@ fn views<'a, U>(
 mod tests {
     use super::*;
     use crate::gradcheck::{check, random};
+    use kernels::attention::default_scale;
     use kernels::random::Stream;
 
     #[test]
     fn gradient() {
-        check(&[random(&[2, 7, 18], 1)], |x| {
-            x[0].attention(AttentionArgs { n_head: 2, lens: None, dropout: None })
-        });
+        for scale in [default_scale(3), 1.0, 0.2] {
+            check(&[random(&[2, 7, 18], 1)], |x| {
+                x[0].attention(AttentionArgs { n_head: 2, scale, lens: None, dropout: None })
+            });
+        }
     }
 
     #[test]
     fn gradient_of_different_lengths_with_dropout() {
         let dropout = Some(Dropout { p: 0.3, stream: Stream::new(4, 5, 6) });
         check(&[random(&[1, 9, 12], 1)], |x| {
-            x[0].attention(AttentionArgs { n_head: 2, lens: Some(&[6, 3]), dropout })
+            x[0].attention(AttentionArgs { n_head: 2, scale: default_scale(2), lens: Some(&[6, 3]), dropout })
         });
     }
 
     #[test]
     fn heads_must_divide_the_width() {
-        let args = AttentionArgs { n_head: 4, lens: None, dropout: None };
+        let args = AttentionArgs { n_head: 4, scale: 0.5, lens: None, dropout: None };
         assert!(random(&[1, 2, 18], 1).attention(args).is_err());
     }
 }

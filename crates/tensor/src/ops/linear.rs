@@ -85,7 +85,7 @@ pub(super) fn input_and_weight(operands: Operands, dout: &Storage, back: &mut Ba
     let pre = back.pre(to_x);
     let mut dx = Storage::scratch(x.precision(), rows * k);
     drop(x); // it is not needed any more, and its memory is
-    let pre = pre.as_ref().map(|pre| pre.values());
+    let pre = pre.as_ref().map(|pre| (pre.activation, pre.values.values()));
     kernels::linear::linear_backward_input(dx.values_mut(), dout, w.matrix(k, n), pre);
     back.add(to_x, dx);
 }

@@ -145,10 +145,11 @@ fn random_ids(model: &Gpt2, n: usize, seed: u64) -> Vec<u32> {
     (0..n as u64).map(|i| (stream.uniform(i) * vocab as f32) as u32 % vocab).collect()
 }
 
-/// Bytes of weights that a token needs.
+/// Bytes of weights that a token needs: tables that are looked up only do not count.
 fn bytes_a_token(model: &Gpt2) -> f64 {
+    let is_tied = model.config().tie_word_embeddings;
     let bytes = |(name, tensor): (String, &tensor::Tensor)| match tensor.weights() {
-        _ if name == "wpe.weight" => 0,
+        _ if name == "wpe.weight" || (name == "wte.weight" && !is_tied) => 0,
         Some(weights) => weights.bytes().len(),
         None => 4 * tensor.len(),
     };
