@@ -198,7 +198,7 @@ def nano(bias):
     name = f"nano_{'bias' if bias else 'no_bias'}"
     torch.save(checkpoint, OUT / f"{name}.pt")
     with torch.no_grad():
-        answer = dict(ids=ids.int(), logits=model.double()(ids).float())
+        answer = dict(ids=ids.float(), logits=model.double()(ids).float())
     weights = {k: v.float().contiguous() for k, v in state.items() if k != "lm_head.weight"}
     save_file(weights | answer, OUT / f"{name}.safetensors")
     (OUT / f"{name}.safetensors").chmod(0o644)

@@ -121,7 +121,6 @@ fn add_text(out: &mut Vec<u8>, text: &str) {
 }
 
 fn add_int(out: &mut Vec<u8>, int: usize) {
-    out.extend([0x8a, 9]); // LONG1 of nine bytes, the last of which holds the sign
+    out.extend([0x8a, 8]); // LONG1, signed: no tensor has 2^63 elements
     out.extend((int as u64).to_le_bytes());
-    out.push(0);
 }
