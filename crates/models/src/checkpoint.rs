@@ -1,12 +1,13 @@
-//! A model directory as Hugging Face knows it: `config.json`, `model.safetensors`, `generation_config.json`.
+//! A model directory as Hugging Face knows it (`config.json`, `model.safetensors`, `generation_config.json`), and files
+//! of others.
 
 mod archive;
-mod huggingface;
+mod pickle;
 mod safetensors;
-mod shards;
+mod torch;
 
-use std::fs;
-use std::io::Write;
+use std::fs::{self, File};
+use std::io::{Read, Write};
 use std::path::Path;
 
 use atomic_write_file::AtomicWriteFile;
@@ -15,52 +16,103 @@ use tensor::Bytes;
 
 use crate::{Dtype, Gpt2, Gpt2Config, ModelError, Result};
 
-pub(crate) use self::archive::finite;
-use self::archive::{Archive, Use};
-pub use self::huggingface::{HfOptions, save_hf};
+use self::archive::Use;
 use self::safetensors::{Entry, write_entries};
 pub use self::safetensors::{read_tensors, write_tensors};
-pub use self::shards::INDEX;
 
 /// The name of the weights file.
 pub const WEIGHTS: &str = "model.safetensors";
 /// The name of the file with the model's shape.
 pub const CONFIG: &str = "config.json";
 
-/// Reads a model directory to train it.
-pub(crate) fn load(dir: &Path) -> Result<Gpt2> {
-    read(dir, Use::Training)
+/// The names that PyTorch's weights have in a model directory, whole and in parts, and in nanoGPT's.
+const TORCH: &str = "pytorch_model.bin";
+const TORCH_INDEX: &str = "pytorch_model.bin.index.json";
+const NANO_GPT: &str = "ckpt.pt";
+
+/// Reads a model to train it.
+pub(crate) fn load(path: &Path) -> Result<Gpt2> {
+    read(path, Use::Training)
 }
 
-/// Opens a model directory to run it.
-pub(crate) fn open(dir: &Path, dtype: Option<Dtype>) -> Result<Gpt2> {
-    let model = read(dir, Use::Running)?;
+/// Opens a model to run it.
+pub(crate) fn open(path: &Path, dtype: Option<Dtype>) -> Result<Gpt2> {
+    let model = read(path, Use::Running)?;
     match dtype {
         Some(dtype) if dtype != model.dtype() => model.to_dtype(dtype),
         _ => Ok(model),
     }
 }
 
-fn read(dir: &Path, wanted: Use) -> Result<Gpt2> {
-    let config = load_config(dir)?;
-    let (archive, files) = archive(dir)?;
+fn read(path: &Path, wanted: Use) -> Result<Gpt2> {
+    if let Some(torch) = read_torch(path)? {
+        if wanted == Use::Running {
+            torch.files.iter().for_each(Bytes::warm);
+        }
+        return torch.archive.into_model(torch.config, wanted);
+    }
+    let config = load_config(path)?;
+    let weights = path.join(WEIGHTS);
+    if !weights.is_file() {
+        return Err(ModelError::NoModel { dir: path.to_owned(), missing: WEIGHTS });
+    }
+    let (archive, bytes) = safetensors::read(&weights)?;
     if wanted == Use::Running {
-        files.iter().for_each(Bytes::warm);
+        bytes.warm();
     }
     archive.into_model(config, wanted)
 }
 
-/// The tensors of a model directory, and the bytes of its files: of whichever format is there, in the order that
-/// transformers looks for them.
-fn archive(dir: &Path) -> Result<(Archive, Vec<Bytes>)> {
-    if dir.join(WEIGHTS).is_file() {
-        let (archive, bytes) = safetensors::read(&dir.join(WEIGHTS))?;
-        return Ok((archive, vec![bytes]));
+/// The weights of PyTorch in a file, or in a directory that has no others.
+fn read_torch(path: &Path) -> Result<Option<torch::Checkpoint>> {
+    if path.is_file() {
+        let mut start = Vec::new();
+        let file = File::open(path).map_err(ModelError::io(path))?;
+        file.take(4).read_to_end(&mut start).map_err(ModelError::io(path))?;
+        if !torch::is_torch(&start) {
+            let reason = "it begins like no format that is known here".to_owned();
+            return Err(ModelError::Torch { path: path.to_owned(), reason });
+        }
+        return torch::read(path).map(Some);
     }
-    if dir.join(INDEX).is_file() {
-        return shards::read(dir);
+    let [whole, parts, nano] = [TORCH, TORCH_INDEX, NANO_GPT].map(|name| path.join(name));
+    if path.join(WEIGHTS).is_file() {
+        return Ok(None);
     }
-    Err(ModelError::NoModel { dir: dir.to_owned(), missing: WEIGHTS })
+    if whole.is_file() {
+        return torch::read(&whole).map(Some);
+    }
+    if parts.is_file() {
+        return torch::read_sharded(&parts).map(Some);
+    }
+    if nano.is_file() && !path.join(CONFIG).is_file() { torch::read(&nano).map(Some) } else { Ok(None) }
+}
+
+/// What PyTorch's files of a model do not say and is assumed, in sentences for people; empty for all other models.
+pub fn assumptions(path: &Path) -> Result<Vec<String>> {
+    let Some(torch) = read_torch(path)? else { return Ok(Vec::new()) };
+    let mut notes = Vec::new();
+    if torch.assumed.heads {
+        let n_head = torch.config.n_head;
+        notes.push(format!(
+            "the file does not say the number of heads: {n_head} are taken, of 64 columns each"
+        ));
+    }
+    if torch.assumed.is_nano_gpt {
+        let activation = torch.assumed.activation();
+        notes.push(format!("the file is of nanoGPT, whose activation is taken to be {activation:?}"));
+    }
+    Ok(notes)
+}
+
+/// The characters of a character-level nanoGPT with their ids, in the order of the ids, from its `meta.pkl`.
+pub fn read_nano_gpt_chars(path: &Path) -> Result<Vec<(String, u32)>> {
+    torch::read_meta(path)
+}
+
+/// Writes a model as a state dict that PyTorch loads (`.pt`), whole or not at all.
+pub fn save_torch(model: &Gpt2, path: &Path) -> Result<()> {
+    torch::write(model, path)
 }
 
 /// Reads `config.json` of a model directory.

@@ -234,6 +234,26 @@ pub enum ModelError {
         /// Tokens in all.
         ids: usize,
     },
+    /// A file of PyTorch that cannot be read as a GPT-2.
+    #[error("{}: not a checkpoint of PyTorch that can be read: {reason}", .path.display())]
+    Torch {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A pickle that asks for code.
+    #[error(
+        "{}: it asks for Python's `{global}`, which no weights need; nothing was executed. If you trust where it is \
+         from, load it in Python and save `model.state_dict()` alone",
+        .path.display()
+    )]
+    ForbiddenGlobal {
+        /// The file.
+        path: PathBuf,
+        /// The function or class, with its module.
+        global: String,
+    },
     /// An operation refused its input.
     #[error(transparent)]
     Tensor(#[from] TensorError),
