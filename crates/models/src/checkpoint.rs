@@ -1,10 +1,13 @@
-//! A model directory as Hugging Face knows it: `config.json`, `model.safetensors`, `generation_config.json`.
+//! Models on disk: a directory as Hugging Face knows it (`config.json`, `model.safetensors`, `generation_config.json`), or
+//! one file of [`gguf`] or [`llmc`].
 
 mod archive;
+mod gguf;
+mod llmc;
 mod safetensors;
 
 use std::fs;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::path::Path;
 
 use atomic_write_file::AtomicWriteFile;
@@ -12,7 +15,10 @@ use serde_json::json;
 
 use crate::{Dtype, Gpt2, Gpt2Config, ModelError, Result};
 
-use self::archive::Use;
+use self::archive::{Archive, Use};
+pub use self::gguf::write::{GgufType, save_gguf};
+pub use self::gguf::{GgufTokenizer, read_metadata, read_tokenizer};
+pub use self::llmc::{LlmcType, save_llmc};
 use self::safetensors::{Entry, write_entries};
 pub use self::safetensors::{read_tensors, write_tensors};
 
@@ -21,42 +27,95 @@ pub const WEIGHTS: &str = "model.safetensors";
 /// The name of the file with the model's shape.
 pub const CONFIG: &str = "config.json";
 
-/// Reads a model directory to train it.
-pub(crate) fn load(dir: &Path) -> Result<Gpt2> {
-    read(dir, Use::Training)
+/// Reads a model to train it.
+pub(crate) fn load(path: &Path) -> Result<Gpt2> {
+    let (config, archive, _) = read(path)?;
+    archive.into_model(config, Use::Training)
 }
 
-/// Opens a model directory to run it.
-pub(crate) fn open(dir: &Path, dtype: Option<Dtype>) -> Result<Gpt2> {
-    let model = read(dir, Use::Running)?;
+/// Opens a model to run it.
+pub(crate) fn open(path: &Path, dtype: Option<Dtype>) -> Result<Gpt2> {
+    let (config, archive, bytes) = read(path)?;
+    bytes.warm();
+    // Bits that the nearest form would round away may matter to the one that is asked for.
+    let wanted = if dtype.is_some() && archive.is_rounded() { Use::Training } else { Use::Running };
+    let model = archive.into_model(config, wanted)?;
     match dtype {
         Some(dtype) if dtype != model.dtype() => model.to_dtype(dtype),
         _ => Ok(model),
     }
 }
 
-fn read(dir: &Path, wanted: Use) -> Result<Gpt2> {
-    let config = load_config(dir)?;
-    let path = dir.join(WEIGHTS);
-    if !path.is_file() {
-        return Err(ModelError::NoModel { dir: dir.to_owned(), missing: WEIGHTS });
-    }
-    let (archive, bytes) = safetensors::read(&path)?;
-    if wanted == Use::Running {
-        bytes.warm();
-    }
-    archive.into_model(config, wanted)
+/// The format of a model that is one file.
+enum OneFile {
+    Gguf,
+    Llmc,
 }
 
-/// Reads `config.json` of a model directory.
-pub fn load_config(dir: &Path) -> Result<Gpt2Config> {
-    let path = dir.join(CONFIG);
+/// What a file is, by its first bytes; `None` for what is no file.
+fn one_file(path: &Path) -> Result<Option<OneFile>> {
     if !path.is_file() {
-        return Err(ModelError::NoModel { dir: dir.to_owned(), missing: CONFIG });
+        return Ok(None);
     }
-    let text = fs::read(&path).map_err(ModelError::io(&path))?;
-    let json = serde_json::from_slice(&text).map_err(|source| ModelError::ConfigSyntax { path, source })?;
+    let mut start = Vec::new();
+    let file = fs::File::open(path).map_err(ModelError::io(path))?;
+    file.take(8).read_to_end(&mut start).map_err(ModelError::io(path))?;
+    if gguf::is_gguf(&start) {
+        return Ok(Some(OneFile::Gguf));
+    }
+    if llmc::is_llmc(&start) {
+        return Ok(Some(OneFile::Llmc));
+    }
+    let reason = "it is neither GGUF nor a model of llm.c's; give one of these, or a model directory";
+    Err(ModelError::Unsupported { path: path.to_owned(), reason: reason.to_owned() })
+}
+
+/// The shape, the tensors and the bytes of a model.
+fn read(path: &Path) -> Result<(Gpt2Config, Archive, tensor::Bytes)> {
+    match one_file(path)? {
+        Some(OneFile::Gguf) => return gguf::read(path),
+        Some(OneFile::Llmc) => return llmc::read(path),
+        None => {}
+    }
+    let config = load_config(path)?;
+    let weights = path.join(WEIGHTS);
+    if !weights.is_file() {
+        return Err(ModelError::NoModel { dir: path.to_owned(), missing: WEIGHTS });
+    }
+    let (archive, bytes) = safetensors::read(&weights)?;
+    Ok((config, archive, bytes))
+}
+
+/// Reads a model's shape: `config.json` of a directory, or what a file says of itself.
+pub fn load_config(path: &Path) -> Result<Gpt2Config> {
+    match one_file(path)? {
+        Some(OneFile::Gguf) => return gguf::read_config(path),
+        Some(OneFile::Llmc) => return llmc::read_config(path),
+        None => {}
+    }
+    let file = path.join(CONFIG);
+    if !file.is_file() {
+        return Err(ModelError::NoModel { dir: path.to_owned(), missing: CONFIG });
+    }
+    let text = fs::read(&file).map_err(ModelError::io(&file))?;
+    let json =
+        serde_json::from_slice(&text).map_err(|source| ModelError::ConfigSyntax { path: file, source })?;
     Gpt2Config::from_json(&json)
+}
+
+/// A field of `config.json` that a format has no place for, and the values that it stands for.
+type Fixed = (&'static str, Vec<serde_json::Value>);
+
+/// Refuses a model whose config says what a format has no place for.
+fn check_carries(config: &Gpt2Config, format: &'static str, fixed: &[Fixed]) -> Result<()> {
+    let json = config.to_json();
+    for (field, only) in fixed {
+        let Some(got) = json.get(field).filter(|got| !only.contains(got)) else { continue };
+        let only: Vec<String> = only.iter().map(ToString::to_string).collect();
+        let reason = format!("`{field}` is {got}, and it has a place only for {}", only.join(" or "));
+        return Err(ModelError::CannotCarry { format, reason });
+    }
+    Ok(())
 }
 
 /// Writes a model directory; the weights come last but one, so that a directory with weights has its config.

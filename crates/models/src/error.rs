@@ -58,8 +58,44 @@ pub enum ModelError {
         /// What is wrong with it.
         reason: String,
     },
+    /// A file of another format that is damaged.
+    #[error("{}: not a whole {format} file ({reason}); it may be truncated: copy or download it again", .path.display())]
+    NotWhole {
+        /// The file.
+        path: PathBuf,
+        /// What it should be.
+        format: &'static str,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A file that says something which is not done here.
+    #[error("{}: {reason}", .path.display())]
+    Unsupported {
+        /// The file.
+        path: PathBuf,
+        /// What it says, and what to do.
+        reason: String,
+    },
+    /// A model, or a part of it, that a format has no place for.
+    #[error("{format} cannot carry this model: {reason}")]
+    CannotCarry {
+        /// The format.
+        format: &'static str,
+        /// What it cannot carry, and what to do.
+        reason: String,
+    },
+    /// A weight that is no number.
+    #[error("tensor `{name}`: value {at} is {value}; the file is damaged, or its training failed")]
+    NotFinite {
+        /// The tensor.
+        name: String,
+        /// The value's place.
+        at: usize,
+        /// The value.
+        value: f32,
+    },
     /// A weight that the config asks for is not in the file.
-    #[error("tensor `{name}` is missing from {}; take config.json and model.safetensors from the same model", .path.display())]
+    #[error("tensor `{name}` is missing from {}; take the config and the weights from the same model", .path.display())]
     MissingTensor {
         /// The tensor, without the `transformer.` prefix.
         name: String,
@@ -68,7 +104,7 @@ pub enum ModelError {
     },
     /// A weight of another shape than the config asks for.
     #[error(
-        "tensor `{name}` has shape {got:?}, but config.json asks for {want:?}; take both files from the same model"
+        "tensor `{name}` has shape {got:?}, but the config asks for {want:?}; take both from the same model"
     )]
     TensorShape {
         /// The tensor.
