@@ -38,7 +38,7 @@ pub(crate) fn open(path: &Path, dtype: Option<Dtype>) -> Result<Gpt2> {
     let (config, archive, bytes) = read(path)?;
     bytes.warm();
     // Bits that the nearest form would round away may matter to the one that is asked for.
-    let wanted = if dtype.is_some() && archive.is_rounded() { Use::Training } else { Use::Running };
+    let wanted = if dtype.is_some() && archive.is_rounded(&config) { Use::Training } else { Use::Running };
     let model = archive.into_model(config, wanted)?;
     match dtype {
         Some(dtype) if dtype != model.dtype() => model.to_dtype(dtype),

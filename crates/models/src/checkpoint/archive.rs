@@ -260,7 +260,10 @@ impl Archive {
             }
             matrix.weights(want.form(name))
         })?;
-        model.set_dtype(linear.unwrap_or_default());
+        model.set_dtype(match wanted {
+            Use::Training => Dtype::F32,
+            Use::Running => linear.unwrap_or_default(),
+        });
         Ok(model)
     }
 
@@ -285,9 +288,18 @@ impl Archive {
         common
     }
 
-    /// Whether a tensor has values that running in its nearest form would round.
-    pub fn is_rounded(&self) -> bool {
-        self.tensors.values().any(|stored| matches!(stored.kind, Kind::Ggml(kind) if !kind.is_ours()))
+    /// Whether running the model in the types nearest to it would round some of its values.
+    pub fn is_rounded(&self, config: &Gpt2Config) -> bool {
+        let shapes = config.shapes().into_iter().collect();
+        let is_mixed = self.common_type(&shapes) == Some(Dtype::Bf16);
+        let kind = |name: &str| match self.tensors.get(name).map(|stored| &stored.kind) {
+            Some(Kind::Ggml(kind)) => Some(*kind),
+            _ => None,
+        };
+        let mut kinds = shapes.keys().filter_map(|name| Some((name == TABLE, kind(name)?)));
+        kinds.any(|(is_table, kind)| {
+            !kind.is_ours() || is_mixed && !is_table && Dtype::of(kind.form()).is_blocks()
+        })
     }
 
     /// Every tensor must be a weight, or one of the constants that old checkpoints carry.
