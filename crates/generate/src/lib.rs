@@ -6,6 +6,7 @@
 
 pub mod beam;
 pub mod engine;
+pub mod gguf;
 mod request;
 pub mod sampling;
 pub mod speculate;

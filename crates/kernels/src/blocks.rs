@@ -53,7 +53,7 @@ pub use half::f16;
 use thiserror::Error;
 
 pub use product::{multiply, multiply_on};
-pub use quantise::{quantise, quantise_block};
+pub use quantise::{assemble, quantise, quantise_block};
 
 /// Weights in a block, along K.
 pub const BLOCK: usize = 32;
@@ -379,6 +379,12 @@ impl<'a> BlockMatrix<'a> {
         let part =
             |Bits { byte, shift, bits, from }| (i32::from(data[byte]) >> shift & ((1 << bits) - 1)) << from;
         self.format.places(column, k % BLOCK).map(part).sum::<i32>() - self.format.offset()
+    }
+
+    /// A block: its scale and its numbers.
+    pub fn block(&self, block: usize, column: usize) -> (f16, [i8; BLOCK]) {
+        let numbers = std::array::from_fn(|k| self.number(block * BLOCK + k, column) as i8);
+        (self.scale(block, column), numbers)
     }
 
     /// The weights of one column, of which `out` has K.

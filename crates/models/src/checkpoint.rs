@@ -1,14 +1,21 @@
-//! A model directory as Hugging Face knows it (`config.json`, `model.safetensors`, `generation_config.json`), and files
-//! of others.
+//! Models on disk, of every format that GPT-2s are found in: a directory as Hugging Face knows it (`config.json` with
+//! `model.safetensors` or `pytorch_model.bin`, whole or in parts), or one file of PyTorch, nanoGPT, llm.c or GGUF.
+//!
+//! What a file is, its first bytes say. Each format's reader gives an [`archive`] of tensors under GPT-2's own names; models
+//! are made from those in one place.
 
 mod archive;
+mod gguf;
+mod huggingface;
+mod llmc;
 mod pickle;
 mod safetensors;
+mod shards;
 mod torch;
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use atomic_write_file::AtomicWriteFile;
 use serde_json::json;
@@ -16,93 +23,191 @@ use tensor::Bytes;
 
 use crate::{Dtype, Gpt2, Gpt2Config, ModelError, Result};
 
-use self::archive::Use;
+pub(crate) use self::archive::finite;
+use self::archive::{Archive, Use};
+pub use self::gguf::write::{GgufType, save_gguf};
+pub use self::gguf::{GgufTokenizer, read_metadata, read_tokenizer};
+pub use self::huggingface::{HfOptions, save_hf};
+pub use self::llmc::{LlmcType, save_llmc};
 use self::safetensors::{Entry, write_entries};
 pub use self::safetensors::{read_tensors, write_tensors};
+pub use self::shards::INDEX;
 
 /// The name of the weights file.
 pub const WEIGHTS: &str = "model.safetensors";
 /// The name of the file with the model's shape.
 pub const CONFIG: &str = "config.json";
-
 /// The names that PyTorch's weights have in a model directory, whole and in parts, and in nanoGPT's.
 const TORCH: &str = "pytorch_model.bin";
 const TORCH_INDEX: &str = "pytorch_model.bin.index.json";
 const NANO_GPT: &str = "ckpt.pt";
 
+/// What a model's weights are written as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// `model.safetensors`, whole or in parts.
+    Safetensors,
+    /// What `torch.save` writes.
+    Torch,
+    /// llama.cpp's.
+    Gguf,
+    /// The `.bin` of llm.c.
+    Llmc,
+}
+
+/// Weights that were found: what they are, and where they lie.
+#[derive(Clone, Debug)]
+pub struct Found {
+    /// How they are written.
+    pub format: Format,
+    /// The file, or the list of several.
+    pub path: PathBuf,
+}
+
+/// A checkpoint that was read.
+struct Checkpoint {
+    config: Gpt2Config,
+    archive: Archive,
+    files: Vec<Bytes>,
+    /// What the files do not say and is assumed, in sentences for people.
+    assumptions: Vec<String>,
+}
+
+impl Format {
+    /// The name, for people.
+    pub fn name(self) -> &'static str {
+        match self {
+            Format::Safetensors => "safetensors",
+            Format::Torch => "PyTorch",
+            Format::Gguf => "GGUF",
+            Format::Llmc => "llm.c",
+        }
+    }
+
+    /// What a file is, by its first bytes. A safetensors file has none of its own, and is known by its name.
+    fn of_file(path: &Path) -> Result<Format> {
+        let mut start = Vec::new();
+        let file = File::open(path).map_err(ModelError::io(path))?;
+        file.take(8).read_to_end(&mut start).map_err(ModelError::io(path))?;
+        match () {
+            () if gguf::is_gguf(&start) => Ok(Format::Gguf),
+            () if llmc::is_llmc(&start) => Ok(Format::Llmc),
+            () if torch::is_torch(&start) => Ok(Format::Torch),
+            () if path.extension().is_some_and(|extension| extension == "safetensors") => {
+                Ok(Format::Safetensors)
+            }
+            () => {
+                let reason = "it begins like no model that is known here; give a model directory, or a file of PyTorch \
+                              (.pt, .bin), llm.c (.bin) or GGUF";
+                Err(ModelError::Unsupported { path: path.to_owned(), reason: reason.to_owned() })
+            }
+        }
+    }
+}
+
+/// Finds the weights of a model, which is a directory or a file. In a directory they are looked for in the order of
+/// transformers, then as others write them.
+pub fn find(path: &Path) -> Result<Found> {
+    if path.is_file() {
+        return Ok(Found { format: Format::of_file(path)?, path: path.to_owned() });
+    }
+    let known = [
+        (WEIGHTS, Format::Safetensors),
+        (INDEX, Format::Safetensors),
+        (TORCH, Format::Torch),
+        (TORCH_INDEX, Format::Torch),
+        (NANO_GPT, Format::Torch),
+    ];
+    if let Some((name, format)) = known.into_iter().find(|(name, _)| path.join(name).is_file()) {
+        return Ok(Found { format, path: path.join(name) });
+    }
+    let is_gguf = |file: &PathBuf| file.extension().is_some_and(|extension| extension == "gguf");
+    let files = fs::read_dir(path).into_iter().flatten().flatten().map(|entry| entry.path());
+    match &files.filter(is_gguf).collect::<Vec<_>>()[..] {
+        [one] => Ok(Found { format: Format::Gguf, path: one.clone() }),
+        _ => Err(ModelError::NoModel { dir: path.to_owned(), missing: WEIGHTS }),
+    }
+}
+
+impl Found {
+    fn read(&self) -> Result<Checkpoint> {
+        let path = &self.path;
+        match self.format {
+            Format::Gguf => gguf::read(path).map(Checkpoint::whole),
+            Format::Llmc => llmc::read(path).map(Checkpoint::whole),
+            Format::Torch => {
+                let is_index = path.extension().is_some_and(|extension| extension == "json");
+                let torch = if is_index { torch::read_sharded(path) } else { torch::read(path) }?;
+                let assumptions = torch.assumptions();
+                Ok(Checkpoint {
+                    config: torch.config,
+                    archive: torch.archive,
+                    files: torch.files,
+                    assumptions,
+                })
+            }
+            Format::Safetensors => {
+                let dir = path.parent().unwrap_or(Path::new("."));
+                let config = read_config(dir)?;
+                let (archive, files) = if path.ends_with(INDEX) {
+                    shards::read(dir)?
+                } else {
+                    let (archive, bytes) = safetensors::read(path)?;
+                    (archive, vec![bytes])
+                };
+                Ok(Checkpoint { config, archive, files, assumptions: Vec::new() })
+            }
+        }
+    }
+}
+
+impl Checkpoint {
+    fn whole((config, archive, bytes): (Gpt2Config, Archive, Bytes)) -> Checkpoint {
+        Checkpoint { config, archive, files: vec![bytes], assumptions: Vec::new() }
+    }
+}
+
 /// Reads a model to train it.
 pub(crate) fn load(path: &Path) -> Result<Gpt2> {
-    read(path, Use::Training)
+    let Checkpoint { config, archive, .. } = find(path)?.read()?;
+    archive.into_model(config, Use::Training)
 }
 
 /// Opens a model to run it.
 pub(crate) fn open(path: &Path, dtype: Option<Dtype>) -> Result<Gpt2> {
-    let model = read(path, Use::Running)?;
+    // Without its config a directory is not a model yet, whatever else is in it.
+    let Checkpoint { config, archive, files, .. } = find(path)?.read()?;
+    files.iter().for_each(Bytes::warm);
+    // Bits that the nearest form would round away may matter to the one that is asked for.
+    let wanted = if dtype.is_some() && archive.is_rounded(&config) { Use::Training } else { Use::Running };
+    let model = archive.into_model(config, wanted)?;
     match dtype {
         Some(dtype) if dtype != model.dtype() => model.to_dtype(dtype),
         _ => Ok(model),
     }
 }
 
-fn read(path: &Path, wanted: Use) -> Result<Gpt2> {
-    if let Some(torch) = read_torch(path)? {
-        if wanted == Use::Running {
-            torch.files.iter().for_each(Bytes::warm);
-        }
-        return torch.archive.into_model(torch.config, wanted);
+/// Reads a model's shape: `config.json` of a directory, or what a file says of itself.
+pub fn load_config(path: &Path) -> Result<Gpt2Config> {
+    if !path.is_file() && path.join(CONFIG).is_file() {
+        return read_config(path);
     }
-    let config = load_config(path)?;
-    let weights = path.join(WEIGHTS);
-    if !weights.is_file() {
-        return Err(ModelError::NoModel { dir: path.to_owned(), missing: WEIGHTS });
+    let found = match find(path) {
+        Err(ModelError::NoModel { dir, .. }) => return Err(ModelError::NoModel { dir, missing: CONFIG }),
+        found => found?,
+    };
+    match found.format {
+        Format::Gguf => gguf::read_config(&found.path),
+        Format::Llmc => llmc::read_config(&found.path),
+        Format::Torch | Format::Safetensors => Ok(found.read()?.config),
     }
-    let (archive, bytes) = safetensors::read(&weights)?;
-    if wanted == Use::Running {
-        bytes.warm();
-    }
-    archive.into_model(config, wanted)
 }
 
-/// The weights of PyTorch in a file, or in a directory that has no others.
-fn read_torch(path: &Path) -> Result<Option<torch::Checkpoint>> {
-    if path.is_file() {
-        let mut start = Vec::new();
-        let file = File::open(path).map_err(ModelError::io(path))?;
-        file.take(4).read_to_end(&mut start).map_err(ModelError::io(path))?;
-        if !torch::is_torch(&start) {
-            let reason = "it begins like no format that is known here".to_owned();
-            return Err(ModelError::Torch { path: path.to_owned(), reason });
-        }
-        return torch::read(path).map(Some);
-    }
-    let [whole, parts, nano] = [TORCH, TORCH_INDEX, NANO_GPT].map(|name| path.join(name));
-    if path.join(WEIGHTS).is_file() {
-        return Ok(None);
-    }
-    if whole.is_file() {
-        return torch::read(&whole).map(Some);
-    }
-    if parts.is_file() {
-        return torch::read_sharded(&parts).map(Some);
-    }
-    if nano.is_file() && !path.join(CONFIG).is_file() { torch::read(&nano).map(Some) } else { Ok(None) }
-}
-
-/// What PyTorch's files of a model do not say and is assumed, in sentences for people; empty for all other models.
+/// What a model's files do not say and is assumed, in sentences for people; empty for most.
 pub fn assumptions(path: &Path) -> Result<Vec<String>> {
-    let Some(torch) = read_torch(path)? else { return Ok(Vec::new()) };
-    let mut notes = Vec::new();
-    if torch.assumed.heads {
-        let n_head = torch.config.n_head;
-        notes.push(format!(
-            "the file does not say the number of heads: {n_head} are taken, of 64 columns each"
-        ));
-    }
-    if torch.assumed.is_nano_gpt {
-        let activation = torch.assumed.activation();
-        notes.push(format!("the file is of nanoGPT, whose activation is taken to be {activation:?}"));
-    }
-    Ok(notes)
+    let found = find(path)?;
+    // Only files of PyTorch leave something open.
+    if found.format == Format::Torch { Ok(found.read()?.assumptions) } else { Ok(Vec::new()) }
 }
 
 /// The characters of a character-level nanoGPT with their ids, in the order of the ids, from its `meta.pkl`.
@@ -116,7 +221,7 @@ pub fn save_torch(model: &Gpt2, path: &Path) -> Result<()> {
 }
 
 /// Reads `config.json` of a model directory.
-pub fn load_config(dir: &Path) -> Result<Gpt2Config> {
+fn read_config(dir: &Path) -> Result<Gpt2Config> {
     let path = dir.join(CONFIG);
     if !path.is_file() {
         return Err(ModelError::NoModel { dir: dir.to_owned(), missing: CONFIG });
@@ -124,6 +229,21 @@ pub fn load_config(dir: &Path) -> Result<Gpt2Config> {
     let text = fs::read(&path).map_err(ModelError::io(&path))?;
     let json = serde_json::from_slice(&text).map_err(|source| ModelError::ConfigSyntax { path, source })?;
     Gpt2Config::from_json(&json)
+}
+
+/// A field of `config.json` that a format has no place for, and the values that it stands for.
+type Fixed = (&'static str, Vec<serde_json::Value>);
+
+/// Refuses a model whose config says what a format has no place for.
+fn check_carries(config: &Gpt2Config, format: &'static str, fixed: &[Fixed]) -> Result<()> {
+    let json = config.to_json();
+    for (field, only) in fixed {
+        let Some(got) = json.get(field).filter(|got| !only.contains(got)) else { continue };
+        let only: Vec<String> = only.iter().map(ToString::to_string).collect();
+        let reason = format!("`{field}` is {got}, and it has a place only for {}", only.join(" or "));
+        return Err(ModelError::CannotCarry { format, reason });
+    }
+    Ok(())
 }
 
 /// Writes a model directory; the weights come last but one, so that a directory with weights has its config.

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use tensor::TensorError;
 use thiserror::Error;
 
+use crate::dtype::HEAD;
+
 /// Why a model cannot be made, loaded, saved or run.
 #[derive(Debug, Error)]
 pub enum ModelError {
@@ -56,6 +58,32 @@ pub enum ModelError {
         /// The file.
         path: PathBuf,
         /// What is wrong with it.
+        reason: String,
+    },
+    /// A file of another format that is damaged.
+    #[error("{}: not a whole {format} file ({reason}); it may be truncated: copy or download it again", .path.display())]
+    NotWhole {
+        /// The file.
+        path: PathBuf,
+        /// What it should be.
+        format: &'static str,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A file that says something which is not done here.
+    #[error("{}: {reason}", .path.display())]
+    Unsupported {
+        /// The file.
+        path: PathBuf,
+        /// What it says, and what to do.
+        reason: String,
+    },
+    /// A model, or a part of it, that a format has no place for.
+    #[error("{format} cannot carry this model: {reason}")]
+    CannotCarry {
+        /// The format.
+        format: &'static str,
+        /// What it cannot carry, and what to do.
         reason: String,
     },
     /// A weight that the config asks for is not in the file.
@@ -130,7 +158,7 @@ pub enum ModelError {
     },
     /// A weight of another shape than the config asks for.
     #[error(
-        "tensor `{name}` has shape {got:?}, but config.json asks for {want:?}; take both files from the same model"
+        "tensor `{name}` has shape {got:?}, but the config asks for {want:?}; take both from the same model"
     )]
     TensorShape {
         /// The tensor.
@@ -260,6 +288,15 @@ pub enum ModelError {
 }
 
 impl ModelError {
+    /// A weight that is not there.
+    pub(crate) fn missing(name: &str, path: &std::path::Path) -> ModelError {
+        let advice = match name {
+            HEAD => "if the model was tied, say \"tie_word_embeddings\": true in config.json",
+            _ => "take the config and the weights from the same model",
+        };
+        ModelError::MissingTensor { name: name.to_owned(), path: path.to_owned(), advice }
+    }
+
     /// For `map_err` where a matrix is read or made.
     pub(crate) fn weights(name: &str) -> impl FnOnce(TensorError) -> ModelError + '_ {
         move |source| ModelError::Weights { name: name.to_owned(), source }

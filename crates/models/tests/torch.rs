@@ -124,8 +124,7 @@ fn nano_gpt_is_the_same_function() {
         let logits = model.logits(&ids, 1, &mut Pass::eval()).unwrap();
         let wrong =
             logits.data().iter().zip(&theirs["logits"].1).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
-        // nanoGPT's GELU is the exact one, ours the tanh formula: they differ by 5e-4 at most.
-        assert!(wrong < 2e-3, "{name}: logits differ by {wrong}");
+        assert!(wrong < 2e-5, "{name}: logits differ by {wrong}");
         let notes = checkpoint::assumptions(&path).unwrap();
         assert!(notes.len() == 1 && notes[0].contains("\"gelu\""), "{notes:?}");
     }

@@ -1,6 +1,7 @@
 //! Tokenizer files as Hugging Face's libraries write and read them.
 
 mod load;
+mod parts;
 mod save;
 
 use crate::split::HAN;
@@ -8,6 +9,7 @@ use crate::train::{bytes_in_gpt2_order, is_printable};
 use crate::words::Unit;
 
 pub(crate) use load::load;
+pub use parts::{Parts, Role};
 pub(crate) use save::save;
 
 const TOKENIZER: &str = "tokenizer.json";

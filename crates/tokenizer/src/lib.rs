@@ -26,6 +26,7 @@ pub mod train;
 pub mod words;
 
 pub use error::TokenizerError;
+pub use files::{Parts, Role};
 pub use stats::{Counter, Stats};
 pub use stream::Utf8Stream;
 pub use tokenizer::Tokenizer;

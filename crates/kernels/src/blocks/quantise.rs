@@ -191,6 +191,35 @@ pub(super) fn quantise_on(isa: Isa, format: BlockFormat, w: Mat, importance: Opt
     all
 }
 
+/// A (k, n) matrix of blocks that are there already, put into our order on all threads. For block number `i` along K of a
+/// column, `block(column, i, numbers)` gives the scale and writes the numbers, as stored. Scales are for [`check`] to judge.
+///
+/// [`check`]: super::BlockMatrix::check
+pub fn assemble(
+    format: BlockFormat,
+    k: usize,
+    n: usize,
+    block: impl Fn(usize, usize, &mut [u8; BLOCK]) -> f16 + Sync,
+) -> Vec<u8> {
+    let mut all = vec![0; format.bytes_for(k, n)];
+    pool::for_each_chunk_mut(&mut all, format.panel_bytes(k), |p, panel| {
+        for (i, chunk) in panel.chunks_exact_mut(format.block_bytes()).enumerate() {
+            let (scales, data) = chunk.split_at_mut(SCALES);
+            let mut levels = [format.offset() as u8; CHUNK];
+            for column in 0..PANEL.min(n - p * PANEL) {
+                let mut numbers = [0; BLOCK];
+                let scale = block(p * PANEL + column, i, &mut numbers);
+                scales[2 * column..][..2].copy_from_slice(&scale.to_le_bytes());
+                for (group, numbers) in numbers.as_chunks::<4>().0.iter().enumerate() {
+                    levels[PLANE * group + 4 * column..][..4].copy_from_slice(numbers);
+                }
+            }
+            pack(format, &levels, data);
+        }
+    });
+    all
+}
+
 vectorised! {
     /// The blocks of 32 columns.
     fn fill_chunk(format: BlockFormat, chunk: &mut [u8], w: &Weights<PANEL>, importance: &[f32; BLOCK]) {

@@ -305,3 +305,19 @@ fn weights_that_are_not_finite_are_found() {
         assert!(scale.is_finite() && levels.iter().all(|&level| level <= 15), "{w}");
     }
 }
+
+#[test]
+fn blocks_put_together_again_are_the_matrix() {
+    for format in BlockFormat::ALL {
+        for (k, n) in [(32, 1), (70, 40), (64, 33)] {
+            let data = quantise(format, Mat::new(&random(k * n, 3), k, n), None);
+            let matrix = BlockMatrix::new(format, k, n, &data).unwrap();
+            let again = assemble(format, k, n, |column, i, levels| {
+                let (scale, numbers) = matrix.block(i, column);
+                *levels = numbers.map(|number| (i32::from(number) + format.offset()) as u8);
+                scale
+            });
+            assert!(again == data, "{format:?} {k} × {n}");
+        }
+    }
+}

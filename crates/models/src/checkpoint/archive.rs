@@ -7,10 +7,11 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::path::PathBuf;
 
-use tensor::blocks::BlockFormat;
+use tensor::blocks::{BLOCK, BlockFormat, assemble};
 use tensor::weights::{Form, Weights};
-use tensor::{Bytes, Tensor};
+use tensor::{Bytes, Tensor, pool};
 
+use super::gguf::GgmlType;
 use crate::dtype::{HEAD, TABLE, is_matrix, is_table};
 use crate::{Dtype, Gpt2, Gpt2Config, ModelError, Result};
 
@@ -33,6 +34,8 @@ pub(super) enum Kind {
     Panels,
     /// Our blocks: see [`super::safetensors`].
     Blocks(BlockFormat),
+    /// A type of ggml's: see [`super::gguf`].
+    Ggml(GgmlType),
     /// A type that is not computed with, by its name.
     Other(String),
 }
@@ -73,6 +76,7 @@ impl Stored {
             Kind::F32 => self.bytes.as_chunks::<4>().0.iter().map(|&b| f32::from_le_bytes(b)).collect(),
             Kind::F16 => halves().map(|bits| tensor::f16::from_bits(bits).to_f32()).collect(),
             Kind::Bf16 => halves().map(|bits| tensor::bf16::from_bits(bits).to_f32()).collect(),
+            Kind::Ggml(kind) => self.decoded(name, *kind)?,
             Kind::Panels | Kind::Blocks(_) | Kind::Other(_) => return Err(self.type_error(name)),
         };
         if values.len() != want.iter().product::<usize>() {
@@ -80,6 +84,10 @@ impl Stored {
             return Err(ModelError::TensorShape { name, got, want });
         }
         Ok(if self.is_turned { turned(&values, want[0], want[1]) } else { values })
+    }
+
+    fn decoded(&self, name: &str, kind: GgmlType) -> Result<Vec<f32>> {
+        Ok(finite(name, kind.decode(&self.bytes).into())?.into_owned())
     }
 
     fn check_shape(&self, name: &str, want: &[usize]) -> Result<()> {
@@ -100,11 +108,19 @@ impl Stored {
 }
 
 /// A (rows, cols) matrix of values that lie as (cols, rows).
-fn turned(values: &[f32], rows: usize, cols: usize) -> Vec<f32> {
+pub(super) fn turned(values: &[f32], rows: usize, cols: usize) -> Vec<f32> {
+    /// Rows and columns that are turned at once, so that each line of the cache is read and written in one go.
+    const TILE: usize = 32;
     let mut out = vec![0.0; values.len()];
-    for (row, out) in out.chunks_exact_mut(cols.max(1)).enumerate().take(rows) {
-        out.iter_mut().enumerate().for_each(|(col, out)| *out = values[col * rows + row]);
-    }
+    pool::for_each_chunk_mut(&mut out, TILE * cols.max(1), |i, out| {
+        let row = i * TILE;
+        for first in (0..cols).step_by(TILE) {
+            for (r, out) in out.chunks_exact_mut(cols).enumerate() {
+                let out = &mut out[first..cols.min(first + TILE)];
+                out.iter_mut().zip(first..).for_each(|(out, col)| *out = values[col * rows + row + r]);
+            }
+        }
+    });
     out
 }
 
@@ -153,6 +169,7 @@ impl Matrix<'_> {
             Kind::F32 => Form::F32,
             Kind::F16 => Form::F16,
             Kind::Bf16 => Form::Bf16,
+            Kind::Ggml(kind) => kind.form(),
             Kind::Panels if self.stored.shape == [panels, k.div_ceil(2), 32, 2] => return Ok(Form::Bf16),
             Kind::Blocks(format) if self.stored.shape == [panels, blocks, format.block_bytes()] => {
                 return Ok(Form::Blocks(*format));
@@ -164,9 +181,12 @@ impl Matrix<'_> {
         Ok(form)
     }
 
-    /// The matrix as it lies in the file, if it lies as products read it.
+    /// The matrix as it lies in the file, if it lies as products read it, or in blocks that need only another order.
     fn in_place(&self) -> Result<Option<Weights>> {
         let form = self.form()?;
+        if let (Kind::Ggml(kind), Form::Blocks(format)) = (&self.stored.kind, form) {
+            return self.reordered(*kind, format).map(Some);
+        }
         let is_ours = matches!(self.stored.kind, Kind::Panels | Kind::Blocks(_));
         let mut bytes = self.stored.bytes.clone();
         let aligned = bytes.as_ptr().cast::<f32>().is_aligned();
@@ -179,6 +199,21 @@ impl Matrix<'_> {
         let (turned, ..) = self.product();
         let weights = Weights::new(form, self.want[0], self.want[1], turned, bytes);
         weights.map(Some).map_err(ModelError::weights(self.name))
+    }
+
+    /// The same scales and numbers as a matrix in blocks of ours. Its rows lie along K.
+    fn reordered(&self, kind: GgmlType, format: BlockFormat) -> Result<Weights> {
+        let (turned, k, n) = self.product();
+        assert!(self.stored.is_turned != turned, "a matrix of ggml's lies as (outputs, inputs)");
+        let (bytes, size) = (&self.stored.bytes, kind.block_bytes());
+        let blocks = assemble(format, k, n, |column, i, levels| {
+            let (scale, numbers) = kind.numbers(&bytes[(column * (k / BLOCK) + i) * size..][..size]);
+            *levels = numbers.map(|number| (i32::from(number) + format.offset()) as u8);
+            scale
+        });
+        let bytes = Bytes::of_memory(blocks.len(), |bytes| bytes.copy_from_slice(&blocks));
+        let weights = Weights::new(Form::Blocks(format), self.want[0], self.want[1], turned, bytes);
+        weights.map_err(ModelError::weights(self.name))
     }
 
     /// The matrix in this form, from where it lies if it has it already.
@@ -201,6 +236,9 @@ impl Matrix<'_> {
 
     /// The matrix's values.
     fn values(&self) -> Result<Vec<f32>> {
+        if matches!(self.stored.kind, Kind::Ggml(_)) {
+            return self.stored.plain(self.name, self.want);
+        }
         match self.in_place()? {
             Some(weights) => Ok(weights.decode().into_owned()),
             None => self.stored.plain(self.name, self.want),
@@ -213,17 +251,9 @@ impl Archive {
     pub fn into_model(self, config: Gpt2Config, wanted: Use) -> Result<Gpt2> {
         let shapes: HashMap<String, Vec<usize>> = config.shapes().into_iter().collect();
         self.refuse_unknown(&shapes)?;
-        let mut linear = None;
+        let mut linear = self.common_type(&shapes);
         let mut model = Gpt2::build(config, &mut |name| {
-            let missing = || ModelError::MissingTensor {
-                name: name.to_owned(),
-                path: self.path.clone(),
-                advice: match name {
-                    HEAD => "if the model was tied, say \"tie_word_embeddings\": true in config.json",
-                    _ => "take config.json and the weights from the same model",
-                },
-            };
-            let stored = self.tensors.get(name).ok_or_else(missing)?;
+            let stored = self.tensors.get(name).ok_or_else(|| ModelError::missing(name, &self.path))?;
             let want = &shapes[name];
             if !is_matrix(name, want) {
                 let values = finite(name, stored.plain(name, want)?.into())?;
@@ -233,17 +263,57 @@ impl Archive {
             if wanted == Use::Training {
                 return Ok(Tensor::new(want, finite(name, matrix.values()?.into())?.into_owned())?);
             }
-            let kind = Dtype::of(matrix.form()?);
-            if !is_table(name) {
-                let want = *linear.get_or_insert(kind);
-                if kind != want {
-                    return Err(ModelError::MixedTypes { name: name.to_owned(), got: kind, want });
-                }
+            let form = matrix.form()?;
+            if is_table(name) {
+                return matrix.weights(form);
             }
-            matrix.weights(kind.form(name))
+            let kind = Dtype::of(form);
+            let want = *linear.get_or_insert(kind);
+            if kind != want && !matches!(stored.kind, Kind::Ggml(_)) {
+                return Err(ModelError::MixedTypes { name: name.to_owned(), got: kind, want });
+            }
+            matrix.weights(want.form(name))
         })?;
-        model.set_dtype(linear.unwrap_or_default());
+        model.set_dtype(match wanted {
+            Use::Training => Dtype::F32,
+            Use::Running => linear.unwrap_or_default(),
+        });
         Ok(model)
+    }
+
+    /// The type for all linear layers of a file of ggml's, which may mix types: the one that they have, or `f32` where
+    /// some are of 16 bits or more and others are not, or bfloat16.
+    fn common_type(&self, shapes: &HashMap<String, Vec<usize>>) -> Option<Dtype> {
+        let mut common = None;
+        for (name, stored) in &self.tensors {
+            let Kind::Ggml(kind) = stored.kind else { continue };
+            if name == TABLE || !shapes.get(name).is_some_and(|shape| is_matrix(name, shape)) {
+                continue;
+            }
+            let kind = Dtype::of(kind.form());
+            common = Some(match common {
+                Some(other) if other != kind => match (other, kind) {
+                    (Dtype::F32 | Dtype::F16, _) | (_, Dtype::F32 | Dtype::F16) => Dtype::F32,
+                    _ => Dtype::Bf16,
+                },
+                _ => kind,
+            });
+        }
+        common
+    }
+
+    /// Whether running the model in the types nearest to it would round some of its values.
+    pub fn is_rounded(&self, config: &Gpt2Config) -> bool {
+        let shapes = config.shapes().into_iter().collect();
+        let is_mixed = self.common_type(&shapes) == Some(Dtype::Bf16);
+        let kind = |name: &str| match self.tensors.get(name).map(|stored| &stored.kind) {
+            Some(Kind::Ggml(kind)) => Some(*kind),
+            _ => None,
+        };
+        let mut kinds = shapes.keys().filter_map(|name| Some((name == TABLE, kind(name)?)));
+        kinds.any(|(is_table, kind)| {
+            !kind.is_ours() || is_mixed && !is_table && Dtype::of(kind.form()).is_blocks()
+        })
     }
 
     /// Every tensor must be a weight, or one of the constants that old checkpoints carry.

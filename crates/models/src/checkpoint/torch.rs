@@ -48,10 +48,22 @@ pub(super) struct Assumed {
     pub is_nano_gpt: bool,
 }
 
-impl Assumed {
-    /// The activation in the feed-forward layers, in the words of `config.json`. nanoGPT's is the exact GELU.
-    pub fn activation(self) -> &'static str {
-        if self.is_nano_gpt { "gelu" } else { "gelu_new" }
+impl Checkpoint {
+    /// What the file does not say, in sentences for people.
+    pub fn assumptions(&self) -> Vec<String> {
+        let mut notes = Vec::new();
+        if self.assumed.heads {
+            let n_head = self.config.n_head;
+            notes.push(format!(
+                "the file does not say the number of heads: {n_head} are taken, of 64 columns each"
+            ));
+        }
+        if self.assumed.is_nano_gpt {
+            notes.push(
+                "the file is of nanoGPT: its activation is taken to be \"gelu\", the exact one".to_owned(),
+            );
+        }
+        notes
     }
 }
 
@@ -89,7 +101,7 @@ pub(super) fn read_sharded(index: &Path) -> Result<Checkpoint> {
     let is_there = |name: &String| checkpoint.archive.tensors.contains_key(state_dict::bare(name));
     match map.keys().find(|name| !is_there(name)) {
         None => Ok(checkpoint),
-        Some(name) => Err(ModelError::MissingTensor { name: name.clone(), path: index.to_owned() }),
+        Some(name) => Err(ModelError::missing(name, index)),
     }
 }
 

@@ -126,7 +126,7 @@ fn load_pair(dir: &Path) -> Result<Tokenizer> {
 }
 
 /// Builds byte-level BPE from tokens and merges in GPT-2's alphabet.
-fn byte_level(
+pub(super) fn byte_level(
     path: &Path,
     names: &[&str],
     merges: &[(&str, &str)],

@@ -8,7 +8,7 @@ use std::cell::Cell;
 use std::collections::HashMap;
 use std::path::Path;
 
-use tensor::Bytes;
+use tensor::{Activation, Bytes};
 
 use super::container::refused;
 use super::{Assumed, Kind, Saved, Stored, Value};
@@ -90,7 +90,7 @@ impl Weights {
     pub fn config(&self, path: &Path) -> Result<(Gpt2Config, Assumed)> {
         let side = |name: &str, dim: usize| {
             let shape = self.tensors.get(name).map(|tensor| &tensor.shape[..]);
-            let missing = || ModelError::MissingTensor { name: name.to_owned(), path: path.to_owned() };
+            let missing = || ModelError::missing(name, path);
             match shape.ok_or_else(missing)? {
                 &[rows, cols] => Ok([rows, cols][dim]),
                 other => {
@@ -118,14 +118,26 @@ impl Weights {
         let n_ctx = arg("block_size").unwrap_or(n_ctx);
         let vocab_size = arg("vocab_size").map_or_else(|| side("wte.weight", 0), Ok)?;
         let n_inner = side("h.0.mlp.c_fc.weight", usize::from(!self.is_turned()))?;
+        let is_nano_gpt = !self.args.is_empty();
         let config = Gpt2Config {
             n_inner,
             dropout: Dropouts::all(self.args.get("dropout").map_or(0.0, |&p| p as f32)),
             eot: EOT.1.contains(&vocab_size).then_some(EOT.0),
+            activation_function: if is_nano_gpt { Activation::Gelu } else { Activation::GeluNew },
+            tie_word_embeddings: self.is_tied(),
             ..Gpt2Config::new(n_layer, n_head, arg("n_embd").unwrap_or(n_embd), n_ctx, vocab_size)
         };
         config.validate()?;
-        Ok((config, Assumed { heads: heads.is_none(), is_nano_gpt: !self.args.is_empty() }))
+        Ok((config, Assumed { heads: heads.is_none(), is_nano_gpt }))
+    }
+
+    /// Whether the output layer is the embedding table: it is not there, or the same values.
+    fn is_tied(&self) -> bool {
+        let [table, head] = ["wte.weight", "lm_head.weight"].map(|name| self.tensors.get(name));
+        match (table, head) {
+            (Some(table), Some(head)) => table.kind == head.kind && table.bytes[..] == head.bytes[..],
+            _ => true,
+        }
     }
 
     /// Whether linear layers lie as (out, in).
