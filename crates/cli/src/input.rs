@@ -153,7 +153,7 @@ pub fn note_unknown(tokenizer: &Tokenizer, text: &str, what: &str) {
     let Some((offset, char)) = tokenizer.unknown(text) else { return };
     let n = tokenizer.unknown_stretches(text).len();
     let more =
-        if n > 1 { format!(", nor for {} more stretches", grouped(n as u64 - 1)) } else { String::new() };
+        if n > 1 { format!(", nor for {} more", grouped(n as u64 - 1)) } else { String::new() };
     let unknown = tokenizer.unknown_token().and_then(|id| tokenizer.token_bytes(id)).unwrap_or_default();
     note!(
         "warning: the vocabulary has no token for {char:?} (U+{:04X}) at byte {offset} of {what}{more}; the model sees {}",
