@@ -150,11 +150,11 @@ pub fn documents(
 
 /// Says what of a text the vocabulary has no tokens for, and what the model sees instead.
 pub fn note_unknown(tokenizer: &Tokenizer, text: &str, what: &str) {
+    // Without a token for the unknown, the text is refused where it is encoded.
+    let Some(unknown) = tokenizer.unknown_token().and_then(|id| tokenizer.token_bytes(id)) else { return };
     let Some((offset, char)) = tokenizer.unknown(text) else { return };
     let n = tokenizer.unknown_stretches(text).len();
-    let more =
-        if n > 1 { format!(", nor for {} more", grouped(n as u64 - 1)) } else { String::new() };
-    let unknown = tokenizer.unknown_token().and_then(|id| tokenizer.token_bytes(id)).unwrap_or_default();
+    let more = if n > 1 { format!(", nor for {} more", grouped(n as u64 - 1)) } else { String::new() };
     note!(
         "warning: the vocabulary has no token for {char:?} (U+{:04X}) at byte {offset} of {what}{more}; the model sees {}",
         char as u32,
