@@ -148,6 +148,27 @@ pub fn documents(
     Ok(files.into_iter().flatten().map(|piece| piece.map(|piece| piece.text)))
 }
 
+/// Says what of a text the vocabulary has no tokens for, and what the model sees instead.
+pub fn note_unknown(tokenizer: &Tokenizer, text: &str, what: &str) {
+    // Without a token for the unknown, the text is refused where it is encoded.
+    let Some(unknown) = tokenizer.unknown_token().and_then(|id| tokenizer.token_bytes(id)) else { return };
+    let Some((offset, char)) = tokenizer.unknown(text) else { return };
+    let n = tokenizer.unknown_stretches(text).len();
+    let more = if n > 1 { format!(", nor for {} more", grouped(n as u64 - 1)) } else { String::new() };
+    note!(
+        "warning: the vocabulary has no token for {char:?} (U+{:04X}) at byte {offset} of {what}{more}; the model sees {}",
+        char as u32,
+        String::from_utf8_lossy(unknown).trim()
+    );
+}
+
+/// Says what a vocabulary does to text that does not come back.
+pub fn note_changes(tokenizer: &Tokenizer) {
+    if !tokenizer.changes().is_empty() {
+        note!("note: this vocabulary does not keep text as it is: {}", tokenizer.changes().join(", "));
+    }
+}
+
 /// Pieces of a file, and characters of each, that are looked at to tell Chinese.
 const SAMPLE_PIECES: usize = 20;
 const SAMPLE_CHARS: usize = 2_000;

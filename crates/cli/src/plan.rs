@@ -78,6 +78,7 @@ pub fn corpus(settings: &mut Settings, saved: Option<&Path>) -> Result<Corpus> {
     };
     let paths = sources.iter().chain(&val_sources).map(|source| source.path.as_path());
     input::warn_about_chinese(paths, settings.encoding.as_deref(), &tokenizer)?;
+    input::note_changes(&tokenizer);
     let encoding = data::read::encoding(settings.encoding.as_deref())?;
     let threads = tensor::pool::threads();
     let tokenize = |sources: &[Source]| {

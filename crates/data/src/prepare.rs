@@ -1,7 +1,8 @@
 //! Text to tokens, on all cores and in constant memory.
 //!
 //! Pieces of text are read in order, a few for each core; the cores encode them; their tokens are taken in order.
-//! So the result does not depend on the number of threads. Each document is followed by end-of-text.
+//! So the result does not depend on the number of threads. Each document is followed by end-of-text,
+//! and starts with what the tokenizer puts before a text.
 
 use std::fs;
 use std::io::{BufReader, BufWriter, Read, Seek, SeekFrom, Write};
@@ -29,8 +30,11 @@ pub struct Counts {
     pub empty_documents: u64,
     /// Bytes of text.
     pub bytes: u64,
-    /// Tokens, with the end of each document.
+    /// Tokens, with what starts and ends each document.
     pub tokens: u64,
+    /// Those of them that stand for text which has no token.
+    #[serde(default)]
+    pub unknown_tokens: u64,
 }
 
 /// The tokens of a stretch of text.
@@ -77,6 +81,7 @@ pub fn encode_file(
             counts.documents += u64::from(piece.ends_document);
             counts.bytes += piece.text.len() as u64;
             counts.tokens += encoded.ids.len() as u64;
+            counts.unknown_tokens += encoded.unknown.len() as u64;
             sink(&encoded)?;
         }
     }
@@ -90,6 +95,9 @@ pub fn encode_file(
 fn encode_round(path: &Path, tokenizer: &Tokenizer, round: &[Piece], threads: usize) -> Result<Vec<Encoded>> {
     let encode = |piece: &Piece| -> Result<Encoded> {
         let mut ids = Vec::with_capacity(piece.text.len() / 3 + 1);
+        if piece.offset == 0 {
+            ids.extend_from_slice(tokenizer.prefix());
+        }
         tokenizer.encode_into(&piece.text, &mut ids).map_err(|source| DataError::Encode {
             path: path.to_owned(),
             document: piece.document,
@@ -119,7 +127,8 @@ fn encode_round(path: &Path, tokenizer: &Tokenizer, round: &[Piece], threads: us
     })
 }
 
-/// Where the tokens of a text are `<unk>`, and the bytes of text that each stands for.
+/// Where the tokens of a text are the unknown one, and the bytes of text that each stands for. Tokens around the text
+/// are none of these.
 fn unknown_in(tokenizer: &Tokenizer, text: &str, ids: &[u32]) -> Vec<(usize, u32)> {
     let Some(unk) = tokenizer.unknown_token() else { return Vec::new() };
     let places: Vec<usize> = ids.iter().enumerate().filter(|&(_, &id)| id == unk).map(|(at, _)| at).collect();
@@ -203,6 +212,7 @@ impl Counts {
         self.empty_documents += other.empty_documents;
         self.bytes += other.bytes;
         self.tokens += other.tokens;
+        self.unknown_tokens += other.unknown_tokens;
     }
 }
 

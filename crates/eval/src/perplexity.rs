@@ -296,9 +296,13 @@ impl Measures {
     }
 }
 
-/// Bytes of text behind a token.
+/// Bytes of text behind a token: none where it starts or ends a text.
 fn text_bytes(tokenizer: &Tokenizer, id: u32) -> usize {
-    if id == tokenizer.eot() { 0 } else { tokenizer.token_bytes(id).map_or(0, <[u8]>::len) }
+    if id == tokenizer.eot() || tokenizer.prefix().contains(&id) {
+        0
+    } else {
+        tokenizer.token_bytes(id).map_or(0, <[u8]>::len)
+    }
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use std::time::Instant;
 use models::{Gpt2, ModelError};
 use serde::Serialize;
 use thiserror::Error;
-use tokenizer::{Tokenizer, TokenizerError};
+use tokenizer::{Decoding, Tokenizer, TokenizerError};
 
 use crate::engine::{Engine, EngineError, EngineSettings, Event, Overflow, Task, TaskId};
 use crate::sampling::{Draw, Sampling, SamplingError, TokenLogprobs};
@@ -17,7 +17,7 @@ use crate::stream::{Released, TextStream};
 /// What to write.
 #[derive(Clone, Debug, Default)]
 pub struct Request {
-    /// The text so far, as tokens. Without any, the model starts from end-of-text.
+    /// The text so far, as tokens. Without any, the model starts from [`Tokenizer::bos`].
     pub prompt: Vec<u32>,
     /// Tokens to write at most; without a limit, until end-of-text or a full context.
     pub max_tokens: Option<usize>,
@@ -67,7 +67,7 @@ impl Finish {
 /// How long it took.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
 pub struct Timings {
-    /// Tokens of the prompt, or 1 for the end-of-text that stands in for an empty one.
+    /// Tokens of the prompt, or 1 for what stands in for an empty one.
     pub prompt_tokens: usize,
     /// Milliseconds to read the prompt, until the first token could be drawn.
     pub prompt_ms: f64,
@@ -245,11 +245,12 @@ impl<'a, M: Deref<Target = Gpt2>> Texts<'a, M> {
     pub fn add(&mut self, request: &Request) -> Result<TaskId, GenerateError> {
         let limit = check(self.engine.model(), self.tokenizer, request)?;
         let prompt =
-            if request.prompt.is_empty() { vec![self.tokenizer.eot()] } else { request.prompt.clone() };
+            if request.prompt.is_empty() { vec![self.tokenizer.bos()] } else { request.prompt.clone() };
         let mut sampling = request.sampling.clone();
         let least = &mut sampling.processors.min_new_tokens;
         *least = (*least).max(request.min_tokens);
         let prompt_tokens = prompt.len();
+        let decoding = self.tokenizer.decoding_after(&prompt);
         let id = self.engine.add(Task {
             prompt,
             max_new: limit,
@@ -263,8 +264,8 @@ impl<'a, M: Deref<Target = Gpt2>> Texts<'a, M> {
             timings: Timings { prompt_tokens, ..Timings::default() },
             ..Generation::default()
         };
-        let writer =
-            Writer { min_tokens: request.min_tokens, stream, result, start: Instant::now(), first: None };
+        let (min_tokens, start) = (request.min_tokens, Instant::now());
+        let writer = Writer { min_tokens, decoding, stream, result, start, first: None };
         self.writers.insert(id, writer);
         Ok(id)
     }
@@ -331,7 +332,7 @@ impl<'a, M: Deref<Target = Gpt2>> Texts<'a, M> {
         if let Some(logprobs) = draw.logprobs {
             writer.result.logprobs.get_or_insert_default().push(logprobs);
         }
-        let bytes = self.tokenizer.decode_bytes(&[draw.id])?;
+        let bytes = self.tokenizer.decode_next(&mut writer.decoding, draw.id)?;
         if writer.result.ids.len() <= writer.min_tokens {
             let piece = writer.stream.push_unchecked(&bytes);
             writer.show(id, piece, events);
@@ -356,6 +357,8 @@ impl<'a, M: Deref<Target = Gpt2>> Texts<'a, M> {
 #[derive(Debug)]
 struct Writer {
     min_tokens: usize,
+    /// How far prompt and text are decoded.
+    decoding: Decoding,
     stream: TextStream,
     result: Generation,
     start: Instant,

@@ -16,7 +16,7 @@ pub enum TokenizerError {
         source: std::io::Error,
     },
     /// No tokenizer at this place.
-    #[error("{} holds no tokenizer: neither tokenizer.json, nor vocab.json with merges.txt", .path.display())]
+    #[error("{} holds no tokenizer: neither tokenizer.json, nor vocab.json with merges.txt, nor vocab.txt", .path.display())]
     NotFound {
         /// The directory or file.
         path: PathBuf,
@@ -30,7 +30,7 @@ pub enum TokenizerError {
         reason: String,
     },
     /// A part of tokenizer.json whose work cannot be reproduced exactly.
-    #[error("{}: {part} is not supported; byte-level BPE as in GPT-2, and vocabularies made by this program, are", .path.display())]
+    #[error("{}: {part} is not supported", .path.display())]
     Unsupported {
         /// The file.
         path: PathBuf,
@@ -57,6 +57,12 @@ pub enum TokenizerError {
         char: char,
         /// Where it stands in the text.
         offset: usize,
+    },
+    /// A text that the library which runs the vocabulary refuses.
+    #[error("this text cannot be encoded: {reason}")]
+    Refused {
+        /// What the library said.
+        reason: String,
     },
     /// Bytes that are no text, for a vocabulary that has no bytes.
     #[error(

@@ -1,13 +1,26 @@
 //! Tokenizer files as Hugging Face's libraries write and read them.
 
+mod bert;
+mod beside;
+mod charsmap;
+mod decoder;
+mod json;
 mod load;
 mod parts;
+mod pipeline;
 mod save;
+
+use std::fs;
+use std::path::Path;
+
+use serde_json::Value;
 
 use crate::split::HAN;
 use crate::train::{bytes_in_gpt2_order, is_printable};
 use crate::words::Unit;
+use crate::{Result, TokenizerError};
 
+pub(crate) use beside::ChatTemplate;
 pub(crate) use load::load;
 pub use parts::{Parts, Role};
 pub(crate) use save::save;
@@ -15,7 +28,37 @@ pub(crate) use save::save;
 const TOKENIZER: &str = "tokenizer.json";
 const VOCAB: &str = "vocab.json";
 const MERGES: &str = "merges.txt";
+const VOCAB_TXT: &str = "vocab.txt";
 const CONFIG: &str = "tokenizer_config.json";
+const SPECIAL: &str = "special_tokens_map.json";
+const ADDED: &str = "added_tokens.json";
+const CHAT: &str = "chat_template.jinja";
+const MODEL_CONFIG: &str = "config.json";
+
+fn format(path: &Path, reason: impl Into<String>) -> TokenizerError {
+    TokenizerError::Format { path: path.to_owned(), reason: reason.into() }
+}
+
+fn unsupported(path: &Path, part: impl Into<String>) -> TokenizerError {
+    TokenizerError::Unsupported { path: path.to_owned(), part: part.into() }
+}
+
+fn read_json(path: &Path) -> Result<Value> {
+    let text = fs::read(path).map_err(TokenizerError::io(path))?;
+    serde_json::from_slice(&text).map_err(|error| format(path, error.to_string()))
+}
+
+fn type_of(value: &Value) -> String {
+    value.get("type").and_then(Value::as_str).map_or_else(|| value.to_string(), str::to_owned)
+}
+
+/// The steps of a `Sequence`, or the one step that it is.
+fn steps<'a>(step: &'a Value, list: &str) -> Vec<&'a Value> {
+    match step.get(list).and_then(Value::as_array) {
+        Some(steps) if type_of(step) == "Sequence" => steps.iter().collect(),
+        _ => vec![step],
+    }
+}
 
 /// How GPT-2's files write bytes: each as a printable character.
 struct Alphabet {

@@ -2,8 +2,9 @@
 //!
 //! Start at [`Tokenizer`], which is what a model directory asks for. [`bpe`] is the byte-level byte-pair encoder of
 //! GPT-2 (Radford et al., 2019), [`split`] cuts text into the pieces it works on, and [`train`] makes new
-//! vocabularies from text. [`words`] holds simpler ones: a token for each character or word. [`tokens`] leads from
-//! ids to bytes and back for all of them.
+//! vocabularies from text. [`words`] holds simpler ones: a token for each character or word. What else GPT-2s come
+//! with (WordPiece, Unigram, other BPE) is run by Hugging Face's crate. [`tokens`] leads from ids to bytes and back for
+//! all of them.
 //!
 //! ```
 //! let gpt2 = tokenizer::Tokenizer::gpt2();
@@ -15,8 +16,10 @@
 #![forbid(unsafe_code)]
 
 pub mod bpe;
+mod decode;
 mod error;
 mod files;
+mod pipeline;
 pub mod split;
 mod stats;
 mod stream;
@@ -25,6 +28,7 @@ pub mod tokens;
 pub mod train;
 pub mod words;
 
+pub use decode::Decoding;
 pub use error::TokenizerError;
 pub use files::{Parts, Role};
 pub use stats::{Counter, Stats};

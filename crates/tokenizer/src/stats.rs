@@ -16,6 +16,8 @@ pub struct Stats {
     pub tokens: usize,
     /// Different tokens.
     pub distinct_tokens: usize,
+    /// Tokens that stand for text which has none.
+    pub unknown: usize,
     /// Bytes a token stands for, on average.
     pub bytes_per_token: f64,
     /// Tokens a character costs, on average.
@@ -34,6 +36,7 @@ pub struct Counter<'a> {
     chars: usize,
     tokens: usize,
     distinct: HashSet<u32>,
+    unknown: usize,
     chinese_chars: usize,
     chinese_tokens: usize,
 }
@@ -42,7 +45,16 @@ impl<'a> Counter<'a> {
     /// Nothing yet.
     pub fn new(tokenizer: &'a Tokenizer) -> Counter<'a> {
         let distinct = HashSet::new();
-        Counter { tokenizer, bytes: 0, chars: 0, tokens: 0, distinct, chinese_chars: 0, chinese_tokens: 0 }
+        Counter {
+            tokenizer,
+            bytes: 0,
+            chars: 0,
+            tokens: 0,
+            distinct,
+            unknown: 0,
+            chinese_chars: 0,
+            chinese_tokens: 0,
+        }
     }
 
     /// Adds a stretch. It should be a document, or end where the tokenizer cuts anyway.
@@ -52,6 +64,7 @@ impl<'a> Counter<'a> {
         self.chars += text.chars().count();
         self.tokens += ids.len();
         self.distinct.extend(&ids);
+        self.unknown += ids.iter().filter(|&&id| Some(id) == self.tokenizer.unknown_token()).count();
         let mut chinese_ids = Vec::new();
         for stretch in text.split(|char| !is_han(char)).filter(|stretch| !stretch.is_empty()) {
             self.chinese_chars += stretch.chars().count();
@@ -68,6 +81,7 @@ impl<'a> Counter<'a> {
             chars: self.chars,
             tokens: self.tokens,
             distinct_tokens: self.distinct.len(),
+            unknown: self.unknown,
             bytes_per_token: ratio(self.bytes, self.tokens),
             tokens_per_char: ratio(self.tokens, self.chars),
             chinese_chars: self.chinese_chars,

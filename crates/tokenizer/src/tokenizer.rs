@@ -1,10 +1,15 @@
 //! The tokenizer of a model, of whatever kind.
 
+use std::borrow::Cow;
 use std::cmp::Reverse;
+use std::ops::Range;
 use std::path::Path;
 use std::sync::{Arc, LazyLock};
 
 use crate::bpe::{Bpe, Cache};
+use crate::decode::{Decoding, Joins};
+use crate::files::ChatTemplate;
+use crate::pipeline::Pipeline;
 use crate::split::{Pattern, pieces};
 use crate::stats::Stats;
 use crate::tokens::Tokens;
@@ -16,13 +21,33 @@ use crate::{END_OF_TEXT, Result, TokenizerError, files, train, words};
 pub struct Tokenizer {
     kind: Kind,
     added: Arc<[Added]>,
-    eot: u32,
+    roles: Roles,
+    chat: Option<Arc<ChatTemplate>>,
+}
+
+/// What tokens are for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Roles {
+    /// Ends a text.
+    pub eot: u32,
+    /// What a text starts from.
+    pub bos: u32,
+    /// Stand before every text.
+    pub prefix: Arc<[u32]>,
+}
+
+impl Roles {
+    /// One token starts and ends a text, and none is put before it.
+    fn one(eot: u32) -> Roles {
+        Roles { eot, bos: eot, prefix: [].into() }
+    }
 }
 
 #[derive(Clone, Debug)]
 pub(crate) enum Kind {
     Bpe(Arc<Bpe>, Options),
     Words(Arc<Vocabulary>),
+    Pipeline(Arc<Pipeline>),
 }
 
 /// What tokenizer.json may say about byte-level BPE.
@@ -79,20 +104,34 @@ impl Tokenizer {
     }
 
     pub(crate) fn from_bpe(bpe: Bpe, options: Options, added: Vec<Added>, eot: u32) -> Tokenizer {
-        Tokenizer { kind: Kind::Bpe(Arc::new(bpe), options), added: added.into(), eot }
+        Tokenizer::new(Kind::Bpe(Arc::new(bpe), options), added, eot)
+    }
+
+    fn new(kind: Kind, added: Vec<Added>, eot: u32) -> Tokenizer {
+        Tokenizer { kind, added: added.into(), roles: Roles::one(eot), chat: None }
     }
 
     pub(crate) fn from_words(vocabulary: Vocabulary, eot: u32) -> Tokenizer {
-        Tokenizer { kind: Kind::Words(Arc::new(vocabulary)), added: [Added::end_of_text(eot)].into(), eot }
+        Tokenizer::new(Kind::Words(Arc::new(vocabulary)), vec![Added::end_of_text(eot)], eot)
     }
 
-    /// Reads tokenizer.json, or vocab.json with merges.txt, from a file or a model directory.
+    pub(crate) fn from_pipeline(pipeline: Pipeline, added: Vec<Added>, eot: u32) -> Tokenizer {
+        Tokenizer::new(Kind::Pipeline(Arc::new(pipeline)), added, eot)
+    }
+
+    /// The same with what its files say of its tokens, and of chats.
+    pub(crate) fn with(self, roles: Roles, chat: Option<Arc<ChatTemplate>>) -> Tokenizer {
+        Tokenizer { roles, chat, ..self }
+    }
+
+    /// Reads tokenizer.json, vocab.json with merges.txt, or vocab.txt, from a file or a model directory.
     pub fn load(path: &Path) -> Result<Tokenizer> {
         files::load(path)
     }
 
     /// Writes tokenizer.json, tokenizer_config.json and, for byte-level BPE, vocab.json and merges.txt into a
-    /// directory, each whole or not at all. Hugging Face's libraries read them.
+    /// directory, each whole or not at all. Hugging Face's libraries read them. What their crate runs is written as it
+    /// was loaded.
     pub fn save(&self, dir: &Path) -> Result<()> {
         files::save(self, dir)
     }
@@ -139,6 +178,7 @@ impl Tokenizer {
             Kind::Bpe(..) => "byte-level BPE",
             Kind::Words(vocabulary) if vocabulary.unit() == Unit::Chars => "characters",
             Kind::Words(_) => "words",
+            Kind::Pipeline(pipeline) => pipeline.parts.kind,
         }
     }
 
@@ -150,9 +190,12 @@ impl Tokenizer {
                 options == others && (Arc::ptr_eq(ours, theirs) || ours.is_same_as(theirs))
             }
             (Kind::Words(ours), Kind::Words(theirs)) => ours.is_same_as(theirs),
+            (Kind::Pipeline(ours), Kind::Pipeline(theirs)) => {
+                Arc::ptr_eq(ours, theirs) || ours.is_same_as(theirs)
+            }
             _ => false,
         };
-        inside && self.eot == other.eot && self.added == other.added
+        inside && self.roles == other.roles && self.added == other.added
     }
 
     /// What it is and how many tokens it has, for messages.
@@ -165,10 +208,27 @@ impl Tokenizer {
         matches!(&self.kind, Kind::Bpe(_, options) if !options.add_prefix_space)
     }
 
+    /// What the vocabulary does to text before it is cut, in words: what is lost so does not come back. Text without a
+    /// token is another matter: see [`Tokenizer::unknown`].
+    pub fn changes(&self) -> &[String] {
+        match &self.kind {
+            Kind::Pipeline(pipeline) => &pipeline.parts.changes,
+            _ => &[],
+        }
+    }
+
     fn tokens(&self) -> &Tokens {
         match &self.kind {
             Kind::Bpe(bpe, _) => bpe.tokens(),
             Kind::Words(vocabulary) => vocabulary.tokens(),
+            Kind::Pipeline(pipeline) => &pipeline.parts.tokens,
+        }
+    }
+
+    fn joins(&self) -> Joins {
+        match &self.kind {
+            Kind::Pipeline(pipeline) => pipeline.parts.joins,
+            _ => Joins::Plain,
         }
     }
 
@@ -177,39 +237,80 @@ impl Tokenizer {
         self.tokens().len()
     }
 
-    /// The token that starts and ends a text.
+    /// The token that ends a text: `<|endoftext|>`, `</s>`, `[SEP]`.
     pub fn eot(&self) -> u32 {
-        self.eot
+        self.roles.eot
     }
 
-    /// The first character, and the byte where it stands, that has no token: for a vocabulary of words, the first
-    /// of a word that becomes `<unk>`. Byte-level BPE has none.
+    /// The token that a text starts from where there is nothing else: that of GPT-2 ends texts, too.
+    pub fn bos(&self) -> u32 {
+        self.roles.bos
+    }
+
+    /// The tokens that stand before every text, in training and in a prompt, such as BERT's `[CLS]`. GPT-2 has none.
+    pub fn prefix(&self) -> &[u32] {
+        &self.roles.prefix
+    }
+
+    /// The template that turns a chat into text (Jinja), if its files have one.
+    pub fn chat_template(&self) -> Option<&str> {
+        self.chat.as_ref()?.text()
+    }
+
+    pub(crate) fn chat(&self) -> Option<&ChatTemplate> {
+        self.chat.as_deref()
+    }
+
+    /// The first character, and the byte where it stands, that has no token: the first of a word that becomes
+    /// unknown, or of its characters the first that is unknown by itself. Byte-level BPE has none.
     pub fn unknown(&self, text: &str) -> Option<(usize, char)> {
+        let pipeline = match &self.kind {
+            Kind::Bpe(..) => return None,
+            Kind::Words(vocabulary) => return vocabulary.unknown(text),
+            Kind::Pipeline(pipeline) => pipeline,
+        };
+        let stretch = pipeline.unknown(text).into_iter().next()?;
+        let start = stretch.start;
+        let mut chars = text[stretch].char_indices().map(|(at, char)| (start + at, char)).peekable();
+        let first = *chars.peek()?;
+        Some(chars.find(|(_, char)| !pipeline.unknown(&char.to_string()).is_empty()).unwrap_or(first))
+    }
+
+    /// The stretches of a text, as ranges of its bytes, that have no token: [`Tokenizer::encode`] makes the
+    /// [`Tokenizer::unknown_token`] of each, or an error where there is none.
+    pub fn unknown_stretches(&self, text: &str) -> Vec<Range<usize>> {
         match &self.kind {
-            Kind::Bpe(..) => None,
-            Kind::Words(vocabulary) => vocabulary.unknown(text),
+            Kind::Bpe(..) => Vec::new(),
+            Kind::Words(vocabulary) => vocabulary.unknown_stretches(text).collect(),
+            Kind::Pipeline(pipeline) => pipeline.unknown(text),
         }
     }
 
-    /// The token that stands for what has none, in a vocabulary of words.
+    /// The token that stands for what has none.
     pub fn unknown_token(&self) -> Option<u32> {
         match &self.kind {
             Kind::Bpe(..) => None,
             Kind::Words(vocabulary) => vocabulary.unknown_token(),
+            Kind::Pipeline(pipeline) => pipeline.parts.unknown,
         }
     }
 
     /// The bytes of each stretch of the text that [`Tokenizer::encode`] makes the [`Tokenizer::unknown_token`] of.
     pub fn unknown_lens(&self, text: &str) -> Vec<usize> {
-        match &self.kind {
-            Kind::Bpe(..) => Vec::new(),
-            Kind::Words(vocabulary) => vocabulary.unknown_lens(text),
-        }
+        self.unknown_stretches(text).into_iter().map(|stretch| stretch.len()).collect()
+    }
+
+    /// The tokens of a text that a model is to go on with: after the [`Tokenizer::prefix`], unless the text starts
+    /// with it by name. `with_special` as in [`Tokenizer::encode_with_special`].
+    pub fn encode_prompt(&self, text: &str, with_special: bool) -> Result<Vec<u32>> {
+        let ids = if with_special { self.encode_with_special(text)? } else { self.encode(text)? };
+        let prefix = self.prefix();
+        Ok(if ids.starts_with(prefix) { ids } else { [prefix, &ids].concat() })
     }
 
     /// The tokens of a text. Names of special tokens are text like any other.
     ///
-    /// Only a vocabulary of characters can fail here, at a character that it does not have.
+    /// Only a vocabulary without a token for the unknown can fail here, at a character that it does not have.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
         let mut ids = Vec::with_capacity(text.len() / 3);
         self.encode_into(text, &mut ids)?;
@@ -218,13 +319,19 @@ impl Tokenizer {
 
     /// Appends the tokens of a text.
     pub fn encode_into(&self, text: &str, ids: &mut Vec<u32>) -> Result<()> {
-        self.encode_around(text, true, ids, |added| !added.special)
+        match &self.kind {
+            Kind::Pipeline(pipeline) => pipeline.encode(text, false, ids),
+            _ => self.encode_around(text, true, ids, |added| !added.special),
+        }
     }
 
     /// The tokens of a text in which the names of special tokens stand for those tokens.
     pub fn encode_with_special(&self, text: &str) -> Result<Vec<u32>> {
         let mut ids = Vec::new();
-        self.encode_around(text, true, &mut ids, |_| true)?;
+        match &self.kind {
+            Kind::Pipeline(pipeline) => pipeline.encode(text, true, &mut ids)?,
+            _ => self.encode_around(text, true, &mut ids, |_| true)?,
+        }
         Ok(ids)
     }
 
@@ -260,6 +367,7 @@ impl Tokenizer {
     fn encode_text(&self, text: &str, is_start: bool, ids: &mut Vec<u32>) -> Result<()> {
         let (bpe, options) = match &self.kind {
             Kind::Words(vocabulary) => return vocabulary.encode(text, ids),
+            Kind::Pipeline(pipeline) => return pipeline.encode(text, false, ids),
             Kind::Bpe(bpe, options) => (bpe, options),
         };
         let prefixed;
@@ -282,13 +390,19 @@ impl Tokenizer {
         let mut ids = Vec::with_capacity(bytes.len() / 3);
         let mut done = 0;
         for chunk in bytes.utf8_chunks() {
-            self.encode_around(chunk.valid(), done == 0, &mut ids, |added| !added.special)
-                .map_err(|error| error.after(done))?;
+            let encoded = match &self.kind {
+                Kind::Pipeline(pipeline) if !chunk.valid().is_empty() => {
+                    pipeline.encode(chunk.valid(), false, &mut ids)
+                }
+                Kind::Pipeline(_) => Ok(()),
+                _ => self.encode_around(chunk.valid(), done == 0, &mut ids, |added| !added.special),
+            };
+            encoded.map_err(|error| error.after(done))?;
             done += chunk.valid().len();
             for &byte in chunk.invalid() {
                 match &self.kind {
                     Kind::Bpe(bpe, _) => ids.push(bpe.byte(byte)),
-                    Kind::Words(_) => return Err(TokenizerError::NotUtf8 { byte, offset: done }),
+                    _ => return Err(TokenizerError::NotUtf8 { byte, offset: done }),
                 }
                 done += 1;
             }
@@ -296,21 +410,50 @@ impl Tokenizer {
         Ok(ids)
     }
 
-    /// The bytes of one token.
+    /// The bytes of one token: those that it adds in the middle of a text.
     pub fn token_bytes(&self, id: u32) -> Option<&[u8]> {
         self.tokens().get(id)
     }
 
     /// The bytes that these tokens stand for; special tokens give their names.
     pub fn decode_bytes(&self, ids: &[u32]) -> Result<Vec<u8>> {
-        let tokens = self.tokens();
+        self.decode_after(Decoding::default(), ids)
+    }
+
+    /// The bytes that these tokens add to a text that was decoded so far.
+    pub fn decode_after(&self, mut decoding: Decoding, ids: &[u32]) -> Result<Vec<u8>> {
         let mut bytes = Vec::with_capacity(4 * ids.len());
         for (position, &id) in ids.iter().enumerate() {
-            let size = tokens.len();
-            let token = tokens.get(id).ok_or(TokenizerError::IdOutOfRange { id, position, size })?;
-            bytes.extend_from_slice(token);
+            let token = self.decode_next(&mut decoding, id).map_err(|error| match error {
+                TokenizerError::IdOutOfRange { id, size, .. } => {
+                    TokenizerError::IdOutOfRange { id, position, size }
+                }
+                other => other,
+            })?;
+            bytes.extend_from_slice(&token);
         }
         Ok(bytes)
+    }
+
+    /// The bytes that the next token adds to a text. One after the other, tokens give the bytes that
+    /// [`Tokenizer::decode_bytes`] gives of all.
+    pub fn decode_next(&self, decoding: &mut Decoding, id: u32) -> Result<Cow<'_, [u8]>> {
+        let size = self.vocab_size();
+        let token = self.token_bytes(id).ok_or(TokenizerError::IdOutOfRange { id, position: 0, size })?;
+        Ok(decoding.next(self.joins(), token))
+    }
+
+    /// Where a text stands that starts with these tokens, so that more can be decoded. What starts or ends a text is no
+    /// part of it.
+    pub fn decoding_after(&self, ids: &[u32]) -> Decoding {
+        if self.joins() == Joins::Plain {
+            return Decoding::default();
+        }
+        let is_text = |id: &&u32| ![self.bos(), self.eot()].contains(id) && !self.prefix().contains(id);
+        let Some(&last) = ids.iter().rev().find(is_text) else { return Decoding::default() };
+        let mut decoding = Decoding::mid_text();
+        decoding.next(self.joins(), self.token_bytes(last).unwrap_or_default());
+        decoding
     }
 
     /// The text that these tokens stand for; what is not UTF-8 becomes U+FFFD.

@@ -66,6 +66,16 @@ impl Tokens {
         id
     }
 
+    /// Adds a token that [`Self::find`] finds, unless an earlier one has the same bytes; says whether it did.
+    pub(crate) fn push_new(&mut self, token: &[u8]) -> bool {
+        let is_new = self.find(token).is_none();
+        if is_new {
+            let id = self.push_hidden(token);
+            self.index(id);
+        }
+        is_new
+    }
+
     /// Adds a token that [`Self::find`] never finds, such as one that stands for no text; returns its id.
     pub fn push_hidden(&mut self, token: &[u8]) -> u32 {
         self.bytes.extend_from_slice(token);

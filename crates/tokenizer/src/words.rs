@@ -76,9 +76,12 @@ impl Vocabulary {
         self.unknown
     }
 
-    /// The bytes of each entry that has no token.
-    pub(crate) fn unknown_lens(&self, text: &str) -> Vec<usize> {
-        self.entries(text).filter(|(_, _, id)| id.is_none()).map(|(_, entry, _)| entry.len()).collect()
+    /// Where each entry stands that has no token.
+    pub(crate) fn unknown_stretches<'a>(
+        &'a self,
+        text: &'a str,
+    ) -> impl Iterator<Item = std::ops::Range<usize>> + 'a {
+        self.entries(text).filter(|(_, _, id)| id.is_none()).map(|(at, entry, _)| at..at + entry.len())
     }
 
     /// Appends the tokens of a text; what has none becomes `<unk>`, or an error where there is no `<unk>`.
@@ -153,8 +156,8 @@ mod tests {
         assert_eq!(encode(&vocabulary, " the bird 世x").unwrap(), [2, 5, 4, 3, 0]);
         assert_eq!(vocabulary.unknown(" the 世x"), Some((8, 'x')));
         assert_eq!(
-            (vocabulary.unknown_token(), vocabulary.unknown_lens(" the 界x wolves")),
-            (Some(0), vec![3, 1, 7])
+            (vocabulary.unknown_token(), vocabulary.unknown_stretches(" the 界x wolves").collect()),
+            (Some(0), vec![5..8, 8..9, 9..16])
         );
         assert_eq!(encode(&vocabulary, "<|endoftext|>").unwrap(), [0, 0, 0]);
         assert_eq!(train_words(docs, 100).unwrap().tokens().len(), 2 + 9);

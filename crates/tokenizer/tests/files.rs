@@ -90,41 +90,100 @@ fn merges_and_tokens_that_do_not_fit() {
     check(&without_zero, "there is no token for byte 0x00");
     check(&refused("vocab.json", |json| json["世"] = json!(270)), "not written in the byte-level alphabet");
     check(&refused("vocab.json", |json| *json = json!({})), "the vocabulary is empty");
-    check(&refused("vocab.json", |json| *json = json!([1])), "a table of tokens and ids is needed");
+    check(&refused("vocab.json", |json| *json = json!([])), "a table of tokens and ids is needed");
+    check(&refused("vocab.json", |json| *json = json!([1])), "vocab.json: invalid type: integer `1`");
 }
 
 #[test]
 fn parts_that_cannot_be_reproduced() {
     let with =
         |part: &str, value: Value| refused("tokenizer.json", |json| *json.pointer_mut(part).unwrap() = value);
-    check(&with("/normalizer", json!({ "type": "NFC" })), "`normalizer` NFC is not supported");
-    check(&with("/model/type", json!("Unigram")), "a model of type Unigram is not supported");
+    check(&with("/model/type", json!("Other")), "a model of type Other is not supported");
     check(&with("/model/dropout", json!(0.1)), "`dropout` 0.1");
-    check(&with("/model/ignore_merges", json!(true)), "`ignore_merges` true");
-    check(&with("/model/end_of_word_suffix", json!("</w>")), "`end_of_word_suffix`");
-    check(
-        &with("/pre_tokenizer", json!({ "type": "Whitespace" })),
-        "the pre_tokenizer {\"type\":\"Whitespace\"}",
-    );
-    check(&with("/pre_tokenizer", Value::Null), "the pre_tokenizer null");
-    check(&with("/decoder", Value::Null), "the decoder null");
-    check(
-        &with("/post_processor", json!({ "type": "RobertaProcessing" })),
-        "the post_processor RobertaProcessing",
-    );
+    check(&with("/decoder", json!({ "type": "CTC" })), "the decoder {\"type\":\"CTC\"} is not supported");
+    check(&with("/post_processor", json!({ "type": "Other" })), "the post_processor Other is not supported");
+    check(&with("/normalizer", json!({ "type": "Other" })), "tokenizer.json: ");
+    check(&with("/pre_tokenizer", json!({ "type": "Other" })), "tokenizer.json: ");
     let template = json!({ "type": "TemplateProcessing", "single": [{ "SpecialToken": { "id": "<s>" } }] });
-    check(&with("/post_processor", template), "the post_processor TemplateProcessing");
-    check(&with("/added_tokens/0/lstrip", json!(true)), "lstrip of the added token \"<|endoftext|>\"");
+    check(&with("/post_processor", template), "the post_processor does not say what \"<s>\" is");
+    let cls = json!({ "type": "RobertaProcessing", "cls": ["<s>", 270], "sep": ["</s>", 1] });
+    check(&with("/post_processor", cls), "the post_processor names an id that no token has");
     check(&with("/added_tokens/0/content", json!("")), "has no content or no id");
     check(&with("/added_tokens/0", json!(7)), "has no content or no id");
-    let split = |pattern: &str| {
-        let split = json!({ "type": "Split", "pattern": { "Regex": pattern }, "behavior": "Isolated", "invert": false });
-        let bytes = json!({ "type": "ByteLevel", "add_prefix_space": false, "use_regex": false });
-        with("/pre_tokenizer", json!({ "type": "Sequence", "pretokenizers": [split, bytes] }))
-    };
-    check(&split(r"\p{N}{1,3}"), r"the pre_tokenizer");
+    let charsmap = json!({ "type": "Precompiled", "precompiled_charsmap": "/////w==" });
+    check(&with("/normalizer", charsmap), "its trie is longer than it");
     let contradiction = refused("tokenizer_config.json", |json| json["add_prefix_space"] = json!(true));
     check(&contradiction, "`add_prefix_space` contradicts tokenizer_config.json");
+}
+
+/// What only the parts of the file that our own reader lacks make of text, Hugging Face's crate does.
+#[test]
+fn parts_that_hugging_faces_crate_runs() {
+    let loaded = |change: &dyn Fn(&mut Value)| {
+        let dir = tempfile::tempdir().unwrap();
+        small().save(dir.path()).unwrap();
+        let path = dir.path().join("tokenizer.json");
+        let mut json: Value = serde_json::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
+        change(&mut json);
+        fs::write(&path, json.to_string()).unwrap();
+        Tokenizer::load(&path).unwrap()
+    };
+    let composed = loaded(&|json| json["normalizer"] = json!({ "type": "NFC" }));
+    assert_eq!(composed.encode("e\u{301}").unwrap(), small().encode("é").unwrap());
+    assert_eq!((composed.kind(), composed.changes().len()), ("byte-level BPE", 1));
+    let template = json!({
+        "type": "TemplateProcessing", "single": [{ "SpecialToken": { "id": "t" } }, { "Sequence": { "id": "A" } }],
+        "special_tokens": { "t": { "id": "t", "ids": [5], "tokens": ["t"] } },
+    });
+    let prefixed = loaded(&|json| json["post_processor"] = template.clone());
+    assert_eq!((prefixed.prefix(), prefixed.bos(), prefixed.eot()), (&[5][..], 5, 269));
+    let dir = tempfile::tempdir().unwrap();
+    prefixed.save(dir.path()).unwrap();
+    assert!(Tokenizer::load(dir.path()).unwrap().is_same_as(&prefixed) && !prefixed.is_same_as(&small()));
+}
+
+#[test]
+fn vocab_txt_that_cannot_be() {
+    let dir = tempfile::tempdir().unwrap();
+    let error = |text: &[u8]| {
+        fs::write(dir.path().join("vocab.txt"), text).unwrap();
+        Tokenizer::load(dir.path()).unwrap_err().to_string()
+    };
+    check(&error(b"[UNK]\na\nb\na\n"), "lines 2 and 4 are the same token, \"a\"");
+    check(&error(b"[UNK]\n\xff\n"), "it is not UTF-8 at byte 6");
+    check(&error(b"a\n"), "there is no token <|endoftext|>");
+    check(&error(b"a\n[SEP]\n"), "the unk_token \"[UNK]\" is no token of the vocabulary");
+    check(&error(b""), "the vocabulary is empty");
+    fs::write(dir.path().join("tokenizer_config.json"), "{\"tokenizer_class\": \"XLNetTokenizer\"}").unwrap();
+    check(&error(b"a\n[SEP]\n[UNK]\n"), "vocab.txt with `tokenizer_class` XLNetTokenizer is not supported");
+}
+
+#[test]
+fn added_tokens_beside_vocab_json() {
+    let dir = tempfile::tempdir().unwrap();
+    small().save(dir.path()).unwrap();
+    fs::remove_file(dir.path().join("tokenizer.json")).unwrap();
+    fs::write(dir.path().join("added_tokens.json"), "{\"<pad>\": 270, \"catfish\": 271}").unwrap();
+    fs::write(dir.path().join("special_tokens_map.json"), "{\"pad_token\": \"<pad>\"}").unwrap();
+    let loaded = Tokenizer::load(dir.path()).unwrap();
+    assert_eq!((loaded.vocab_size(), loaded.encode("catfish").unwrap()), (272, vec![271]));
+    assert_eq!(loaded.encode_with_special("<pad>").unwrap(), [270]);
+    assert!(!loaded.encode("<pad>").unwrap().contains(&270));
+    let flags = json!({ "added_tokens_decoder": { "270": { "content": "<mask>", "lstrip": true, "special": true,
+        "rstrip": false, "single_word": false, "normalized": false }, "271": { "content": "b", "lstrip": false,
+        "special": false, "rstrip": false, "single_word": false, "normalized": true } } });
+    fs::remove_file(dir.path().join("added_tokens.json")).unwrap();
+    fs::write(dir.path().join("tokenizer_config.json"), flags.to_string()).unwrap();
+    // Each name once: "b" is in the vocabulary with another id.
+    check(&Tokenizer::load(dir.path()).unwrap_err().to_string(), "token \"b\" has two ids");
+    let flags = flags.to_string().replace("\"b\"", "\"bird\"");
+    fs::write(dir.path().join("tokenizer_config.json"), flags).unwrap();
+    let loaded = Tokenizer::load(dir.path()).unwrap();
+    assert_eq!(
+        loaded.encode_with_special("the  <mask>bird").unwrap(),
+        [&small().encode("the").unwrap()[..], &[270, 271]].concat()
+    );
+    assert_eq!(loaded.encode("the cat").unwrap(), small().encode("the cat").unwrap());
 }
 
 #[test]

@@ -59,6 +59,7 @@ pub fn run(args: Args) -> Result<()> {
     let (model, tokenizer) = input::open_model(&args.model, args.dtype)?;
     let encoding = data::read::encoding(args.encoding.as_deref())?;
     let threads = tensor::pool::threads();
+    input::note_changes(&tokenizer);
     let (tokens, _) = data::prepare::tokens_of_file(&args.data, &tokenizer, encoding, threads)?;
     let tokens = tokens.slice(0..tokens.len() - 1); // without the end of the last document
     let options =
@@ -120,8 +121,8 @@ pub fn note_unknown(report: &Report) {
     }
     let share = 100.0 * report.unknown_tokens as f64 / report.tokens as f64;
     let what = match report.bytes {
-        Some(_) => "each counts as the bytes of its word",
+        Some(_) => "each counts as the bytes that it stands for",
         None => "the shards do not say of how many bytes, so that bits per byte are not known",
     };
-    note!("[{} tokens ({share:.1} %) are words that the vocabulary lacks: {what}]", report.unknown_tokens);
+    note!("[{} tokens ({share:.1} %) are text that the vocabulary lacks: {what}]", report.unknown_tokens);
 }

@@ -136,6 +136,7 @@ pub fn run(args: Args) -> Result<()> {
         (None, Some(path)) => input::read_prompt(path)?,
         (None, None) => String::new(),
     };
+    input::note_unknown(&tokenizer, &prompt, "the prompt");
     let seed = input::seed(args.seed);
     if args.beams.is_some() {
         return beams::run(&args, &model, &tokenizer, &prompt);
@@ -163,11 +164,7 @@ pub fn run(args: Args) -> Result<()> {
 impl Args {
     /// The request for a prompt.
     fn request(&self, tokenizer: &Tokenizer, prompt: &str, seed: u64) -> Result<Request> {
-        let prompt = if self.parse_special {
-            tokenizer.encode_with_special(prompt)?
-        } else {
-            tokenizer.encode(prompt)?
-        };
+        let prompt = tokenizer.encode_prompt(prompt, self.parse_special)?;
         Ok(Request {
             prompt,
             max_tokens: self.max_tokens,

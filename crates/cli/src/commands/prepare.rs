@@ -57,6 +57,7 @@ pub fn run(args: Args) -> Result<()> {
     };
     let paths = args.data.iter().map(PathBuf::as_path);
     input::warn_about_chinese(paths, args.encoding.as_deref(), &tokenizer)?;
+    input::note_changes(&tokenizer);
     let sources: Vec<Source> =
         args.data.iter().map(|path| Source { path: path.clone(), weight: None }).collect();
     let options = Options {
@@ -72,6 +73,14 @@ pub fn run(args: Args) -> Result<()> {
     })?;
     if summary.counts.empty_documents > 0 {
         note!("left out {} empty documents", summary.counts.empty_documents);
+    }
+    if summary.counts.unknown_tokens > 0 {
+        let unknown = summary.counts.unknown_tokens;
+        let share = 100.0 * unknown as f64 / summary.counts.tokens as f64;
+        note!(
+            "warning: {} tokens ({share:.1} %) stand for text that the vocabulary lacks; `gpt2 tokenizer encode` shows where",
+            grouped(unknown)
+        );
     }
     if args.json {
         return super::print_json(&summary);

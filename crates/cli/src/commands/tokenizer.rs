@@ -131,11 +131,16 @@ fn train(args: Train) -> Result<()> {
 fn encode(args: Encode) -> Result<()> {
     let tokenizer = input::open_tokenizer(&args.tokenizer, input::MUST_EXIST)?;
     let bytes = input::read_bytes("-".as_ref())?;
-    let ids = match String::from_utf8(bytes) {
-        Ok(text) if args.parse_special => tokenizer.encode_with_special(&text)?,
-        Ok(text) => tokenizer.encode(&text)?,
+    let text = String::from_utf8(bytes);
+    let ids = match &text {
+        Ok(text) if args.parse_special => tokenizer.encode_with_special(text)?,
+        Ok(text) => tokenizer.encode(text)?,
         Err(error) => tokenizer.encode_bytes(error.as_bytes())?,
     };
+    if let Ok(text) = text {
+        input::note_unknown(&tokenizer, &text, "the text");
+    }
+    input::note_changes(&tokenizer);
     if args.json {
         return super::print_json(&ids);
     }
@@ -172,6 +177,7 @@ fn stats(args: Stats) -> Result<()> {
         true => Box::new(data::read::read_stream(std::io::stdin(), encoding)),
         false => data::read::read(&args.data, encoding)?,
     };
+    input::note_changes(&tokenizer);
     let mut counter = Counter::new(&tokenizer);
     for piece in pieces {
         let Piece { text, document, offset, .. } = piece?;
@@ -194,6 +200,9 @@ fn stats(args: Stats) -> Result<()> {
         grouped(stats.tokens as u64),
         grouped(stats.distinct_tokens as u64)
     )?;
+    if stats.unknown > 0 {
+        say!("without a token     {} stretches", grouped(stats.unknown as u64))?;
+    }
     say!("bytes a token       {:.2}", stats.bytes_per_token)?;
     say!("tokens a character  {:.2}", stats.tokens_per_char)?;
     Ok(())

@@ -7,7 +7,7 @@ use std::path::Path;
 use atomic_write_file::AtomicWriteFile;
 use serde_json::{Map, Value, json};
 
-use super::{Alphabet, CONFIG, MERGES, TOKENIZER, VOCAB, split_pattern};
+use super::{Alphabet, CHAT, CONFIG, MERGES, TOKENIZER, VOCAB, split_pattern};
 use crate::bpe::Bpe;
 use crate::split::Pattern;
 use crate::tokenizer::{Kind, Options};
@@ -17,6 +17,10 @@ use crate::{Result, Tokenizer, TokenizerError};
 /// Writes all files of a tokenizer.
 pub(crate) fn save(tokenizer: &Tokenizer, dir: &Path) -> Result<()> {
     fs::create_dir_all(dir).map_err(TokenizerError::io(dir))?;
+    if let Kind::Pipeline(pipeline) = tokenizer.inside() {
+        // tokenizer.json comes last: with it the directory holds a tokenizer.
+        return pipeline.parts.files.iter().rev().try_for_each(|(name, bytes)| write(&dir.join(name), bytes));
+    }
     let added: Vec<Value> = tokenizer
         .added()
         .iter()
@@ -27,18 +31,23 @@ pub(crate) fn save(tokenizer: &Tokenizer, dir: &Path) -> Result<()> {
             })
         })
         .collect();
-    let end = text(tokenizer.token_bytes(tokenizer.eot()).unwrap_or_default());
+    let [start, end] =
+        [tokenizer.bos(), tokenizer.eot()].map(|id| text(tokenizer.token_bytes(id).unwrap_or_default()));
     let mut json = json!({ "version": "1.0", "truncation": null, "padding": null, "added_tokens": added, "normalizer": null });
     let mut config = json!({
-        "bos_token": end, "eos_token": end, "clean_up_tokenization_spaces": false,
+        "bos_token": start, "eos_token": end, "clean_up_tokenization_spaces": false,
         "model_max_length": 1_000_000_000_000_u64,
     });
     match tokenizer.inside() {
         Kind::Bpe(bpe, options) => {
             let names = names(tokenizer, bpe);
-            write(&dir.join(VOCAB), &(vocab(names.iter()).to_string() + "\n"))?;
-            write(&dir.join(MERGES), &merges_text(&names, bpe))?;
-            extend(&mut json, bpe_json(&names, bpe, *options));
+            let merges = bpe.merges();
+            let merges: Vec<(&str, &str)> =
+                merges.iter().map(|&(l, r, _)| (&*names[l as usize], &*names[r as usize])).collect();
+            let vocab = vocab(names.iter());
+            write(&dir.join(VOCAB), (Value::from(vocab.clone()).to_string() + "\n").as_bytes())?;
+            write(&dir.join(MERGES), merges_text(&merges).as_bytes())?;
+            extend(&mut json, bpe_json(vocab, &merges, *options));
             let (class, space) = ("GPT2Tokenizer", options.add_prefix_space);
             extend(
                 &mut config,
@@ -52,9 +61,38 @@ pub(crate) fn save(tokenizer: &Tokenizer, dir: &Path) -> Result<()> {
                 extend(&mut config, json!({ "unk_token": UNKNOWN }));
             }
         }
+        Kind::Pipeline(_) => {}
     }
-    write(&dir.join(CONFIG), &pretty(&config))?;
-    write(&dir.join(TOKENIZER), &pretty(&json))
+    if !tokenizer.prefix().is_empty() {
+        json["post_processor"] = template(tokenizer);
+    }
+    if let Some(chat) = tokenizer.chat() {
+        if !chat.config.is_null() {
+            config["chat_template"] = chat.config.clone();
+        }
+        if let Some(jinja) = &chat.jinja {
+            write(&dir.join(CHAT), jinja.as_bytes())?;
+        }
+    }
+    write(&dir.join(CONFIG), pretty(&config).as_bytes())?;
+    write(&dir.join(TOKENIZER), pretty(&json).as_bytes())
+}
+
+/// What puts tokens before a text.
+fn template(tokenizer: &Tokenizer) -> Value {
+    let names =
+        tokenizer.prefix().iter().map(|&id| (id, text(tokenizer.token_bytes(id).unwrap_or_default())));
+    let special: Map<_, _> = names
+        .clone()
+        .map(|(id, name)| (name.clone(), json!({ "id": name, "ids": [id], "tokens": [name] })))
+        .collect();
+    let before = names.map(|(_, name)| json!({ "SpecialToken": { "id": name, "type_id": 0 } }));
+    let sequence = |name: &str| json!({ "Sequence": { "id": name, "type_id": 0 } });
+    let single: Vec<Value> = before.chain([sequence("A")]).collect();
+    json!({
+        "type": "TemplateProcessing", "single": single, "pair": [sequence("A"), sequence("B")],
+        "special_tokens": special,
+    })
 }
 
 fn text(bytes: &[u8]) -> String {
@@ -67,26 +105,22 @@ fn extend(json: &mut Value, more: Value) {
     }
 }
 
-fn pretty(json: &Value) -> String {
+pub(super) fn pretty(json: &Value) -> String {
     serde_json::to_string_pretty(json).expect("a JSON value can be written") + "\n"
 }
 
 /// Writes beside the target, syncs and renames.
-fn write(path: &Path, text: &str) -> Result<()> {
+fn write(path: &Path, bytes: &[u8]) -> Result<()> {
     let write_all = || -> std::io::Result<()> {
         let mut file = AtomicWriteFile::open(path)?;
-        file.write_all(text.as_bytes())?;
+        file.write_all(bytes)?;
         file.commit()
     };
     write_all().map_err(TokenizerError::io(path))
 }
 
-fn vocab<T: AsRef<str>>(names: impl Iterator<Item = T>) -> Value {
-    names
-        .zip(0u32..)
-        .map(|(name, id)| (name.as_ref().to_owned(), Value::from(id)))
-        .collect::<Map<_, _>>()
-        .into()
+fn vocab<T: AsRef<str>>(names: impl Iterator<Item = T>) -> Map<String, Value> {
+    names.zip(0u32..).map(|(name, id)| (name.as_ref().to_owned(), Value::from(id))).collect()
 }
 
 /// How each token is written in byte-level files.
@@ -99,21 +133,19 @@ fn names(tokenizer: &Tokenizer, bpe: &Bpe) -> Vec<String> {
     names
 }
 
-fn merges_text(names: &[String], bpe: &Bpe) -> String {
-    let lines =
-        bpe.merges().into_iter().map(|(l, r, _)| format!("{} {}\n", names[l as usize], names[r as usize]));
+fn merges_text(merges: &[(&str, &str)]) -> String {
+    let lines = merges.iter().map(|(left, right)| format!("{left} {right}\n"));
     ["#version: 0.2\n".to_owned()].into_iter().chain(lines).collect()
 }
 
-fn bpe_json(names: &[String], bpe: &Bpe, options: Options) -> Value {
+/// The parts of `tokenizer.json` that make byte-level BPE.
+pub(super) fn bpe_json(vocab: Map<String, Value>, merges: &[(&str, &str)], options: Options) -> Value {
     let byte_level = |add_prefix_space: bool, trim_offsets: bool, use_regex: bool| {
         json!({
             "type": "ByteLevel", "add_prefix_space": add_prefix_space, "trim_offsets": trim_offsets,
             "use_regex": use_regex,
         })
     };
-    let merges: Vec<[&str; 2]> =
-        bpe.merges().iter().map(|&(l, r, _)| [&*names[l as usize], &*names[r as usize]]).collect();
     json!({
         "pre_tokenizer": byte_level(options.add_prefix_space, true, options.pattern == Pattern::Gpt2),
         "post_processor": byte_level(true, false, true),
@@ -121,7 +153,7 @@ fn bpe_json(names: &[String], bpe: &Bpe, options: Options) -> Value {
         "model": {
             "type": "BPE", "dropout": null, "unk_token": null, "continuing_subword_prefix": "",
             "end_of_word_suffix": "", "fuse_unk": false, "byte_fallback": false, "ignore_merges": false,
-            "vocab": vocab(names.iter()), "merges": merges,
+            "vocab": vocab, "merges": merges,
         },
     })
 }

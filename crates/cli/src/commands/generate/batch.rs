@@ -42,6 +42,12 @@ pub fn run(args: &Args, prompts: &Path, output: &Path) -> Result<()> {
     if done > 0 {
         note!("{done} of {} are there already; going on", lines.len());
     }
+    let lost = lines[done..].iter().filter(|line| tokenizer.unknown(&line.prompt).is_some()).count();
+    if lost > 0 {
+        note!(
+            "warning: {lost} prompts hold text that the vocabulary has no token for; `gpt2 tokenizer encode` shows where"
+        );
+    }
     let stop = StopFlag::install()?;
     let mut texts = Texts::new(&model, &tokenizer, args.engine(&model, &tokenizer)?)?;
     let bar = ProgressBar::new(lines.len() as u64);

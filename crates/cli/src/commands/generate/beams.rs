@@ -14,7 +14,7 @@ pub fn run(args: &Args, model: &Gpt2, tokenizer: &Tokenizer, prompt: &str) -> Re
     let request = args.request(tokenizer, prompt, 0)?;
     ensure!(request.stop.is_empty(), "--stop cannot be combined with --beams; use --stop-token");
     ensure!(args.overflow == "refuse", "--overflow slide cannot be combined with --beams");
-    let prompt_ids = if request.prompt.is_empty() { vec![tokenizer.eot()] } else { request.prompt };
+    let prompt_ids = if request.prompt.is_empty() { vec![tokenizer.bos()] } else { request.prompt };
     let n_ctx = model.config().n_ctx;
     let room = n_ctx.saturating_sub(prompt_ids.len());
     let max_new_tokens = args.max_tokens.unwrap_or(room);
@@ -45,13 +45,14 @@ pub fn run(args: &Args, model: &Gpt2, tokenizer: &Tokenizer, prompt: &str) -> Re
     let blocks = KvPool::blocks_for(prompt_ids.len() + max_new_tokens)
         .saturating_mul(num_beams.max(1))
         .saturating_mul(2);
+    let decoding = tokenizer.decoding_after(&prompt_ids);
     for found in beam_search_on(model, search, blocks)? {
         let ends = found
             .ids
             .last()
             .is_some_and(|&id| id == tokenizer.eot() || args.choices.stop_token.contains(&id));
         let ids = &found.ids[..found.ids.len() - usize::from(ends)];
-        let text = String::from_utf8_lossy(&tokenizer.decode_bytes(ids)?).into_owned();
+        let text = String::from_utf8_lossy(&tokenizer.decode_after(decoding, ids)?).into_owned();
         if args.json {
             crate::commands::print_json(
                 &json!({ "text": text, "ids": ids, "score": found.score, "ended": ends }),
