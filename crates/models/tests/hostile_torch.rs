@@ -13,7 +13,7 @@ use std::sync::Mutex;
 use cap::Cap;
 use models::{Gpt2, ModelError, checkpoint};
 use proptest::prelude::*;
-use proptest::test_runner::{Config, TestRunner};
+use proptest::test_runner::{Config, FileFailurePersistence, TestRunner};
 
 #[global_allocator]
 static MEMORY: Cap<System> = Cap::new(System, usize::MAX);
@@ -227,6 +227,17 @@ fn shapes_that_are_only_claimed_take_no_memory() {
     refused(&claim(b"n_layer", b"J\xff\xff\xff\x7f"), "`n_layer` is 2147483647");
     refused(&claim(b"n_layer", b"J\xff\xff\xff\xff"), "`n_layer` is 0");
     refused(&claim(b"n_layer", b"G\x7f\xf8\x00\x00\x00\x00\x00\x00"), "`n_layer` is 0");
+    // As a number of numpy, which it is read as.
+    let numpy = |bytes: &[u8]| {
+        let dtype = b"cnumpy.core.multiarray\nscalar\ncnumpy\ndtype\n(S'i8'\nI00\nI01\ntR(I3\nS'<'\nNNNI-1\nI-1\nI0\ntb";
+        let text =
+            [&b"c_codecs\nencode\nX"[..], &(bytes.len() as u32).to_le_bytes(), bytes, b"S'latin1'\n\x86R"];
+        [&dtype[..], &text.concat(), b"\x86R"].concat()
+    };
+    refused(&claim(b"n_layer", &numpy(b"\x71\x00\x00\x01\x00\x00\x00\x00")), "`n_layer` is 16777329");
+    // Of a wrong length it is no number, and the shapes say it.
+    assert!(open("model.pt", &claim(b"n_layer", &numpy(&[7; 9]))).is_ok());
+    assert!(open("model.pt", &claim(b"n_layer", &numpy(&[7; 1000]))).is_ok());
     refused(&claim(b"n_head", b"K\x03"), "`n_embd` is 8");
     refused(&claim(b"n_embd", b"J\x00\x00\x01\x00"), "has shape");
     refused(&claim(b"vocab_size", b"J\x00\x00\x00\x01"), "has shape");
@@ -398,7 +409,9 @@ fn changed_files_do_no_harm() {
     let files = FILES.map(|name| fs::read(golden(name)).unwrap());
     let cases =
         std::env::var("GPT2_FUZZ_CASES").map_or(1500, |cases| cases.parse().expect("a number of cases"));
-    let config = Config { cases, failure_persistence: None, ..Config::default() };
+    // What goes wrong is kept beside this file, and tried first from then on.
+    let kept = FileFailurePersistence::Direct("tests/hostile_torch.regressions");
+    let config = Config { cases, failure_persistence: Some(Box::new(kept)), ..Config::default() };
     let changes = prop::collection::vec(change(), 1..4);
     // Half of the changes are made to what a zip file holds, so that the zip file stays whole.
     let case = (0..FILES.len(), any::<bool>(), changes);

@@ -6,6 +6,7 @@
 //! number, so that pickles may be deep, shared or cyclic without harm. A step adds at most one value, and copies at
 //! most the bytes that it reads; the number of steps is limited.
 
+mod input;
 mod machine;
 
 use thiserror::Error;

@@ -2,12 +2,12 @@
 
 use std::collections::HashMap;
 
+use super::input::{Input, Step};
 use super::{Call, Global, MOST_BYTES, MOST_STEPS, Pickle, PickleError, Span, Value};
 
 /// The stack machine.
 pub(super) struct Machine<'a> {
-    input: &'a [u8],
-    at: usize,
+    input: Input<'a>,
     stack: Vec<Value>,
     /// Where on the stack the open groups begin.
     marks: Vec<usize>,
@@ -17,8 +17,6 @@ pub(super) struct Machine<'a> {
     out: Pickle,
 }
 
-type Step<T = ()> = Result<T, PickleError>;
-
 impl<'a> Machine<'a> {
     /// A machine at the beginning of a pickle, which may be followed by other bytes.
     pub fn new(input: &'a [u8]) -> Machine<'a> {
@@ -26,16 +24,16 @@ impl<'a> Machine<'a> {
         let (bytes, persistent) = (Vec::new(), Vec::new());
         let out = Pickle { root: Value::None, len: 0, persistent, bytes, sequences, dicts, calls };
         let (stack, marks, memo) = (Vec::new(), Vec::new(), HashMap::new());
-        Machine { input, at: 0, stack, marks, memo, copied: 0, out }
+        Machine { input: Input { bytes: input, at: 0 }, stack, marks, memo, copied: 0, out }
     }
 
     /// Runs it to its end.
     pub fn run(mut self) -> Step<Pickle> {
         for _ in 0..MOST_STEPS {
-            let [opcode] = self.array()?;
+            let [opcode] = self.input.array()?;
             if opcode == b'.' {
                 self.out.root = self.pop()?;
-                self.out.len = self.at;
+                self.out.len = self.input.at;
                 return Ok(self.out);
             }
             self.step(opcode)?;
@@ -46,8 +44,8 @@ impl<'a> Machine<'a> {
     /// The names are `pickletools`'.
     fn step(&mut self, opcode: u8) -> Step {
         match opcode {
-            0x80 => drop(self.array::<1>()?), // PROTO
-            0x95 => drop(self.array::<8>()?), // FRAME
+            0x80 => drop(self.input.array::<1>()?), // PROTO
+            0x95 => drop(self.input.array::<8>()?), // FRAME
             b'(' => self.marks.push(self.stack.len()),
             b'0' => self.pop_or_mark()?,
             b'1' => drop(self.group()?), // POP_MARK
@@ -62,14 +60,14 @@ impl<'a> Machine<'a> {
             b'K' => self.int(1)?,
             b'M' => self.int(2)?,
             b'J' => {
-                let value = i32::from_le_bytes(self.array()?);
+                let value = i32::from_le_bytes(self.input.array()?);
                 self.stack.push(Value::Int(value.into()));
             }
             0x8a => self.long(1)?,
             0x8b => self.long(4)?,
             b'F' => self.decimal_float()?,
             b'G' => {
-                let value = f64::from_be_bytes(self.array()?);
+                let value = f64::from_be_bytes(self.input.array()?);
                 self.stack.push(Value::Float(value));
             }
             b'X' => self.text(4)?,
@@ -133,7 +131,7 @@ impl<'a> Machine<'a> {
             }
             b'g' | b'h' | b'j' => {
                 let at = self.memo_index(opcode)?;
-                let value = self.memo.get(&at).copied().ok_or_else(|| self.invalid("an unset memo"))?;
+                let value = self.memo.get(&at).copied().ok_or_else(|| self.input.invalid("an unset memo"))?;
                 self.stack.push(value);
             }
             _ => return self.call(opcode),
@@ -145,18 +143,20 @@ impl<'a> Machine<'a> {
     fn call(&mut self, opcode: u8) -> Step {
         match opcode {
             b'c' => {
-                let (module, name) = (self.line()?, self.line()?);
+                let (module, name) = (self.input.line()?, self.input.line()?);
                 self.global(module, name)
             }
             0x93 => {
                 let (name, module) = (self.pop()?, self.pop()?); // STACK_GLOBAL
                 let both = (self.out.text(module), self.out.text(name));
-                let (Some(module), Some(name)) = both else { return Err(self.invalid("a nameless global")) };
+                let (Some(module), Some(name)) = both else {
+                    return Err(self.input.invalid("a nameless global"));
+                };
                 let (module, name) = (module.to_owned(), name.to_owned());
                 self.global(module.as_bytes(), name.as_bytes())
             }
             b'i' => {
-                let (module, name) = (self.line()?, self.line()?); // INST
+                let (module, name) = (self.input.line()?, self.input.line()?); // INST
                 let args = self.group()?;
                 self.global(module, name)?;
                 self.tuple(args);
@@ -165,7 +165,7 @@ impl<'a> Machine<'a> {
             b'o' => {
                 let mut args = self.group()?; // OBJ
                 if args.is_empty() {
-                    return Err(self.invalid("an object without a class"));
+                    return Err(self.input.invalid("an object without a class"));
                 }
                 self.stack.push(args.remove(0));
                 self.tuple(args);
@@ -185,13 +185,13 @@ impl<'a> Machine<'a> {
             }
             b'Q' => {
                 let Value::Tuple(at) = self.pop()? else {
-                    return Err(self.invalid("a storage without a name"));
+                    return Err(self.input.invalid("a storage without a name"));
                 };
                 self.out.persistent.push(at);
                 self.stack.push(Value::Persistent(at));
                 Ok(())
             }
-            _ => Err(self.invalid("an opcode that no checkpoint has")),
+            _ => Err(self.input.invalid("an opcode that no checkpoint has")),
         }
     }
 
@@ -207,8 +207,10 @@ impl<'a> Machine<'a> {
 
     fn reduce(&mut self) -> Step {
         let args = self.pop()?;
-        let Value::Global(function) = self.pop()? else { return Err(self.invalid("a call of no function")) };
-        let Value::Tuple(at) = args else { return Err(self.invalid("a call without arguments")) };
+        let Value::Global(function) = self.pop()? else {
+            return Err(self.input.invalid("a call of no function"));
+        };
+        let Value::Tuple(at) = args else { return Err(self.input.invalid("a call without arguments")) };
         match function {
             Global::Dict => self.dict_of(at)?,
             _ => {
@@ -226,11 +228,11 @@ impl<'a> Machine<'a> {
         // Many calls may share one list: what is copied must not outgrow what is read.
         self.copied += given.len();
         if self.copied > self.input.len() {
-            return Err(self.invalid("more copies of a list than it has bytes"));
+            return Err(self.input.invalid("more copies of a list than it has bytes"));
         }
         let pair = |&pair: &Value| match self.out.items(pair) {
             Some(&[key, value]) => Ok((key, value)),
-            _ => Err(self.invalid("a dictionary of something else than pairs")),
+            _ => Err(self.input.invalid("a dictionary of something else than pairs")),
         };
         let entries = given.iter().map(pair).collect::<Step<_>>()?;
         self.dict(entries);
@@ -240,17 +242,13 @@ impl<'a> Machine<'a> {
 
 /// The stack, and values on it.
 impl<'a> Machine<'a> {
-    fn invalid(&self, what: &'static str) -> PickleError {
-        PickleError::Invalid { what, offset: self.at }
-    }
-
     /// Where the innermost open group begins; what lies below is not of this group.
     fn floor(&self) -> usize {
         self.marks.last().copied().unwrap_or(0)
     }
 
     fn top(&self) -> Step<Value> {
-        let empty = || self.invalid("a step that finds nothing on the stack");
+        let empty = || self.input.invalid("a step that finds nothing on the stack");
         self.stack[self.floor()..].last().copied().ok_or_else(empty)
     }
 
@@ -269,7 +267,8 @@ impl<'a> Machine<'a> {
 
     /// The values of the innermost group, which ends.
     fn group(&mut self) -> Step<Vec<Value>> {
-        let start = self.marks.pop().ok_or_else(|| self.invalid("the end of a group that never began"))?;
+        let start =
+            self.marks.pop().ok_or_else(|| self.input.invalid("the end of a group that never began"))?;
         Ok(self.stack.split_off(start))
     }
 
@@ -277,7 +276,7 @@ impl<'a> Machine<'a> {
         let group = self.group()?;
         let (pairs, rest) = group.as_chunks::<2>();
         if !rest.is_empty() {
-            return Err(self.invalid("a key without a value"));
+            return Err(self.input.invalid("a key without a value"));
         }
         Ok(pairs.iter().map(|&[key, value]| (key, value)).collect())
     }
@@ -298,13 +297,13 @@ impl<'a> Machine<'a> {
     }
 
     fn extend(&mut self, items: Vec<Value>) -> Step {
-        let Value::List(at) = self.top()? else { return Err(self.invalid("elements of no list")) };
+        let Value::List(at) = self.top()? else { return Err(self.input.invalid("elements of no list")) };
         self.out.sequences[at as usize].extend(items);
         Ok(())
     }
 
     fn set(&mut self, entries: Vec<(Value, Value)>) -> Step {
-        let Value::Dict(at) = self.top()? else { return Err(self.invalid("entries of no dictionary")) };
+        let Value::Dict(at) = self.top()? else { return Err(self.input.invalid("entries of no dictionary")) };
         self.out.dicts[at as usize].extend(entries);
         Ok(())
     }
@@ -312,72 +311,32 @@ impl<'a> Machine<'a> {
 
 /// What follows an opcode.
 impl<'a> Machine<'a> {
-    /// The next bytes, if there are so many.
-    fn take(&mut self, len: u64) -> Step<&'a [u8]> {
-        let rest = &self.input[self.at..];
-        let len = usize::try_from(len).ok().filter(|&len| len <= rest.len()).ok_or(PickleError::Truncated)?;
-        self.at += len;
-        Ok(&rest[..len])
-    }
-
-    fn array<const N: usize>(&mut self) -> Step<[u8; N]> {
-        Ok(self.take(N as u64)?.try_into().expect("as long as asked for"))
-    }
-
-    /// A whole number of up to 8 bytes.
-    fn number(&mut self, size: u64) -> Step<u64> {
-        let mut number = [0; 8];
-        let bytes = self.take(size)?;
-        number[..bytes.len()].copy_from_slice(bytes);
-        Ok(u64::from_le_bytes(number))
-    }
-
-    /// The bytes that follow their own number, which takes `size` bytes.
-    fn counted(&mut self, size: u64) -> Step<&'a [u8]> {
-        let len = self.number(size)?;
-        self.take(len)
-    }
-
-    /// The bytes up to the end of the line.
-    fn line(&mut self) -> Step<&'a [u8]> {
-        let rest = &self.input[self.at..];
-        let len = rest.iter().position(|&byte| byte == b'\n').ok_or(PickleError::Truncated)?;
-        self.at += len + 1;
-        Ok(&rest[..len])
-    }
-
-    fn decimal<T: std::str::FromStr>(&mut self, end: &str) -> Step<T> {
-        let line = std::str::from_utf8(self.line()?).ok();
-        let number = line.and_then(|line| line.trim().trim_end_matches(end).parse().ok());
-        number.ok_or_else(|| self.invalid("a number that is none"))
-    }
-
     fn decimal_int(&mut self) -> Step {
-        let value = match &self.input[self.at..] {
+        let value = match self.input.rest() {
             [b'0', b'0', b'\n', ..] => Value::Bool(false),
             [b'0', b'1', b'\n', ..] => Value::Bool(true),
             _ => Value::Int(0),
         };
-        let int = self.decimal("L")?;
+        let int = self.input.decimal("L")?;
         self.stack.push(if value == Value::Int(0) { Value::Int(int) } else { value });
         Ok(())
     }
 
     fn decimal_float(&mut self) -> Step {
-        let value = self.decimal("")?;
+        let value = self.input.decimal("")?;
         self.stack.push(Value::Float(value));
         Ok(())
     }
 
     fn int(&mut self, size: u64) -> Step {
-        let value = self.number(size)?;
+        let value = self.input.number(size)?;
         self.stack.push(Value::Int(value as i64));
         Ok(())
     }
 
     /// A whole number of any length.
     fn long(&mut self, size: u64) -> Step {
-        let bytes = self.counted(size)?;
+        let bytes = self.input.counted(size)?;
         let value = if bytes.len() > 8 {
             Value::Big(self.span(bytes)?)
         } else {
@@ -391,9 +350,9 @@ impl<'a> Machine<'a> {
     }
 
     fn text(&mut self, size: u64) -> Step {
-        let bytes = self.counted(size)?;
+        let bytes = self.input.counted(size)?;
         if std::str::from_utf8(bytes).is_err() {
-            return Err(self.invalid("a text that is not UTF-8"));
+            return Err(self.input.invalid("a text that is not UTF-8"));
         }
         let span = self.span(bytes)?;
         self.stack.push(Value::Text(span));
@@ -402,7 +361,7 @@ impl<'a> Machine<'a> {
 
     /// What Python 2 called a string: bytes, which are mostly text.
     fn old_text(&mut self, size: u64) -> Step {
-        let bytes = self.counted(size)?;
+        let bytes = self.input.counted(size)?;
         let span = self.span(bytes)?;
         let is_text = std::str::from_utf8(bytes).is_ok();
         self.stack.push(if is_text { Value::Text(span) } else { Value::Bytes(span) });
@@ -411,15 +370,15 @@ impl<'a> Machine<'a> {
 
     /// Text of protocol 0, in quotes if it is Python 2's. What needs escapes is in no checkpoint's names.
     fn escaped_text(&mut self, opcode: u8) -> Step {
-        let mut line = self.line()?;
+        let mut line = self.input.line()?;
         if opcode == b'S' {
             let quoted = |quote| line.strip_prefix(quote)?.strip_suffix(quote);
             line = quoted(b"'")
                 .or_else(|| quoted(b"\""))
-                .ok_or_else(|| self.invalid("a text without quotes"))?;
+                .ok_or_else(|| self.input.invalid("a text without quotes"))?;
         }
         if line.contains(&b'\\') || !line.is_ascii() {
-            return Err(self.invalid("a text with escapes"));
+            return Err(self.input.invalid("a text with escapes"));
         }
         let span = self.span(line)?;
         self.stack.push(Value::Text(span));
@@ -427,7 +386,7 @@ impl<'a> Machine<'a> {
     }
 
     fn byte_string(&mut self, size: u64) -> Step {
-        let bytes = self.counted(size)?;
+        let bytes = self.input.counted(size)?;
         let span = self.span(bytes)?;
         self.stack.push(Value::Bytes(span));
         Ok(())
@@ -435,9 +394,9 @@ impl<'a> Machine<'a> {
 
     fn memo_index(&mut self, opcode: u8) -> Step<u64> {
         match opcode {
-            b'p' | b'g' => self.decimal(""),
-            b'q' | b'h' => self.number(1),
-            b'r' | b'j' => self.number(4),
+            b'p' | b'g' => self.input.decimal(""),
+            b'q' | b'h' => self.input.number(1),
+            b'r' | b'j' => self.input.number(4),
             _ => Ok(self.memo.len() as u64), // MEMOIZE
         }
     }
