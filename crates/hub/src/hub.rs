@@ -145,9 +145,9 @@ impl Hub {
         let url = client.file_url(name, &commit, "");
         let selection = select(name.repo(), &files, wanted, url.trim_end_matches('/'))?;
         let pull = Pull { hub: self, client: &client, name, commit: &commit };
-        // The count is that of the weights.
+        // What is said about progress is said of the weights.
         let quiet = |event: Event, on: &mut dyn FnMut(Event)| match event {
-            Event::Start { .. } | Event::At(_) => {}
+            Event::Start { .. } | Event::At(_) | Event::Waiting { .. } => {}
             event => on(event),
         };
         let mut downloaded = pull.files(&selection.small, &mut |event| quiet(event, on))?;
