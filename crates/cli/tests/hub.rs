@@ -167,7 +167,7 @@ fn a_killed_download_goes_on() {
     }
     child.kill().unwrap();
     child.wait().unwrap();
-    world.fails("generate --offline -m org/name", &["org/name is not whole", "--offline"]);
+    world.fails("generate --offline -m org/name", &["or not whole", "--offline"]);
     let table = world.succeeds("ls");
     assert!(table.contains("not whole"), "{table}");
     world.server.asked();
@@ -211,7 +211,7 @@ fn errors_say_what_to_do() {
     world.fails("rm ../hub", &["../hub"]);
     let mut command = world.command("pull org/name");
     command.env("GPT2_OFFLINE", "1");
-    assert!(world.folder.finish(command, b"").stderr.contains("not whole"));
+    assert!(world.folder.finish(command, b"").stderr.contains("or not whole"));
     let mut command = world.command("pull org/name");
     command.env("HF_ENDPOINT", "http://127.0.0.1:9");
     let Finished { ok, stderr, .. } = world.folder.finish(command, b"");

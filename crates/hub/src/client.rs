@@ -7,8 +7,9 @@ use std::{fs, io};
 use serde::Deserialize;
 use ureq::http::{Method, Request, Response, StatusCode};
 use ureq::tls::{PemItem, RootCerts, TlsConfig, parse_pem};
-use ureq::{Agent, Body};
+use ureq::{Agent, Body, Proxy};
 
+use crate::error::shown;
 use crate::name::is_commit;
 use crate::{HubError, Name, Result};
 
@@ -16,6 +17,9 @@ use crate::{HubError, Name, Result};
 const HOPS: usize = 10;
 /// The largest list of files that is read, in bytes.
 const LONGEST_LIST: u64 = 64 << 20;
+
+/// The largest file there may be, in bytes: so that sums of sizes stay numbers.
+const LARGEST_FILE: u64 = 1 << 42;
 
 /// A token for the hub, which is never printed.
 #[derive(Clone)]
@@ -73,7 +77,12 @@ impl Client {
     /// `patience` is how long a server may be silent.
     pub fn new(endpoint: &str, token: Option<Token>, patience: Duration) -> Result<Client> {
         let tls = TlsConfig::builder().root_certs(root_certs()?).build();
+        // A mirror on this machine is not reached by way of another.
+        let is_here = ["127.", "localhost", "[::1]"]
+            .iter()
+            .any(|host| endpoint.split("://").nth(1).is_some_and(|endpoint| endpoint.starts_with(host)));
         let config = Agent::config_builder()
+            .proxy(if is_here { None } else { Proxy::try_from_env() })
             .http_status_as_error(false)
             .max_redirects(0) // by hand: a token must not follow to another host
             .user_agent(concat!("gpt2/", env!("CARGO_PKG_VERSION")))
@@ -97,7 +106,7 @@ impl Client {
         let text = text.map_err(|error| answer(error.to_string()))?;
         let info: Info = serde_json::from_slice(&text).map_err(|error| answer(error.to_string()))?;
         if !is_commit(&info.sha) {
-            return Err(answer(format!("`{}` is no commit", info.sha)));
+            return Err(answer(format!("`{}` is no commit", shown(&info.sha))));
         }
         let files = info.siblings.into_iter().map(|sibling| sibling.rfilename).collect();
         Ok(Listing { commit: info.sha, files })
@@ -113,16 +122,17 @@ impl Client {
         let answer = |reason: String| HubError::Answer { url: url.clone(), reason };
         let header = |name: &str| response.headers().get(name).and_then(|value| value.to_str().ok());
         if let Some(other) = header("x-repo-commit").filter(|got| *got != commit) {
-            return Err(answer(format!("commit {commit} was asked for, {other} came")));
+            return Err(answer(format!("commit {commit} was asked for, {} came", shown(other))));
         }
         let etag = header("x-linked-etag").or(header("etag")).unwrap_or_default();
         let etag = etag.trim_start_matches("W/").trim_matches('"');
         let is_safe = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
         if etag.is_empty() || etag.len() > 128 || etag.starts_with('.') || !etag.chars().all(is_safe) {
-            return Err(answer(format!("`{etag}` is no checksum of {file}")));
+            return Err(answer(format!("`{}` is no checksum of {file}", shown(etag))));
         }
         let length = if response.status().is_redirection() { None } else { header("content-length") };
         let size = header("x-linked-size").or(length).and_then(|size| size.parse().ok());
+        let size = size.filter(|size| *size <= LARGEST_FILE);
         let size = size.ok_or_else(|| answer(format!("the size of {file} is not said")))?;
         Ok(Meta { etag: etag.to_owned(), size })
     }
@@ -152,8 +162,8 @@ impl Client {
         format!("{}/{}/resolve/{commit}/{}", self.endpoint, name.repo(), encode(file))
     }
 
-    /// Sends a request, and again to where it is redirected; with `stay`, only as long as that is the hub. The token goes
-    /// to the hub alone.
+    /// Sends a request, and again to where it is redirected; with `stay`, not away from a hub that has said what it knows of
+    /// the file. The token goes to the hub alone.
     fn follow(
         &self,
         method: Method,
@@ -170,9 +180,10 @@ impl Client {
             };
             let next = join(&url, location).ok_or_else(|| HubError::Answer {
                 url: url.clone(),
-                reason: format!("it redirects to `{location}`"),
+                reason: format!("it redirects to `{}`", shown(location)),
             })?;
-            if stay && !self.is_hub(&next) {
+            let is_told = response.headers().contains_key("x-linked-size");
+            if stay && is_told && !self.is_hub(&next) {
                 return Ok((url, response));
             }
             url = next;
@@ -243,8 +254,7 @@ impl Client {
     fn status(&self, url: &str, status: StatusCode, message: Option<&str>) -> HubError {
         // Where files are stored, the rest of the address is a signature.
         let url = url.split('?').next().unwrap_or(url).to_owned();
-        let message: String = message.unwrap_or_default().chars().take(300).collect();
-        HubError::Status { url, status: status.as_u16(), message }
+        HubError::Status { url, status: status.as_u16(), message: shown(message.unwrap_or_default()) }
     }
 }
 

@@ -46,7 +46,7 @@ pub enum HubError {
     },
     /// Not downloaded, and no downloads wanted.
     #[error(
-        "{name} is not whole in {}, and downloads are turned off (--offline, GPT2_OFFLINE or HF_HUB_OFFLINE); turn \
+        "{name} is not in {}, or not whole, and downloads are turned off (--offline, GPT2_OFFLINE or HF_HUB_OFFLINE); turn \
          them on once, or copy a cache from elsewhere and name its directory in HF_HUB_CACHE", .cache.display()
     )]
     Offline {
@@ -239,6 +239,11 @@ impl HubError {
     pub(crate) fn io(path: &Path) -> impl FnOnce(io::Error) -> HubError + '_ {
         move |source| HubError::Io { path: path.to_owned(), source }
     }
+}
+
+/// Text of a server as it may be shown: not long, and nothing in it that a terminal acts upon.
+pub(crate) fn shown(text: &str) -> String {
+    text.chars().filter(|c| !c.is_control()).take(200).collect()
 }
 
 /// What GPT-2's sizes are called, where one of them may be meant.

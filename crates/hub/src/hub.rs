@@ -8,6 +8,7 @@ use std::time::Duration;
 use crate::cache::{Cache, has_weights, is_whole, kind, path, read_json};
 use crate::client::{Client, Listing, Token};
 use crate::download::Download;
+use crate::error::shown;
 use crate::select::{Weights, select, shards};
 use crate::shelf::{self, Cached, Removed};
 use crate::{HubError, Name, Result, Snapshot, Wanted};
@@ -225,7 +226,7 @@ impl Pull<'_> {
     fn refuse_other_kinds(&self) -> Result<()> {
         match kind(&self.dir()) {
             Some(kind) if !KINDS.contains(&kind.as_str()) => {
-                Err(HubError::OtherKind { repo: self.name.repo().to_owned(), kind })
+                Err(HubError::OtherKind { repo: self.name.repo().to_owned(), kind: shown(&kind) })
             }
             _ => Ok(()),
         }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use crate::cache::{Cache, folder, is_whole, kind, path};
+use crate::cache::{Cache, folder, has_weights, is_whole, kind, path};
 use crate::hub::KINDS;
 use crate::name::{is_commit, is_hex};
 use crate::{HubError, Name, Result, Wanted};
@@ -51,7 +51,8 @@ pub(crate) fn list(cache: &Cache) -> Result<Vec<Cached>> {
         for commit in cache.commits(&name) {
             let dir = cache.snapshot(&name, &commit);
             let path = path(&dir);
-            let is_ours = kind(&dir).is_some_and(|kind| KINDS.contains(&kind.as_str())) || path != dir;
+            // Old models and adapters do not say their kind.
+            let is_ours = kind(&dir).map_or_else(|| has_weights(&dir), |kind| KINDS.contains(&kind.as_str()));
             if !is_ours {
                 continue;
             }

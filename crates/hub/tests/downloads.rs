@@ -456,6 +456,45 @@ fn redirects_that_lead_nowhere() {
 }
 
 #[test]
+fn a_mirror_that_only_redirects() {
+    let world = World::new();
+    world.server.state().silent = true;
+    let hub = world.hub_with(&[("HF_TOKEN", "hf_secret")]);
+    let got = hub.get(&parse("org/name"), Wanted::Model, &mut |_| {}).unwrap();
+    assert_eq!(fs::read(got.path.join("model.safetensors")).unwrap(), weights());
+    let elsewhere = world.asked_elsewhere();
+    assert_eq!(elsewhere.iter().map(|asked| asked.method.as_str()).collect::<Vec<_>>(), ["HEAD", "GET"]);
+    assert!(elsewhere.iter().all(|asked| asked.token.is_none()));
+}
+
+#[test]
+fn sizes_that_are_not_true() {
+    let world = World::new();
+    for size in ["18446744073709551615", "-1", "", "x", "1e9"] {
+        world.server.state().size = Some(size);
+        let error = world.get("org/name").unwrap_err();
+        assert!(matches!(error, HubError::Answer { .. }), "{size}: {error}");
+    }
+    for size in ["4000000000000", "10", "0"] {
+        world.server.state().size = Some(size);
+        let error = world.get("org/name").unwrap_err();
+        assert!(matches!(error, HubError::Answer { .. } | HubError::Checksum { .. }), "{size}: {error}");
+    }
+    world.server.state().size = None;
+    world.get("org/name").unwrap();
+}
+
+#[test]
+fn nothing_that_a_server_says_moves_the_cursor() {
+    let world = World::new();
+    let long = "x".repeat(10_000);
+    let list = serde_json::json!({ "sha": format!("\u{1b}[2J{long}"), "siblings": [] }).to_string();
+    world.server.state().list = Some(list);
+    let error = world.get("org/name").unwrap_err().to_string();
+    assert!(error.len() < 1000 && !error.chars().any(char::is_control), "{error:?}");
+}
+
+#[test]
 fn without_a_network_the_cache_is_enough() {
     let world = World::new();
     let got = world.get("org/name").unwrap();

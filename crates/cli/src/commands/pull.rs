@@ -16,7 +16,7 @@ use crate::output::{note, say};
 #[command(after_help = "Examples:\n  gpt2 pull gpt2\n  gpt2 pull uer/gpt2-chinese-cluecorpussmall@main\n  \
     HF_ENDPOINT=https://hf-mirror.com gpt2 pull gpt2-medium")]
 pub struct Args {
-    /// Name of the model
+    /// Name of the model: gpt2, gpt2-medium, gpt2-large, gpt2-xl, distilgpt2 or ORG/NAME; each also with @REVISION
     #[arg(value_name = "NAME")]
     name: String,
     /// Print JSON

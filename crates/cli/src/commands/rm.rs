@@ -12,7 +12,7 @@ use crate::output::say;
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Examples:\n  gpt2 rm gpt2-xl\n  gpt2 rm org/name@old-branch")]
 pub struct Args {
-    /// Name of the model, as `gpt2 ls` shows it
+    /// Name of the model, as `gpt2 ls` shows it; with @REVISION, only that one is removed
     #[arg(value_name = "NAME")]
     name: String,
     /// Print JSON

@@ -69,6 +69,10 @@ pub struct State {
     pub wants_token: Option<&'static str>,
     /// ETags of small files, instead of the checksums.
     pub etag: Option<&'static str>,
+    /// The size that is said of large files, instead of the true one.
+    pub size: Option<&'static str>,
+    /// Only the second server knows sizes and checksums of large files.
+    pub silent: bool,
     /// Where large files redirect to, instead of the second server.
     pub location: Option<String>,
 }
@@ -222,10 +226,13 @@ impl State {
         }
         let sha256 = sha256(bytes);
         let location = format!("{elsewhere}/{sha256}?signature=x");
+        if self.silent {
+            return Answer::new(302).header("Location", &location);
+        }
         Answer::new(302)
             .header("X-Repo-Commit", &commit)
             .header("X-Linked-Etag", &format!("\"{sha256}\""))
-            .header("X-Linked-Size", &bytes.len().to_string())
+            .header("X-Linked-Size", &self.size.map_or(bytes.len().to_string(), str::to_owned))
             .header("Location", self.location.as_ref().unwrap_or(&location))
     }
 
@@ -242,7 +249,7 @@ impl State {
         let asked = Asked { range: asked.range.clone().filter(|_| !self.no_ranges), ..asked.clone() };
         let cut = if self.cuts.is_empty() { None } else { Some(self.cuts.remove(0)) };
         let stall = std::mem::take(&mut self.stall);
-        Answer { cut, stall, ..Answer::new(200).part(&bytes, &asked) }
+        Answer { cut, stall, ..Answer::new(200).header("ETag", &format!("\"{etag}\"")).part(&bytes, &asked) }
     }
 }
 
