@@ -3,9 +3,12 @@
 pub mod bench;
 pub mod eval;
 pub mod generate;
+pub mod ls;
 pub mod prepare;
+pub mod pull;
 pub mod quantize;
 pub mod quickstart;
+pub mod rm;
 pub mod tokenizer;
 pub mod train;
 

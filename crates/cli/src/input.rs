@@ -4,9 +4,11 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
+use hub::{Name, Wanted};
 use models::{Dtype, Gpt2};
 use tokenizer::Tokenizer;
 
+use crate::download;
 use crate::output::note;
 
 /// The seed that was given, or a random one.
@@ -20,6 +22,40 @@ pub fn seed(given: Option<u64>) -> u64 {
 pub fn dtype(name: &str) -> Result<Dtype, String> {
     let known = Dtype::ALL.map(Dtype::name).join(", ");
     Dtype::from_name(name).ok_or_else(|| format!("there is no such type of weights; choose one of {known}"))
+}
+
+/// Where a model lies: a path that exists, or else a name on the hub (`gpt2`, `org/name@revision`), which is downloaded if it
+/// is not in the cache. `hf:NAME` is a name even where there is such a path.
+pub fn model_path(spec: impl AsRef<Path>, offline: bool) -> Result<PathBuf> {
+    let path = spec.as_ref();
+    let text = path.to_string_lossy();
+    let forced = text.starts_with("hf:");
+    if !forced && path.exists() {
+        return Ok(path.to_owned());
+    }
+    let found = Name::parse(&text)
+        .map_err(anyhow::Error::from)
+        .and_then(|name| Ok(download::get(&name, Wanted::Model, offline)?.path));
+    if forced {
+        return found;
+    }
+    found.with_context(|| {
+        format!("there is no file or directory {text}, and it is not to be had from the hub")
+    })
+}
+
+/// The same for `--tokenizer`: names of the hub become directories, and all else stays as it was typed.
+pub fn tokenizer_path(spec: &str, offline: bool) -> Result<String> {
+    let is_local = spec == "gpt2" || (Path::new(spec).exists() && !spec.starts_with("hf:"));
+    match Name::parse(spec) {
+        Ok(name) if !is_local => {
+            let got = download::get(&name, Wanted::Tokenizer, offline);
+            let got =
+                got.with_context(|| format!("--tokenizer {spec}: there is no such file or directory"))?;
+            Ok(got.path.display().to_string())
+        }
+        _ => Ok(spec.to_owned()),
+    }
 }
 
 /// Opens a model directory to run it: the model, with weights of this type or as they are stored, and its tokenizer.
@@ -40,8 +76,8 @@ pub fn open_model(dir: &Path, dtype: Option<Dtype>) -> Result<(Gpt2, Tokenizer)>
 }
 
 /// What `--tokenizer` may be where a vocabulary can be learnt from the data, and where not.
-pub const MAY_LEARN: &str = "gpt2, char, word:N, bpe:N (N tokens, learnt from the data), or a directory or file that holds a tokenizer";
-pub const MUST_EXIST: &str = "gpt2, or a directory or file that holds a tokenizer";
+pub const MAY_LEARN: &str = "gpt2, char, word:N, bpe:N (N tokens, learnt from the data), a directory or file that holds a tokenizer, or a name on the hub";
+pub const MUST_EXIST: &str = "gpt2, a directory or file that holds a tokenizer, or a name on the hub";
 
 /// An existing tokenizer by name (`gpt2`), file or directory; `choices` says what may be given.
 pub fn open_tokenizer(spec: &str, choices: &str) -> Result<Tokenizer> {
@@ -218,6 +254,16 @@ pub fn grouped(n: u64) -> String {
         out.push(digit);
     }
     out
+}
+
+/// Bytes as people say them.
+pub fn size(bytes: u64) -> String {
+    match bytes as f64 {
+        b if b < 1e3 => format!("{b} bytes"),
+        b if b < 1e6 => format!("{:.1} kB", b / 1e3),
+        b if b < 1e9 => format!("{:.1} MB", b / 1e6),
+        b => format!("{:.2} GB", b / 1e9),
+    }
 }
 
 /// Seconds as people say them.

@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 mod commands;
+mod download;
 mod input;
 mod output;
 mod plan;
@@ -32,6 +33,9 @@ struct Cli {
     /// Threads to compute with [default: all cores]
     #[arg(short, long, global = true, value_name = "N", help_heading = "Global options")]
     threads: Option<usize>,
+    /// Download nothing: take models of the hub from the cache, or fail
+    #[arg(long, global = true, help_heading = "Global options")]
+    offline: bool,
 }
 
 #[derive(Subcommand)]
@@ -52,6 +56,12 @@ enum Command {
     Tokenizer(commands::tokenizer::Args),
     /// Measure how fast this machine computes, and how near training comes to that
     Bench(commands::bench::Args),
+    /// Download a model from the hub, or what is new of it
+    Pull(commands::pull::Args),
+    /// List the downloaded models that can be run
+    Ls(commands::ls::Args),
+    /// Remove a downloaded model
+    Rm(commands::rm::Args),
 }
 
 fn main() -> ExitCode {
@@ -75,7 +85,7 @@ fn chain(error: &anyhow::Error) -> String {
 
 fn run() -> anyhow::Result<()> {
     let command = with_environment(Cli::command());
-    let Cli { command, threads } = match Cli::from_arg_matches(&command.get_matches()) {
+    let Cli { command, threads, offline } = match Cli::from_arg_matches(&command.get_matches()) {
         Ok(cli) => cli,
         Err(error) => error.exit(),
     };
@@ -86,13 +96,16 @@ fn run() -> anyhow::Result<()> {
     }
     match command {
         Command::Quickstart(args) => commands::quickstart::run(args),
-        Command::Prepare(args) => commands::prepare::run(args),
-        Command::Train(args) => commands::train::run(*args),
-        Command::Generate(args) => commands::generate::run(*args),
-        Command::Eval(args) => commands::eval::run(args),
-        Command::Quantize(args) => commands::quantize::run(args),
-        Command::Tokenizer(args) => commands::tokenizer::run(args),
-        Command::Bench(args) => commands::bench::run(args),
+        Command::Prepare(args) => commands::prepare::run(args, offline),
+        Command::Train(args) => commands::train::run(*args, offline),
+        Command::Generate(args) => commands::generate::run(*args, offline),
+        Command::Eval(args) => commands::eval::run(args, offline),
+        Command::Quantize(args) => commands::quantize::run(args, offline),
+        Command::Tokenizer(args) => commands::tokenizer::run(args, offline),
+        Command::Bench(args) => commands::bench::run(args, offline),
+        Command::Pull(args) => commands::pull::run(args, offline),
+        Command::Ls(args) => commands::ls::run(args),
+        Command::Rm(args) => commands::rm::run(args),
     }
 }
 

@@ -36,6 +36,21 @@ impl Corpus {
     }
 }
 
+/// Names of the hub become directories.
+pub fn from_hub(settings: &mut Settings, offline: bool) -> Result<()> {
+    if let Some(spec) = &mut settings.tokenizer {
+        *spec = input::tokenizer_path(spec, offline)?;
+    }
+    if let Some(init) = settings.init.as_mut().filter(|init| hub::Name::parse(init).is_ok())
+        && init != "gpt2"
+    // a way to draw weights; the model is hf:gpt2
+    {
+        let path = input::model_path(&*init, offline).with_context(|| format!("--init {init}"))?;
+        *init = path.display().to_string();
+    }
+    Ok(())
+}
+
 /// Refuses what can be refused before any text is read: names, numbers and shapes.
 pub fn check(settings: &Settings) -> Result<()> {
     ensure!(!settings.data.is_empty(), "no data: give --data FILE…, or `data = [\"FILE\"]` in the recipe");
@@ -46,7 +61,7 @@ pub fn check(settings: &Settings) -> Result<()> {
         Some(dir) => {
             ensure!(
                 dir.is_dir(),
-                "--init {}: there is no such directory; use gpt2, xavier or a model directory",
+                "--init {}: there is no such directory; use gpt2, xavier, a model directory, or a name on the hub such as hf:gpt2",
                 dir.display()
             );
             let config = models::checkpoint::load_config(&dir);

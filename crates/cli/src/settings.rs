@@ -29,7 +29,8 @@ pub struct Settings {
     #[arg(long, value_name = "NAME", help_heading = "Data")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub encoding: Option<String>,
-    /// Vocabulary: gpt2, char, word:N, bpe:N (N tokens, trained on the data), or a directory or file that holds one
+    /// Vocabulary: gpt2, char, word:N, bpe:N (N tokens, trained on the data), a directory or file that holds
+    /// one, or a name on the hub
     /// [default: that of the shards or the initial model, else gpt2]
     #[arg(long, value_name = "KIND", help_heading = "Data")]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -61,8 +62,9 @@ pub struct Settings {
     #[arg(long, value_name = "N", help_heading = "Model")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub n_ctx: Option<usize>,
-    /// Initial weights: gpt2 (normal, 0.02), xavier, or a model directory to continue from [default: gpt2]
-    #[arg(long, value_name = "KIND|DIR", help_heading = "Model")]
+    /// Initial weights: gpt2 (normal, 0.02), xavier, or a model to continue from: a directory, or a name on the hub, such as
+    /// ORG/NAME or hf:gpt2 [default: gpt2]
+    #[arg(long, value_name = "KIND|MODEL", help_heading = "Model")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub init: Option<String>,
     /// Dropout on embeddings, attention and residuals [default: 0]

@@ -157,7 +157,7 @@ fn prompts() {
     folder.fails("generate -m m -p Once --top-p 0", &["top-p"]);
     folder.fails("generate -m m -p ☃", &["☃", "byte 0"]);
     folder.fails("generate -m m -p Once --samples 0", &["--samples"]);
-    folder.fails("generate -m nowhere -p Once", &["nowhere", "config.json"]);
+    folder.fails("generate -m nowhere -p Once", &["nowhere", "no file or directory"]);
     let decoded = folder.run_with_input("tokenizer decode", b"[50257]");
     assert!(
         !decoded.ok && decoded.stderr.contains("50257") && decoded.stderr.contains("50256"),

@@ -88,7 +88,7 @@ fn what_cannot_be_is_refused_and_nothing_is_lost() {
     folder.fails("quantize -m q8 --to q4 --out ./q8/../q8 --force", &["the model itself"]);
     folder.fails("quantize -m q8 --to q4 --out m --force", &["holds a training run"]);
     folder.fails("quantize -m m --to q5 --out q5", &["q5", "f32, f16, bf16, q8, q4"]);
-    folder.fails("quantize -m nowhere --to q8 --out x", &["nowhere", "config.json"]);
+    folder.fails("quantize -m nowhere --to q8 --out x", &["nowhere", "no file or directory"]);
     folder.fails("quantize -m m --to q8 --out x --report none.txt", &["none.txt"]);
     folder.fails(
         "quantize -m m --to q8 --out x --report a.txt --calibrate b.txt ./a.txt",

@@ -94,11 +94,11 @@ struct TrainArgs {
     json: bool,
 }
 
-pub fn run(args: Args) -> Result<()> {
+pub fn run(args: Args, offline: bool) -> Result<()> {
     match args.what {
         What::Peak { json } => print_peaks(json),
         What::Train(args) => bench_train(&args),
-        What::Infer(args) => infer::run(&args),
+        What::Infer(args) => infer::run(args, offline),
     }
 }
 

@@ -16,8 +16,8 @@ use crate::output::{note, say};
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Example:\n  gpt2 eval -m out/model --data test.txt --json")]
 pub struct Args {
-    /// Model directory
-    #[arg(short, long, value_name = "DIR")]
+    /// Model: a directory, a file, or a name on the hub such as gpt2 or ORG/NAME
+    #[arg(short, long, value_name = "MODEL")]
     model: PathBuf,
     /// Type of the weights to run with: f32, f16, bf16, q8 or q4 [default: as stored]
     #[arg(long, value_name = "TYPE", value_parser = crate::input::dtype)]
@@ -51,12 +51,12 @@ pub struct Args {
     json: bool,
 }
 
-pub fn run(args: Args) -> Result<()> {
+pub fn run(args: Args, offline: bool) -> Result<()> {
     ensure!(args.batch > 0, "--batch 0: it must be at least 1");
     if let Some(table) = &args.per_token {
         refuse_overwriting(table, &args.data, args.force)?;
     }
-    let (model, tokenizer) = input::open_model(&args.model, args.dtype)?;
+    let (model, tokenizer) = input::open_model(&input::model_path(&args.model, offline)?, args.dtype)?;
     let encoding = data::read::encoding(args.encoding.as_deref())?;
     let threads = tensor::pool::threads();
     input::note_changes(&tokenizer);

@@ -27,12 +27,13 @@ use crate::output::note;
 #[command(
     after_help = "Examples:\n  gpt2 generate -m out/model -p \"Once upon a time\" -n 200 --temperature 0.8 --top-k 40\n  \
     echo \"从前有一只\" | gpt2 generate -m out/model -f - --seed 1\n  \
+    gpt2 generate -m gpt2 -p \"Alan Turing theorized that\" -n 20 --temperature 0\n  \
     gpt2 generate -m out/model --input prompts.jsonl --output texts.jsonl --batch 32\n  \
     gpt2 generate -m out/model -p \"The end\" --beams 4 --samples 2 -n 50"
 )]
 pub struct Args {
-    /// Model directory
-    #[arg(short, long, value_name = "DIR")]
+    /// Model: a directory, a file, or a name on the hub such as gpt2 or ORG/NAME
+    #[arg(short, long, value_name = "MODEL")]
     model: PathBuf,
     /// Type of the weights to run with: f32, f16, bf16, q8 or q4 [default: as stored]
     #[arg(long, value_name = "TYPE", value_parser = crate::input::dtype)]
@@ -82,7 +83,7 @@ pub struct Args {
     #[arg(long, value_name = "N", default_value_t = 8)]
     lookup: usize,
     /// Let a smaller model of the same vocabulary guess instead; the text stays the same
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "MODEL")]
     draft: Option<PathBuf>,
     /// Prompts to continue, one object a line: {"prompt": …}, and if wanted max_tokens, seed, stop
     #[arg(long, value_name = "FILE", requires = "output", conflicts_with_all = ["prompt", "file", "samples", "beams"])]
@@ -107,7 +108,7 @@ const IGNORED_BY_BEAMS: [&str; 8] =
 /// The most texts that are written at once: a step computes as many tokens.
 const MOST_AT_ONCE: usize = 512;
 
-pub fn run(args: Args) -> Result<()> {
+pub fn run(mut args: Args, offline: bool) -> Result<()> {
     ensure!(args.samples > 0, "--samples 0: ask for at least 1");
     ensure!((1..=MOST_AT_ONCE).contains(&args.batch), "--batch {}: ask for 1 to {MOST_AT_ONCE}", args.batch);
     ensure!(args.keep == 0 || args.overflow == "slide", "--keep {}: add --overflow slide", args.keep);
@@ -127,6 +128,8 @@ pub fn run(args: Args) -> Result<()> {
             args.min_tokens
         );
     }
+    args.model = input::model_path(&args.model, offline)?;
+    args.draft = args.draft.map(|draft| input::model_path(draft, offline)).transpose()?;
     if let (Some(input), Some(output)) = (&args.input, &args.output) {
         return batch::run(&args, input, output);
     }

@@ -20,7 +20,7 @@ pub struct Args {
     /// Texts: .txt, .jsonl, .json (field `text`), each also .gz
     #[arg(long, required = true, num_args = 1.., value_name = "FILE")]
     data: Vec<PathBuf>,
-    /// gpt2, char, word:N, bpe:N (learnt from the data), or a directory or file that holds one
+    /// gpt2, char, word:N, bpe:N (learnt from the data), a directory or file that holds one, or a name on the hub
     #[arg(long, value_name = "KIND", default_value = "gpt2")]
     tokenizer: String,
     /// Encoding of the texts [default: utf-8]
@@ -40,7 +40,7 @@ pub struct Args {
     json: bool,
 }
 
-pub fn run(args: Args) -> Result<()> {
+pub fn run(args: Args, offline: bool) -> Result<()> {
     ensure!(
         (0.0..1.0).contains(&args.val_fraction),
         "--val-fraction {}: it must be at least 0 and below 1",
@@ -49,7 +49,7 @@ pub fn run(args: Args) -> Result<()> {
     // Before a vocabulary is learnt, which may take long.
     data::prepare::check_out(&args.out, args.force)?;
     let tokenizer = match Learn::parse(&args.tokenizer)? {
-        None => input::open_tokenizer(&args.tokenizer, input::MAY_LEARN)?,
+        None => input::open_tokenizer(&input::tokenizer_path(&args.tokenizer, offline)?, input::MAY_LEARN)?,
         Some(learn) => {
             note!("learning the vocabulary {} …", args.tokenizer);
             learn.learn_from(input::documents(&args.data, args.encoding.as_deref())?)?

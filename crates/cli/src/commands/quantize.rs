@@ -23,8 +23,8 @@ use crate::output::{note, say};
     gpt2 quantize -m out/model --to q4 --out out/model-q4 --calibrate train.txt --report test.txt"
 )]
 pub struct Args {
-    /// Model directory
-    #[arg(short, long, value_name = "DIR")]
+    /// Model: a directory, a file, or a name on the hub such as gpt2 or ORG/NAME
+    #[arg(short, long, value_name = "MODEL")]
     model: PathBuf,
     /// Type of the weights: f32, f16, bf16, q8 or q4
     #[arg(long, value_name = "TYPE", value_parser = input::dtype)]
@@ -55,7 +55,8 @@ pub struct Args {
     json: bool,
 }
 
-pub fn run(args: Args) -> Result<()> {
+pub fn run(args: Args, offline: bool) -> Result<()> {
+    let args = Args { model: input::model_path(&args.model, offline)?, ..args };
     refuse_overwriting(&args)?;
     if let Some(factor) = args.outliers {
         ensure!(factor.is_finite() && factor > 0.0, "--outliers {factor}: give a positive number, as 20");
@@ -73,7 +74,7 @@ pub fn run(args: Args) -> Result<()> {
     let quantised = quantise(&model, calibrate.as_ref(), &args)?;
     write(&quantised, &args)?;
     let (before, after) = (model.weight_bytes(), quantised.weight_bytes());
-    note!("[{}: {}, {}]", args.out.display(), args.to, size(after));
+    note!("[{}: {}, {}]", args.out.display(), args.to, input::size(after as u64));
     let Some(report) = report else {
         return match args.json {
             true => super::print_json(&json!({ "dtype": args.to, "bytes": after, "f32_bytes": before })),
@@ -212,20 +213,11 @@ fn print(comparison: &Comparison) -> Result<()> {
     line("perplexity", &|side| format!("{:.3} ± {:.3}", side.perplexity, side.perplexity_stderr), &change)?;
     line("accuracy", &|side| percent(side.accuracy, side.accuracy_stderr), "")?;
     let smaller = format!("{:.2} times smaller", before.bytes as f64 / after.bytes as f64);
-    line("size", &|side| size(side.bytes), &smaller)?;
+    line("size", &|side| input::size(side.bytes as u64), &smaller)?;
     let faster = format!("{:.2} times as fast", after.tokens_per_second / before.tokens_per_second);
     line("tokens/s", &|side| input::grouped(side.tokens_per_second as u64), &faster)?;
     say!("KL divergence   {:.6} ± {:.1e} nats a token", comparison.kl, comparison.kl_stderr)?;
     say!("same first      {} of the tokens", percent(comparison.agreement, comparison.agreement_stderr))?;
     note!("[{} tokens, {} windows of {}]", comparison.tokens, comparison.windows, comparison.context);
     Ok(())
-}
-
-/// Bytes as people say them.
-fn size(bytes: usize) -> String {
-    match bytes as f64 {
-        b if b < 1e6 => format!("{:.1} kB", b / 1e3),
-        b if b < 1e9 => format!("{:.1} MB", b / 1e6),
-        b => format!("{:.2} GB", b / 1e9),
-    }
 }

@@ -62,7 +62,7 @@ struct Train {
 
 #[derive(clap::Args, Debug)]
 struct Encode {
-    /// gpt2, or a directory or file that holds a tokenizer
+    /// gpt2, a directory or file that holds a tokenizer, or a name on the hub
     #[arg(long, value_name = "NAME|PATH", default_value = "gpt2")]
     tokenizer: String,
     /// Names of special tokens stand for those tokens
@@ -75,7 +75,7 @@ struct Encode {
 
 #[derive(clap::Args, Debug)]
 struct Decode {
-    /// gpt2, or a directory or file that holds a tokenizer
+    /// gpt2, a directory or file that holds a tokenizer, or a name on the hub
     #[arg(long, value_name = "NAME|PATH", default_value = "gpt2")]
     tokenizer: String,
     /// Print the text as a JSON string (what is not UTF-8 becomes U+FFFD), instead of its bytes
@@ -85,7 +85,7 @@ struct Decode {
 
 #[derive(clap::Args, Debug)]
 struct Stats {
-    /// gpt2, or a directory or file that holds a tokenizer
+    /// gpt2, a directory or file that holds a tokenizer, or a name on the hub
     #[arg(long, value_name = "NAME|PATH", default_value = "gpt2")]
     tokenizer: String,
     /// Text: .txt, .jsonl, .json (field `text`), each also .gz; - is plain text on standard input
@@ -99,12 +99,12 @@ struct Stats {
     json: bool,
 }
 
-pub fn run(args: Args) -> Result<()> {
+pub fn run(args: Args, offline: bool) -> Result<()> {
     match args.action {
         Action::Train(args) => train(args),
-        Action::Encode(args) => encode(args),
-        Action::Decode(args) => decode(args),
-        Action::Stats(args) => stats(args),
+        Action::Encode(args) => encode(args, offline),
+        Action::Decode(args) => decode(args, offline),
+        Action::Stats(args) => stats(args, offline),
     }
 }
 
@@ -128,8 +128,9 @@ fn train(args: Train) -> Result<()> {
     Ok(())
 }
 
-fn encode(args: Encode) -> Result<()> {
-    let tokenizer = input::open_tokenizer(&args.tokenizer, input::MUST_EXIST)?;
+fn encode(args: Encode, offline: bool) -> Result<()> {
+    let tokenizer =
+        input::open_tokenizer(&input::tokenizer_path(&args.tokenizer, offline)?, input::MUST_EXIST)?;
     let bytes = input::read_bytes("-".as_ref())?;
     let text = String::from_utf8(bytes);
     let ids = match &text {
@@ -149,8 +150,9 @@ fn encode(args: Encode) -> Result<()> {
     Ok(())
 }
 
-fn decode(args: Decode) -> Result<()> {
-    let tokenizer = input::open_tokenizer(&args.tokenizer, input::MUST_EXIST)?;
+fn decode(args: Decode, offline: bool) -> Result<()> {
+    let tokenizer =
+        input::open_tokenizer(&input::tokenizer_path(&args.tokenizer, offline)?, input::MUST_EXIST)?;
     let mut text = String::new();
     std::io::stdin().lock().read_to_string(&mut text).context("cannot read ids from standard input")?;
     let ids: Vec<u32> = if text.trim_start().starts_with('[') {
@@ -170,8 +172,9 @@ fn decode(args: Decode) -> Result<()> {
     Ok(out.flush()?)
 }
 
-fn stats(args: Stats) -> Result<()> {
-    let tokenizer = input::open_tokenizer(&args.tokenizer, input::MUST_EXIST)?;
+fn stats(args: Stats, offline: bool) -> Result<()> {
+    let tokenizer =
+        input::open_tokenizer(&input::tokenizer_path(&args.tokenizer, offline)?, input::MUST_EXIST)?;
     let encoding = data::read::encoding(args.encoding.as_deref())?;
     let pieces: Box<dyn Iterator<Item = _>> = match args.data == Path::new("-") {
         true => Box::new(data::read::read_stream(std::io::stdin(), encoding)),

@@ -48,7 +48,7 @@ pub struct Args {
     settings: Settings,
 }
 
-pub fn run(args: Args) -> Result<()> {
+pub fn run(args: Args, offline: bool) -> Result<()> {
     let (mut settings, saved) = match args.resume {
         true => (resumed_settings(&args)?, Some(args.out.as_path())),
         false => (typed_settings(&args)?, None),
@@ -57,6 +57,7 @@ pub fn run(args: Args) -> Result<()> {
     if !args.force && !args.resume {
         Run::refuse_existing(&args.out)?;
     }
+    plan::from_hub(&mut settings, offline)?;
     plan::check(&settings)?;
     lock.remove_leftovers()?;
     let corpus = plan::corpus(&mut settings, saved)?;

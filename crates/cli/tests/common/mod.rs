@@ -48,7 +48,11 @@ impl Folder {
     }
 
     pub fn run_with_input(&self, args: &str, input: &[u8]) -> Finished {
-        let mut command = self.command(args);
+        self.finish(self.command(args), input)
+    }
+
+    /// Runs a command to its end.
+    pub fn finish(&self, mut command: Command, input: &[u8]) -> Finished {
         let mut child =
             command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         // A command that does not read its input may be gone already.

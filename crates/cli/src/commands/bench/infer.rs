@@ -13,6 +13,7 @@ use tensor::{isa, peak, pool, timing};
 use tokenizer::Tokenizer;
 
 use super::{peak_rss, peaks_json};
+use crate::input;
 use crate::output::{note, say};
 use crate::plan::free_memory;
 
@@ -23,8 +24,8 @@ const WRITTEN: usize = 128;
 
 #[derive(clap::Args, Debug)]
 pub struct Args {
-    /// Model directory
-    #[arg(short, long, value_name = "DIR", conflicts_with = "preset")]
+    /// Model: a directory, a file, or a name on the hub such as gpt2 or ORG/NAME
+    #[arg(short, long, value_name = "MODEL", conflicts_with = "preset")]
     model: Option<PathBuf>,
     /// Random weights of this shape, instead of a model
     #[arg(long, value_name = "NAME", default_value = "gpt2")]
@@ -46,9 +47,11 @@ pub struct Args {
     json: bool,
 }
 
-pub fn run(args: &Args) -> Result<()> {
+pub fn run(args: Args, offline: bool) -> Result<()> {
     ensure!(args.repeat > 0, "--repeat 0: ask for at least 1");
     ensure!(args.batches.iter().all(|batch| (1..=512).contains(batch)), "--batches: 1 to 512 texts each");
+    let model = args.model.as_ref().map(|model| input::model_path(model, offline)).transpose()?;
+    let args = &Args { model, ..args };
     let peaks = peak::measure();
     let start = Instant::now();
     let model = match &args.model {
