@@ -140,7 +140,7 @@ fn what_has_no_token_is_found() {
     assert_eq!(bert.unknown("fox 狐狸"), None);
     let (_dir, unigram) = kind("unigram");
     assert_eq!(unigram.unknown("fox 鑫淼 fox"), Some((4, '鑫')));
-    assert_eq!(unigram.unknown_stretches("fox 鑫淼 fox"), [4..10]);
+    assert_eq!(unigram.unknown_lens("fox 鑫淼 fox"), [6]);
     let (_dir, bytes) = kind("byte fallback");
     assert_eq!(
         (bytes.unknown("鑫😀"), bytes.decode(&bytes.encode("鑫😀").unwrap()).unwrap()),

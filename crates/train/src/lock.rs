@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use crate::{Result, TrainError, state};
 
 /// Files that a run writes, relative to its directory.
-const WRITTEN: [&str; 8] = [
+const WRITTEN: [&str; 12] = [
     "last/state.safetensors",
     "model.safetensors",
     "config.json",
@@ -15,6 +15,10 @@ const WRITTEN: [&str; 8] = [
     "tokenizer_config.json",
     "vocab.json",
     "merges.txt",
+    "vocab.txt",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template.jinja",
 ];
 /// Letters and digits that the name of a half-written file ends with.
 const SUFFIX: usize = 6;

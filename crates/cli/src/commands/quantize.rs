@@ -140,15 +140,17 @@ fn tokens(paths: &[PathBuf], args: &Args, tokenizer: &Tokenizer) -> Result<Optio
 }
 
 /// What makes a model directory beside the weights.
-const BESIDE: [&str; 8] = [
+const BESIDE: [&str; 10] = [
     "config.json",
     "generation_config.json",
     "tokenizer.json",
     "tokenizer_config.json",
     "vocab.json",
     "merges.txt",
+    "vocab.txt",
     "special_tokens_map.json",
     "added_tokens.json",
+    "chat_template.jinja",
 ];
 
 /// Writes the directory, whole or not at all: beside its place, then moved there.
