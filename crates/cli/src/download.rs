@@ -59,7 +59,7 @@ impl Progress<'_> {
 
     fn start(&mut self, bytes: u64) {
         self.bytes = bytes;
-        let template = "{bar:24.cyan/black} {msg}  {bytes} of {total_bytes}  {bytes_per_sec}  {eta} left";
+        let template = "{bar:24.cyan/black} {msg}  {decimal_bytes} of {decimal_total_bytes}  {decimal_bytes_per_sec}  {eta} left";
         let style = ProgressStyle::with_template(template).expect("a valid template");
         self.bar = ProgressBar::with_draw_target(Some(bytes), ProgressDrawTarget::stderr_with_hz(10));
         self.bar.set_style(style.progress_chars("━╸ "));
