@@ -4,6 +4,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
+use models::checkpoint::Format;
 use models::{Dtype, Gpt2};
 use tokenizer::Tokenizer;
 
@@ -22,12 +23,12 @@ pub fn dtype(name: &str) -> Result<Dtype, String> {
     Dtype::from_name(name).ok_or_else(|| format!("there is no such type of weights; choose one of {known}"))
 }
 
-/// Opens a model directory to run it: the model, with weights of this type or as they are stored, and its tokenizer.
+/// Opens a model to run it: the model, with weights of this type or as they are stored, and its tokenizer.
 pub fn open_model(dir: &Path, dtype: Option<Dtype>) -> Result<(Gpt2, Tokenizer)> {
     let model =
         Gpt2::open(dir, dtype).with_context(|| format!("cannot load a model from {}", dir.display()))?;
-    let tokenizer =
-        Tokenizer::load(dir).with_context(|| format!("cannot load a tokenizer from {}", dir.display()))?;
+    let tokenizer = tokenizer_of(dir, &model)
+        .with_context(|| format!("cannot load a tokenizer from {}", dir.display()))?;
     if tokenizer.vocab_size() > model.config().vocab_size {
         bail!(
             "the tokenizer in {} has {} tokens, but the model {}; take both from the same model",
@@ -37,6 +38,24 @@ pub fn open_model(dir: &Path, dtype: Option<Dtype>) -> Result<(Gpt2, Tokenizer)>
         );
     }
     Ok((model, tokenizer))
+}
+
+/// The tokenizer of a model: in its directory, or inside its file. llm.c's files have none; a model of GPT-2's size has
+/// GPT-2's.
+fn tokenizer_of(path: &Path, model: &Gpt2) -> Result<Tokenizer> {
+    match Format::of(path)? {
+        Format::Directory => Ok(Tokenizer::load(path)?),
+        Format::Gguf => Ok(generate::gguf::tokenizer(path)?),
+        Format::Llmc => {
+            let (gpt2, size) = (Tokenizer::gpt2(), model.config().vocab_size);
+            ensure!(
+                gpt2.vocab_size() == size,
+                "a file of llm.c's holds no tokenizer, and {size} tokens are not GPT-2's; make it a model directory first, \
+                 and put its tokenizer there"
+            );
+            Ok(gpt2)
+        }
+    }
 }
 
 /// What `--tokenizer` may be where a vocabulary can be learnt from the data, and where not.

@@ -46,36 +46,44 @@ pub(crate) fn open(path: &Path, dtype: Option<Dtype>) -> Result<Gpt2> {
     }
 }
 
-/// The format of a model that is one file.
-enum OneFile {
+/// How a model lies on disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// A directory as Hugging Face knows it, or nothing yet.
+    Directory,
+    /// One file with the tokenizer inside.
     Gguf,
+    /// llm.c's `.bin`.
     Llmc,
 }
 
-/// What a file is, by its first bytes; `None` for what is no file.
-fn one_file(path: &Path) -> Result<Option<OneFile>> {
-    if !path.is_file() {
-        return Ok(None);
+impl Format {
+    /// The format of what lies at a path. A file is told by its first bytes.
+    pub fn of(path: &Path) -> Result<Format> {
+        if !path.is_file() {
+            return Ok(Format::Directory);
+        }
+        let mut start = Vec::new();
+        let file = fs::File::open(path).map_err(ModelError::io(path))?;
+        file.take(8).read_to_end(&mut start).map_err(ModelError::io(path))?;
+        match start {
+            start if gguf::is_gguf(&start) => Ok(Format::Gguf),
+            start if llmc::is_llmc(&start) => Ok(Format::Llmc),
+            _ => {
+                let reason =
+                    "it is neither GGUF nor a model of llm.c's; give one of these, or a model directory";
+                Err(ModelError::Unsupported { path: path.to_owned(), reason: reason.to_owned() })
+            }
+        }
     }
-    let mut start = Vec::new();
-    let file = fs::File::open(path).map_err(ModelError::io(path))?;
-    file.take(8).read_to_end(&mut start).map_err(ModelError::io(path))?;
-    if gguf::is_gguf(&start) {
-        return Ok(Some(OneFile::Gguf));
-    }
-    if llmc::is_llmc(&start) {
-        return Ok(Some(OneFile::Llmc));
-    }
-    let reason = "it is neither GGUF nor a model of llm.c's; give one of these, or a model directory";
-    Err(ModelError::Unsupported { path: path.to_owned(), reason: reason.to_owned() })
 }
 
 /// The shape, the tensors and the bytes of a model.
 fn read(path: &Path) -> Result<(Gpt2Config, Archive, tensor::Bytes)> {
-    match one_file(path)? {
-        Some(OneFile::Gguf) => return gguf::read(path),
-        Some(OneFile::Llmc) => return llmc::read(path),
-        None => {}
+    match Format::of(path)? {
+        Format::Gguf => return gguf::read(path),
+        Format::Llmc => return llmc::read(path),
+        Format::Directory => {}
     }
     let config = load_config(path)?;
     let weights = path.join(WEIGHTS);
@@ -88,10 +96,10 @@ fn read(path: &Path) -> Result<(Gpt2Config, Archive, tensor::Bytes)> {
 
 /// Reads a model's shape: `config.json` of a directory, or what a file says of itself.
 pub fn load_config(path: &Path) -> Result<Gpt2Config> {
-    match one_file(path)? {
-        Some(OneFile::Gguf) => return gguf::read_config(path),
-        Some(OneFile::Llmc) => return llmc::read_config(path),
-        None => {}
+    match Format::of(path)? {
+        Format::Gguf => return gguf::read_config(path),
+        Format::Llmc => return llmc::read_config(path),
+        Format::Directory => {}
     }
     let file = path.join(CONFIG);
     if !file.is_file() {
