@@ -167,14 +167,15 @@ impl Gpt2 {
         })
     }
 
-    /// Reads a model directory: `config.json` and `model.safetensors`.
+    /// Reads a model: a directory with `config.json` and `model.safetensors`, or one file in another format of
+    /// [`checkpoint::Format`].
     ///
     /// The weights are `f32` in memory, to be trained: see [`Gpt2::open`] for running only.
     pub fn load(dir: &Path) -> Result<Gpt2> {
         checkpoint::load(dir)
     }
 
-    /// Opens a model directory for running: weights are computed from where the file lies in memory, or brought into
+    /// Opens a model for running: weights are computed from where the file lies in memory, or brought into
     /// the type asked for.
     pub fn open(dir: &Path, dtype: Option<Dtype>) -> Result<Gpt2> {
         checkpoint::open(dir, dtype)
