@@ -1,5 +1,5 @@
 //! Models on disk: a directory as Hugging Face knows it (`config.json`, `model.safetensors`, `generation_config.json`), or
-//! one file of [`gguf`] or [`llmc`].
+//! one file: see [`Format`].
 
 mod archive;
 mod gguf;
