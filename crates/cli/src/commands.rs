@@ -1,6 +1,7 @@
 //! The subcommands, one a file: its `Args`, whose comments are the help, and `run`, short enough to be the summary.
 
 pub mod bench;
+pub mod convert;
 pub mod eval;
 pub mod generate;
 pub mod ls;
@@ -9,6 +10,7 @@ pub mod pull;
 pub mod quantize;
 pub mod quickstart;
 pub mod rm;
+pub mod show;
 pub mod tokenizer;
 pub mod train;
 

@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 use hub::{Name, Wanted};
+use models::checkpoint::{self, Format};
 use models::{Dtype, Gpt2};
-use tokenizer::Tokenizer;
+use tokenizer::{Tokenizer, TokenizerError};
 
 use crate::download;
 use crate::output::note;
@@ -58,12 +59,12 @@ pub fn tokenizer_path(spec: &str, offline: bool) -> Result<String> {
     }
 }
 
-/// Opens a model directory to run it: the model, with weights of this type or as they are stored, and its tokenizer.
+/// Opens a model to run it: the model, with weights of this type or as they are stored, and its tokenizer.
 pub fn open_model(dir: &Path, dtype: Option<Dtype>) -> Result<(Gpt2, Tokenizer)> {
     let model =
         Gpt2::open(dir, dtype).with_context(|| format!("cannot load a model from {}", dir.display()))?;
-    let tokenizer =
-        Tokenizer::load(dir).with_context(|| format!("cannot load a tokenizer from {}", dir.display()))?;
+    let tokenizer = tokenizer_of(dir, model.config().vocab_size)
+        .with_context(|| format!("cannot load a tokenizer from {}", dir.display()))?;
     if tokenizer.vocab_size() > model.config().vocab_size {
         bail!(
             "the tokenizer in {} has {} tokens, but the model {}; take both from the same model",
@@ -73,6 +74,36 @@ pub fn open_model(dir: &Path, dtype: Option<Dtype>) -> Result<(Gpt2, Tokenizer)>
         );
     }
     Ok((model, tokenizer))
+}
+
+/// The tokenizer of a model of so many tokens: in its directory, inside its file, or beside it. Weights of GPT-2's size that
+/// have none are taken to have GPT-2's.
+pub fn tokenizer_of(path: &Path, vocab_size: usize) -> Result<Tokenizer> {
+    let found = checkpoint::find(path)?;
+    if found.format == Format::Gguf && (path.is_file() || !path.join("tokenizer.json").is_file()) {
+        return Ok(generate::gguf::tokenizer(&found.path)?);
+    }
+    let dir = found.path.parent().unwrap_or(Path::new("."));
+    let none = match Tokenizer::load(dir) {
+        Err(none @ TokenizerError::NotFound { .. }) => none,
+        loaded => return Ok(loaded?),
+    };
+    if found.format == Format::Safetensors {
+        return Err(none.into());
+    }
+    let chars = dir.join("meta.pkl");
+    if found.format == Format::Torch && chars.is_file() {
+        let chars = checkpoint::read_nano_gpt_chars(&chars)?.into_iter().map(|(text, _)| text);
+        return Ok(Tokenizer::from_chars(chars)?);
+    }
+    let gpt2 = Tokenizer::gpt2();
+    // nanoGPT and llm.c make the table a little longer, so that its length is a multiple of 128.
+    ensure!(
+        (gpt2.vocab_size()..=gpt2.vocab_size().next_multiple_of(128)).contains(&vocab_size),
+        "there is no tokenizer beside {}, and its {vocab_size} tokens are not GPT-2's; put tokenizer.json beside it",
+        found.path.display()
+    );
+    Ok(gpt2)
 }
 
 /// What `--tokenizer` may be where a vocabulary can be learnt from the data, and where not.

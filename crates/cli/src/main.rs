@@ -11,6 +11,7 @@ mod plan;
 mod progress;
 mod settings;
 mod signals;
+mod staging;
 
 use std::process::ExitCode;
 
@@ -52,6 +53,10 @@ enum Command {
     Eval(commands::eval::Args),
     /// Bring a model into fewer bits, and measure what that costs
     Quantize(commands::quantize::Args),
+    /// Write a model in another format, and check it
+    Convert(commands::convert::Args),
+    /// Show what a model is
+    Show(commands::show::Args),
     /// Train and use tokenizers
     Tokenizer(commands::tokenizer::Args),
     /// Measure how fast this machine computes, and how near training comes to that
@@ -101,6 +106,8 @@ fn run() -> anyhow::Result<()> {
         Command::Generate(args) => commands::generate::run(*args, offline),
         Command::Eval(args) => commands::eval::run(args, offline),
         Command::Quantize(args) => commands::quantize::run(args, offline),
+        Command::Convert(args) => commands::convert::run(args, offline),
+        Command::Show(args) => commands::show::run(args, offline),
         Command::Tokenizer(args) => commands::tokenizer::run(args, offline),
         Command::Bench(args) => commands::bench::run(args, offline),
         Command::Pull(args) => commands::pull::run(args, offline),

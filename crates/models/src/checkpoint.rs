@@ -187,6 +187,13 @@ pub(crate) fn open(path: &Path, dtype: Option<Dtype>) -> Result<Gpt2> {
     }
 }
 
+/// Opens a model for running where no bit is rounded: types of others that have no form here are `f32`.
+pub(crate) fn open_exact(path: &Path) -> Result<Gpt2> {
+    let Checkpoint { config, archive, .. } = find(path)?.read()?;
+    let wanted = if archive.is_rounded(&config) { Use::Training } else { Use::Running };
+    archive.into_model(config, wanted)
+}
+
 /// Reads a model's shape: `config.json` of a directory, or what a file says of itself.
 pub fn load_config(path: &Path) -> Result<Gpt2Config> {
     if !path.is_file() && path.join(CONFIG).is_file() {

@@ -167,18 +167,23 @@ impl Gpt2 {
         })
     }
 
-    /// Reads a model directory (`config.json`, and `model.safetensors` or `pytorch_model.bin`, whole or in parts), or a
-    /// file that PyTorch saved (`.pt`, `.pth`, `.bin`).
+    /// Reads a model: a directory with `config.json` and `model.safetensors`, or one file in another format of
+    /// [`checkpoint::Format`].
     ///
     /// The weights are `f32` in memory, to be trained: see [`Gpt2::open`] for running only.
     pub fn load(dir: &Path) -> Result<Gpt2> {
         checkpoint::load(dir)
     }
 
-    /// Opens a model directory or file for running: weights are computed from where the file lies in memory, or brought into
+    /// Opens a model for running: weights are computed from where the file lies in memory, or brought into
     /// the type asked for.
     pub fn open(dir: &Path, dtype: Option<Dtype>) -> Result<Gpt2> {
         checkpoint::open(dir, dtype)
+    }
+
+    /// [`Gpt2::open`] without rounding, for writing the model in another format.
+    pub fn open_exact(path: &Path) -> Result<Gpt2> {
+        checkpoint::open_exact(path)
     }
 
     /// Writes `config.json`, `model.safetensors` and `generation_config.json` into `dir`, each whole or not at all.

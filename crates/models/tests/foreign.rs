@@ -49,9 +49,9 @@ fn is_matrix(name: &str) -> bool {
 
 #[test]
 fn gguf_models_are_read_bit_for_bit() {
-    let same: fn(f32) -> f32 = |x| x;
-    let cases = [
-        ("f32", Dtype::F32, same),
+    type Round = fn(f32) -> f32;
+    let cases: [(&str, Dtype, Round); 3] = [
+        ("f32", Dtype::F32, |x| x),
         ("f16", Dtype::F16, |x| tensor::f16::from_f32(x).to_f32()),
         ("bf16", Dtype::Bf16, bf16),
     ];

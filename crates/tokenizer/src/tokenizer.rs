@@ -157,6 +157,14 @@ impl Tokenizer {
         Ok(Tokenizer::from_words(vocabulary, eot))
     }
 
+    /// A token for each of these characters, in their order. A newline ends a text, or the last of them where there is none.
+    pub fn from_chars(chars: impl IntoIterator<Item = String>) -> Result<Tokenizer> {
+        let chars: Vec<String> = chars.into_iter().collect();
+        let last = chars.len().checked_sub(1).ok_or(TokenizerError::NoText)?;
+        let end = chars.iter().position(|text| text == "\n").unwrap_or(last);
+        Ok(Tokenizer::from_words(Vocabulary::new(Unit::Chars, chars), end as u32))
+    }
+
     /// A token for each of the most frequent words; `size` includes `<unk>` and end-of-text.
     pub fn train_words(docs: impl IntoIterator<Item = impl AsRef<str>>, size: usize) -> Result<Tokenizer> {
         let vocabulary = words::train_words(docs, size)?;

@@ -12,6 +12,7 @@ use tokenizer::Tokenizer;
 
 use crate::input;
 use crate::output::{note, say};
+use crate::staging::Staged;
 
 /// Bring a model into fewer bits, and measure what that costs
 ///
@@ -140,7 +141,7 @@ fn tokens(paths: &[PathBuf], args: &Args, tokenizer: &Tokenizer) -> Result<Optio
 }
 
 /// What makes a model directory beside the weights.
-const BESIDE: [&str; 10] = [
+pub const BESIDE: [&str; 10] = [
     "config.json",
     "generation_config.json",
     "tokenizer.json",
@@ -153,41 +154,17 @@ const BESIDE: [&str; 10] = [
     "chat_template.jinja",
 ];
 
-/// Writes the directory, whole or not at all: beside its place, then moved there.
-fn write(model: &Gpt2, args: &Args) -> Result<()> {
-    let out = &args.out;
-    let name =
-        out.file_name().with_context(|| format!("--out {}: give the name of a directory", out.display()))?;
-    let parent = out.parent().filter(|parent| *parent != Path::new("")).unwrap_or(Path::new("."));
-    let part = Part(parent.join(format!(".{}.part{}", name.to_string_lossy(), std::process::id())));
-    let all = || -> Result<()> {
-        model.save(&part.0)?;
-        for name in BESIDE {
-            let from = args.model.join(name);
-            if from.is_file() {
-                fs::copy(&from, part.0.join(name))
-                    .with_context(|| format!("cannot copy {}", from.display()))?;
-            }
+/// Writes the directory, whole or not at all.
+fn write(model: &Gpt2, args: &Args, from: &Path) -> Result<()> {
+    let staged = Staged::beside(&args.out)?;
+    model.save(staged.path())?;
+    for name in BESIDE {
+        let file = from.join(name);
+        if file.is_file() {
+            fs::copy(&file, staged.path().join(name)).with_context(|| format!("cannot copy {}", file.display()))?;
         }
-        if !out.exists() {
-            return Ok(fs::rename(&part.0, out)?);
-        }
-        // The weights last: until then the old model is whole, but for files that are the same in both.
-        let mut names: Vec<_> =
-            fs::read_dir(&part.0)?.map(|entry| Ok(entry?.file_name())).collect::<Result<_>>()?;
-        names.sort_by_key(|name| name == models::checkpoint::WEIGHTS);
-        names.iter().try_for_each(|name| Ok(fs::rename(part.0.join(name), out.join(name))?))
-    };
-    all().with_context(|| format!("cannot write {}", out.display()))
-}
-
-/// A directory being written, which is removed if it does not become the model.
-struct Part(PathBuf);
-
-impl Drop for Part {
-    fn drop(&mut self) {
-        _ = fs::remove_dir_all(&self.0);
     }
+    staged.commit(models::checkpoint::WEIGHTS)
 }
 
 fn compare(before: &Gpt2, after: &Gpt2, tokens: &Tokens, stride: Option<usize>) -> Result<Comparison> {

@@ -71,7 +71,7 @@ pub(super) fn read(path: &Path) -> Result<(Gpt2Config, Archive, Bytes)> {
             Ok(kind) => Kind::Ggml(kind),
             Err(number) => Kind::Other(types::other_name(number)),
         };
-        let is_turned = tensor.shape.len() == 2 && name.starts_with("h.");
+        let is_turned = is_linear(&name) && tensor.shape.len() == 2;
         let part = bytes.part(tensor.range.clone());
         let stored = Stored { kind, shape: tensor.shape.clone(), bytes: part, is_turned };
         if archive.tensors.insert(name, stored).is_some() {
@@ -132,6 +132,12 @@ fn their_name(ours: &str) -> Option<String> {
     let (part, kind) = rest.rsplit_once('.')?;
     let (part, _) = LAYERS.iter().find(|(_, name)| *name == part)?;
     Some(format!("blk.{layer}.{part}.{kind}"))
+}
+
+/// Whether this is a weight of a block's linear layer, which lies as (inputs, outputs) in our models. The embedding table
+/// and an output layer lie as (outputs, inputs), as all matrices do in GGUF.
+fn is_linear(ours: &str) -> bool {
+    ours.starts_with("h.") && ours.ends_with(".weight") && !ours.contains(".ln_")
 }
 
 /// The metadata of a file.

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use tensor::weights::Form;
 
-use super::file::parse;
+use super::file::{ALIGNMENT, parse};
 use super::types::GgmlType;
 use super::write::{Entry, Keys, describe, write_file};
 use super::*;
@@ -198,4 +198,62 @@ fn scales_that_are_no_numbers_are_reported() {
             assert!(error.contains("`h.1.mlp.c_fc.weight`") && error.contains("damaged"), "{error}");
         }
     }
+}
+
+/// A header with these metadata and tensors: name, dimensions, type, offset.
+fn header(metadata: &[&[u8]], tensors: &[(&str, &[u64], u32, u64)]) -> Vec<u8> {
+    let text = |text: &str| [&(text.len() as u64).to_le_bytes()[..], text.as_bytes()].concat();
+    let mut bytes = [&b"GGUF\x03\0\0\0"[..], &(tensors.len() as u64).to_le_bytes()].concat();
+    bytes.extend((metadata.len() as u64).to_le_bytes());
+    metadata.iter().for_each(|entry| bytes.extend(*entry));
+    for (name, dims, kind, offset) in tensors {
+        bytes.extend(text(name));
+        bytes.extend((dims.len() as u32).to_le_bytes());
+        dims.iter().for_each(|dim| bytes.extend(dim.to_le_bytes()));
+        bytes.extend(kind.to_le_bytes());
+        bytes.extend(offset.to_le_bytes());
+    }
+    bytes.resize(bytes.len().next_multiple_of(ALIGNMENT) + 256, 0);
+    bytes
+}
+
+#[test]
+fn headers_that_lie_are_refused() {
+    let says = |bytes: &[u8], part: &str| {
+        let error = parse(Path::new("x"), bytes).unwrap_err().to_string();
+        assert!(error.contains(part), "{error:?} does not say {part:?}");
+    };
+    let key = |key: &str, kind: u32, value: &[u8]| {
+        [&(key.len() as u64).to_le_bytes()[..], key.as_bytes(), &kind.to_le_bytes(), value].concat()
+    };
+    let alignment = |n: u32| header(&[&key("general.alignment", 4, &n.to_le_bytes())], &[("a", &[8], 0, 0)]);
+    assert!(parse(Path::new("x"), &alignment(64)).is_ok());
+    says(&alignment(0), "`general.alignment` is 0");
+    says(&alignment(48), "`general.alignment` is 48");
+    says(&alignment(1 << 31), "but the file has");
+    let array = |kind: u32, len: u64, values: &[u8]| {
+        let head = [&kind.to_le_bytes()[..], &len.to_le_bytes(), values].concat();
+        header(&[&key("k", 9, &head)], &[])
+    };
+    assert!(parse(Path::new("x"), &array(4, 2, &[0; 8])).is_ok());
+    says(&array(4, u64::MAX / 2, &[]), "k takes");
+    says(&array(8, u64::MAX, &[0; 80]), "left");
+    says(&array(9, 1, &array(9, 1, &[])), "array of arrays");
+    says(&array(13, 1, &[]), "type 13");
+    says(&header(&[&key("k", 7, &[2])], &[]), "neither true nor false");
+    says(&header(&[&key("k", 8, b"\x01\0\0\0\0\0\0\0\xff")], &[]), "UTF-8");
+    says(&header(&[&key("k", 0, &[1]), &key("k", 0, &[1])], &[]), "`k` twice");
+    let tensors = |tensors: &[(&str, &[u64], u32, u64)]| header(&[], tensors);
+    assert!(parse(Path::new("x"), &tensors(&[("b", &[8], 0, 32), ("a", &[8], 0, 0)])).is_ok());
+    says(&tensors(&[("a", &[9], 0, 0), ("b", &[8], 0, 32)]), "`a` and `b` overlap");
+    says(&tensors(&[("a", &[8], 0, 0), ("b", &[8], 0, 0)]), "overlap");
+    says(&tensors(&[("a", &[8], 0, 0), ("a", &[8], 0, 32)]), "`a` is there twice");
+    says(&tensors(&[("a", &[8], 0, 4)]), "no multiple of 32");
+    says(&tensors(&[("a", &[8], 0, 1 << 63)]), "but the file has");
+    says(&tensors(&[("a", &[8], 0, u64::MAX - 31)]), "but the file has");
+    says(&tensors(&[("a", &[1 << 40, 1 << 40], 0, 0)]), "cannot have the shape");
+    says(&tensors(&[("a", &[u64::MAX], 0, 0)]), "cannot have the shape");
+    says(&tensors(&[("a", &[33], 8, 0)]), "cannot have the shape");
+    says(&tensors(&[("a", &[1 << 20], 0, 0)]), "but the file has");
+    says(&tensors(&[("a", &[1; 5], 0, 0)]), "5 dimensions");
 }

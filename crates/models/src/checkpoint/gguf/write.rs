@@ -4,7 +4,7 @@
 //! reference, but blocks of ours keep their scales and numbers: a model in q8 and its GGUF in q8_0 are the same. Two
 //! kinds of matrices differ:
 //!
-//! - The embedding table of a q4_0 file is Q8_0, since it is the output layer, too. `llama-quantize` takes Q6_K there,
+//! - The embedding table of a q4_0 file, which is the output layer, too, is Q8_0. `llama-quantize` takes Q6_K there,
 //!   which has no place for the scales of our blocks; Q8_0 has, and is a quarter larger.
 //! - A matrix whose inputs are no multiple of 32 is F16, as `llama-quantize` does it.
 //!
@@ -23,8 +23,8 @@ use super::super::{Fixed, check_carries, write_whole};
 use super::file::{ALIGNMENT, MAGIC};
 use super::types::GgmlType;
 use super::value::Kind;
-use super::{GgufTokenizer, their_name};
-use crate::dtype::{is_matrix, is_table};
+use super::{GgufTokenizer, is_linear, their_name};
+use crate::dtype::is_matrix;
 use crate::{Gpt2, Gpt2Config, ModelError, Result};
 
 /// The version that is written.
@@ -84,13 +84,13 @@ impl GgufType {
         if !is_matrix(name, shape) {
             return GgmlType::F32;
         }
-        let inputs = if is_table(name) { shape[1] } else { shape[0] };
+        let inputs = if is_linear(name) { shape[0] } else { shape[1] };
         match self {
             GgufType::F32 => GgmlType::F32,
             GgufType::F16 => GgmlType::F16,
             GgufType::Bf16 => GgmlType::Bf16,
             _ if !inputs.is_multiple_of(GgmlType::Q8_0.block()) => GgmlType::F16,
-            GgufType::Q4_0 if !is_table(name) => GgmlType::Q4_0,
+            GgufType::Q4_0 if is_linear(name) => GgmlType::Q4_0,
             GgufType::Q8_0 | GgufType::Q4_0 => GgmlType::Q8_0,
         }
     }
@@ -203,7 +203,7 @@ impl<'a> Entry<'a> {
     pub fn of(name: String, tensor: &'a Tensor, kind: GgufType) -> Result<Entry<'a>> {
         let kind = kind.of(&name, tensor.shape());
         let mut shape = tensor.shape().to_vec();
-        if is_matrix(&name, &shape) && !is_table(&name) {
+        if is_linear(&name) {
             shape.reverse();
         }
         let theirs = their_name(&name).ok_or_else(|| ModelError::CannotCarry {
@@ -234,8 +234,7 @@ fn encode(name: &str, tensor: &Tensor, kind: GgmlType) -> Result<Vec<u8>> {
             format!("value {at} of `{name}` is {}, more than {} can be; write f32", values[at], kind.name());
         return Err(ModelError::CannotCarry { format: FORMAT, reason });
     }
-    let is_turned = is_matrix(name, tensor.shape()) && !is_table(name);
-    Ok(match is_turned {
+    Ok(match is_linear(name) {
         true => kind.encode(&turned(&values, tensor.cols(), tensor.rows())),
         false => kind.encode(&values),
     })
@@ -251,7 +250,8 @@ fn carried(name: &str, tensor: &Tensor, kind: GgmlType) -> Option<Vec<u8>> {
         GgmlType::Q4_0 => lowest >= -8 && highest <= 7,
         _ => false,
     };
-    let (k, n) = if is_table(name) { (tensor.cols(), tensor.rows()) } else { (tensor.rows(), tensor.cols()) };
+    let (rows, cols) = (tensor.rows(), tensor.cols());
+    let (k, n) = if is_linear(name) { (rows, cols) } else { (cols, rows) };
     if !fits || !k.is_multiple_of(kind.block()) {
         return None;
     }
