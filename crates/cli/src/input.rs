@@ -39,6 +39,18 @@ pub fn open_model(dir: &Path, dtype: Option<Dtype>) -> Result<(Gpt2, Tokenizer)>
     Ok((model, tokenizer))
 }
 
+/// The error of a run; where numbers came out that are none, the weight that they come from, if it is one.
+pub fn name_damage(model: &Gpt2, error: anyhow::Error) -> anyhow::Error {
+    use eval::EvalError;
+    use generate::{GenerateError, SamplingError};
+    let is_damage = matches!(error.downcast_ref(), Some(EvalError::NotFinite { .. }))
+        || matches!(error.downcast_ref(), Some(GenerateError::Sampling(SamplingError::Logits { .. })));
+    match is_damage.then(|| model.check_finite()) {
+        Some(Err(named)) => named.into(),
+        _ => error,
+    }
+}
+
 /// What `--tokenizer` may be where a vocabulary can be learnt from the data, and where not.
 pub const MAY_LEARN: &str = "gpt2, char, word:N, bpe:N (N tokens, learnt from the data), or a directory or file that holds a tokenizer";
 pub const MUST_EXIST: &str = "gpt2, or a directory or file that holds a tokenizer";
