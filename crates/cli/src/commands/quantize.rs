@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail, ensure};
 use compress::{Calibration, Comparison, Side};
 use data::Tokens;
-use models::{Dtype, Gpt2};
+use models::{Dtype, Gpt2, checkpoint};
 use serde_json::json;
 use tokenizer::Tokenizer;
 
@@ -113,7 +113,8 @@ fn refuse_overwriting(args: &Args) -> Result<()> {
         !args.out.join("last").exists(),
         "{out} holds a training run, which would no longer fit the model; choose another --out"
     );
-    if !args.force && args.out.join(models::checkpoint::WEIGHTS).exists() {
+    let weights = [checkpoint::WEIGHTS, checkpoint::INDEX];
+    if !args.force && weights.iter().any(|name| args.out.join(name).exists()) {
         bail!("{out} already holds a model; choose another --out, or replace it with --force");
     }
     Ok(())
@@ -172,7 +173,7 @@ fn write(model: &Gpt2, args: &Args) -> Result<()> {
         // The weights last: until then the old model is whole, but for files that are the same in both.
         let mut names: Vec<_> =
             fs::read_dir(&part.0)?.map(|entry| Ok(entry?.file_name())).collect::<Result<_>>()?;
-        names.sort_by_key(|name| name == models::checkpoint::WEIGHTS);
+        names.sort_by_key(|name| name == checkpoint::WEIGHTS);
         names.iter().try_for_each(|name| Ok(fs::rename(part.0.join(name), out.join(name))?))
     };
     all().with_context(|| format!("cannot write {}", out.display()))
