@@ -106,6 +106,18 @@ pub fn tokenizer_of(path: &Path, vocab_size: usize) -> Result<Tokenizer> {
     Ok(gpt2)
 }
 
+/// The error of a run; where numbers came out that are none, the weight that they come from, if it is one.
+pub fn name_damage(model: &Gpt2, error: anyhow::Error) -> anyhow::Error {
+    use eval::EvalError;
+    use generate::{GenerateError, SamplingError};
+    let is_damage = matches!(error.downcast_ref(), Some(EvalError::NotFinite { .. }))
+        || matches!(error.downcast_ref(), Some(GenerateError::Sampling(SamplingError::Logits { .. })));
+    match is_damage.then(|| model.check_finite()) {
+        Some(Err(named)) => named.into(),
+        _ => error,
+    }
+}
+
 /// What `--tokenizer` may be where a vocabulary can be learnt from the data, and where not.
 pub const MAY_LEARN: &str = "gpt2, char, word:N, bpe:N (N tokens, learnt from the data), a directory or file that holds a tokenizer, or a name on the hub";
 pub const MUST_EXIST: &str = "gpt2, a directory or file that holds a tokenizer, or a name on the hub";

@@ -33,7 +33,8 @@ impl Staged {
                 return fs::rename(&self.part, &self.target);
             }
             let entries = fs::read_dir(&self.part)?;
-            let mut names = entries.map(|entry| Ok(entry?.file_name())).collect::<std::io::Result<Vec<_>>>()?;
+            let mut names =
+                entries.map(|entry| Ok(entry?.file_name())).collect::<std::io::Result<Vec<_>>>()?;
             names.sort_by_key(|name| name == last);
             names.iter().try_for_each(|name| fs::rename(self.part.join(name), self.target.join(name)))
         };

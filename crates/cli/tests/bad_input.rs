@@ -266,6 +266,12 @@ fn hostile_model_files() {
     }
     std::fs::write(&path, &one_nan).unwrap();
     folder.fails("eval -m m --data a.txt", &["damaged"]);
+    // Matrices that are computed from where they lie are looked through once something is wrong.
+    let matrix = model_with_nan(&good, "transformer.h.0.mlp.c_proj.weight");
+    std::fs::write(&path, &matrix).unwrap();
+    for command in ["eval -m m --data a.txt", "generate -m m -p Once", "generate -m m -p Once --json"] {
+        folder.fails(command, &["`h.0.mlp.c_proj.weight`", "NaN", "damaged"]);
+    }
     std::fs::write(&path, &good).unwrap();
     let changes = [
         ("\"n_embd\": 16", "\"n_embd\": 18", "shape"),
@@ -284,4 +290,14 @@ fn hostile_model_files() {
     folder.succeeds("generate -m m -p Once -n 2");
     folder.write("m/tokenizer.json", "{\"model\": {\"vocab\": {\"a\": 0, \"b\": 7}}}");
     folder.fails("generate -m m -p Once", &["tokenizer.json"]);
+}
+
+/// A safetensors file with NaN as the first number of a tensor.
+fn model_with_nan(file: &[u8], tensor: &str) -> Vec<u8> {
+    let header = u64::from_le_bytes(file[..8].try_into().unwrap()) as usize;
+    let json: serde_json::Value = serde_json::from_slice(&file[8..8 + header]).unwrap();
+    let start = 8 + header + json[tensor]["data_offsets"][0].as_u64().unwrap() as usize;
+    let mut file = file.to_vec();
+    file[start..start + 4].copy_from_slice(&f32::NAN.to_le_bytes());
+    file
 }

@@ -311,3 +311,51 @@ fn a_model_card_that_is_there_stays() {
     save_hf(&model, dir.path(), &HfOptions::of(&model, "tiny")).unwrap();
     assert_eq!(fs::read_to_string(dir.path().join("README.md")).unwrap(), "mine");
 }
+
+/// `GPT2_PYTHON` names a Python that has torch and transformers (`tests/golden/requirements.txt`).
+#[test]
+fn transformers_loads_what_we_write_and_agrees() {
+    let Ok(python) = std::env::var("GPT2_PYTHON") else {
+        eprintln!("SKIPPED: GPT2_PYTHON does not name a Python with transformers");
+        return;
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let mut cases = Vec::new();
+    for tied in [true, false] {
+        let original = model(tied);
+        for (from, to) in [(Dtype::F32, Dtype::F32), (Dtype::Bf16, Dtype::Bf16), (Dtype::Q8, Dtype::F16)] {
+            for shard_bytes in [u64::MAX, 4_000] {
+                let dir = folder.path().join(cases.len().to_string());
+                let ours = original.to_dtype(from).unwrap();
+                let options = HfOptions { dtype: to, shard_bytes, ..HfOptions::of(&ours, "tiny") };
+                save_hf(&ours, &dir, &options).unwrap();
+                assert_eq!(dir.join(INDEX).exists(), shard_bytes != u64::MAX);
+                cases.push((to, dir));
+            }
+        }
+    }
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden/ask_logits.py");
+    let ids = IDS.map(|id| id.to_string()).join(",");
+    let mut command = std::process::Command::new(python);
+    command.arg(script).arg(ids).args(cases.iter().map(|(_, dir)| dir)).env("HF_HUB_OFFLINE", "1");
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(said.lines().count(), cases.len());
+    for (line, (dtype, dir)) in said.lines().zip(&cases) {
+        let theirs: Value = serde_json::from_str(line).unwrap();
+        let torch =
+            if *dtype == Dtype::Bf16 { "bfloat16".to_owned() } else { dtype.name().replace('f', "float") };
+        assert_eq!(
+            (&theirs["dtype"], &theirs["unmatched"]),
+            (&json!(torch), &json!({})),
+            "{}",
+            dir.display()
+        );
+        // In `f32`, from the same numbers.
+        let want = Gpt2::load(dir).unwrap().last_logits(&IDS, &mut Pass::eval()).unwrap();
+        for (got, want) in theirs["logits"].as_array().unwrap().iter().zip(&want) {
+            assert!((got.as_f64().unwrap() as f32 - want).abs() < 1e-5, "{}", dir.display());
+        }
+    }
+}

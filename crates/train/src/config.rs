@@ -4,8 +4,8 @@ use models::Gpt2Config;
 use serde::{Deserialize, Serialize};
 use tensor::Precision;
 
-use crate::optimizer::OptimizerConfig;
-use crate::schedule::Schedule;
+use crate::optimizer::{AdamConfig, OptimizerConfig};
+use crate::schedule::{Decay, Schedule};
 use crate::{Result, TrainError};
 
 /// Settings of a run, resolved.
@@ -83,6 +83,29 @@ pub struct Cost {
 
 /// Bytes of a block of logits at most: see `tensor::ops::lm_loss`.
 const LOGITS: f64 = 104.0 * 1024.0 * 1024.0;
+
+/// The cost of training with AdamW in `f32`, a sequence of the model's whole context at a time.
+pub fn plain_cost(model: &Gpt2Config) -> Cost {
+    let adam = AdamConfig { beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay: 0.1 };
+    let config = TrainConfig {
+        batch: 1,
+        grad_accum: 1,
+        max_steps: 1,
+        steps_per_epoch: 1,
+        optimizer: OptimizerConfig::AdamW(adam),
+        schedule: Schedule { lr: 1e-3, warmup_steps: 0, decay: Decay::Constant },
+        clip_norm: None,
+        clip_value: None,
+        seed: 0,
+        precision: Precision::F32,
+        recompute: false,
+        eval_interval: 0,
+        eval_tokens: 0,
+        documents: false,
+        save_interval: 0,
+    };
+    cost(model, &config, model.n_ctx)
+}
 
 /// Estimates the cost of training a model of this shape.
 pub fn cost(model: &Gpt2Config, config: &TrainConfig, time: usize) -> Cost {

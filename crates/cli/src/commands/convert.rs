@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::ValueEnum;
-use models::checkpoint::{self, Format, GgufType, HfOptions, LlmcType};
+use models::checkpoint::{self, GgufType, HfOptions, LlmcType};
 use models::{Dtype, Gpt2, Pass};
 use serde_json::json;
 use sha2::{Digest, Sha256};
@@ -136,7 +136,8 @@ pub fn run(args: Args, offline: bool) -> Result<()> {
     refuse_overwriting(&args, &from)?;
     let found = checkpoint::find(&from)?;
     checkpoint::assumptions(&from)?.iter().for_each(|assumed| note!("note: {assumed}"));
-    let model = Gpt2::open_exact(&from).with_context(|| format!("cannot load a model from {}", from.display()))?;
+    let model =
+        Gpt2::open_exact(&from).with_context(|| format!("cannot load a model from {}", from.display()))?;
     model.check_finite()?;
     let kind = kind(&args, model.dtype())?;
     let tokenizer = tokenizer(&args, &from, model.config().vocab_size)?;
@@ -181,10 +182,16 @@ pub fn run(args: Args, offline: bool) -> Result<()> {
 fn refuse_overwriting(args: &Args, from: &Path) -> Result<()> {
     let (to, target) = (args.target.display(), &args.target);
     let whole = |path: &Path| path.canonicalize().ok();
-    ensure!(whole(target).is_none() || whole(target) != whole(from), "{to} is the model itself; choose another");
+    ensure!(
+        whole(target).is_none() || whole(target) != whole(from),
+        "{to} is the model itself; choose another"
+    );
     if args.to != To::Hf {
         ensure!(!target.is_dir(), "{to} is a directory; name the file to write");
-        ensure!(args.force || !target.exists(), "{to} is already there; choose another, or replace it with --force");
+        ensure!(
+            args.force || !target.exists(),
+            "{to} is already there; choose another, or replace it with --force"
+        );
         return Ok(());
     }
     ensure!(!target.is_file(), "{to} is a file; name a directory");
@@ -233,7 +240,8 @@ fn write(
     from: &Path,
 ) -> Result<()> {
     let (path, name) = (staged.path(), args.target.file_stem().unwrap_or_default().to_string_lossy());
-    let origin = from.file_name().map_or_else(|| from.display().to_string(), |name| name.to_string_lossy().into());
+    let origin =
+        from.file_name().map_or_else(|| from.display().to_string(), |name| name.to_string_lossy().into());
     match (args.to, kind) {
         (To::Hf, _) => {
             let options = HfOptions {
@@ -269,7 +277,10 @@ fn write(
 /// Copies the tokenizer's files as they are; whether there were any.
 fn copy_tokenizer(from: &Path, to: &Path) -> Result<bool> {
     let mut any = false;
-    for name in super::quantize::BESIDE.iter().filter(|name| !name.contains("config.json") || name.contains("tokenizer")) {
+    for name in super::quantize::BESIDE
+        .iter()
+        .filter(|name| !name.contains("config.json") || name.contains("tokenizer"))
+    {
         let file = from.join(name);
         if file.is_file() {
             fs::copy(&file, to.join(name)).with_context(|| format!("cannot copy {}", file.display()))?;
@@ -306,7 +317,8 @@ struct Side {
 
 impl Side {
     fn of(path: &Path, ids: &[u32]) -> Result<Side> {
-        let model = Gpt2::load(path).with_context(|| format!("cannot load a model from {}", path.display()))?;
+        let model =
+            Gpt2::load(path).with_context(|| format!("cannot load a model from {}", path.display()))?;
         let mut hash = Sha256::new();
         for (name, tensor) in model.parameters() {
             hash.update(format!("{name} {:?}\n", tensor.shape()));

@@ -77,7 +77,8 @@ pub fn run(args: Args, offline: bool) -> Result<()> {
             table.add(token);
         }
     };
-    let report = eval::evaluate(&model, &tokenizer, &tokens, options, &mut on_token)?;
+    let report = eval::evaluate(&model, &tokenizer, &tokens, options, &mut on_token)
+        .map_err(|error| input::name_damage(&model, error.into()))?;
     if let Some(table) = table {
         table.finish().context("cannot write --per-token")?;
     }

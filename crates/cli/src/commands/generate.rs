@@ -151,17 +151,17 @@ pub fn run(mut args: Args, offline: bool) -> Result<()> {
     let settings =
         EngineSettings { kept: usize::from(args.samples > 1), blocks: 2 * settings.blocks, ..settings };
     let mut texts = Texts::new(&model, &tokenizer, settings)?;
-    for sample in 0..args.samples {
-        let seed = seed.wrapping_add(sample);
+    let mut sample = |seed| {
         let request = args.request(&tokenizer, &prompt, seed)?;
         if args.json {
             let result = write(&mut texts, &request, &mut |_| true)?;
-            super::print_json(&result_json(&result, seed))?;
+            super::print_json(&result_json(&result, seed))
         } else {
-            stream(&mut texts, &request, &prompt)?;
+            stream(&mut texts, &request, &prompt)
         }
-    }
-    Ok(())
+    };
+    let all = (0..args.samples).try_for_each(|i| sample(seed.wrapping_add(i)));
+    all.map_err(|error| input::name_damage(&model, error))
 }
 
 impl Args {

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail, ensure};
 use compress::{Calibration, Comparison, Side};
 use data::Tokens;
-use models::{Dtype, Gpt2};
+use models::{Dtype, Gpt2, checkpoint};
 use serde_json::json;
 use tokenizer::Tokenizer;
 
@@ -73,7 +73,7 @@ pub fn run(args: Args, offline: bool) -> Result<()> {
     let report = tokens(&args.report, &args, &tokenizer)?;
     let calibrate = tokens(&args.calibrate, &args, &tokenizer)?;
     let quantised = quantise(&model, calibrate.as_ref(), &args)?;
-    write(&quantised, &args)?;
+    write(&quantised, &tokenizer, &args)?;
     let (before, after) = (model.weight_bytes(), quantised.weight_bytes());
     note!("[{}: {}, {}]", args.out.display(), args.to, input::size(after as u64));
     let Some(report) = report else {
@@ -115,7 +115,8 @@ fn refuse_overwriting(args: &Args) -> Result<()> {
         !args.out.join("last").exists(),
         "{out} holds a training run, which would no longer fit the model; choose another --out"
     );
-    if !args.force && args.out.join(models::checkpoint::WEIGHTS).exists() {
+    let weights = [checkpoint::WEIGHTS, checkpoint::INDEX];
+    if !args.force && weights.iter().any(|name| args.out.join(name).exists()) {
         bail!("{out} already holds a model; choose another --out, or replace it with --force");
     }
     Ok(())
@@ -155,16 +156,18 @@ pub const BESIDE: [&str; 10] = [
 ];
 
 /// Writes the directory, whole or not at all.
-fn write(model: &Gpt2, args: &Args, from: &Path) -> Result<()> {
+fn write(model: &Gpt2, tokenizer: &Tokenizer, args: &Args) -> Result<()> {
     let staged = Staged::beside(&args.out)?;
     model.save(staged.path())?;
-    for name in BESIDE {
-        let file = from.join(name);
-        if file.is_file() {
-            fs::copy(&file, staged.path().join(name)).with_context(|| format!("cannot copy {}", file.display()))?;
-        }
+    if args.model.is_file() {
+        tokenizer.save(staged.path())?;
+        return staged.commit(checkpoint::WEIGHTS);
     }
-    staged.commit(models::checkpoint::WEIGHTS)
+    for file in BESIDE.map(|name| args.model.join(name)).into_iter().filter(|file| file.is_file()) {
+        let copy = staged.path().join(file.file_name().expect("it has one of these names"));
+        fs::copy(&file, copy).with_context(|| format!("cannot copy {}", file.display()))?;
+    }
+    staged.commit(checkpoint::WEIGHTS)
 }
 
 fn compare(before: &Gpt2, after: &Gpt2, tokens: &Tokens, stride: Option<usize>) -> Result<Comparison> {

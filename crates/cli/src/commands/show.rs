@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use models::checkpoint::{self, Format, Found};
 use models::{Gpt2, Gpt2Config};
 use serde_json::{Value, json};
-use train::{TrainConfig, config};
+use train::config::plain_cost;
 
 use crate::input::{self, grouped, size};
 use crate::output::say;
@@ -27,7 +27,8 @@ pub struct Args {
 pub fn run(args: Args, offline: bool) -> Result<()> {
     let path = input::model_path(&args.model, offline)?;
     let found = checkpoint::find(&path)?;
-    let model = Gpt2::open(&path, None).with_context(|| format!("cannot load a model from {}", path.display()))?;
+    let model =
+        Gpt2::open(&path, None).with_context(|| format!("cannot load a model from {}", path.display()))?;
     let finite = model.check_finite().map_err(|error| error.to_string());
     let shown = Shown::of(&path, &found, &model)?;
     if args.json {
@@ -75,7 +76,6 @@ impl Shown {
         let config = model.config();
         // Keys and values of a whole context; f32 where weights are.
         let wide = if model.dtype() == models::Dtype::F32 { 4 } else { 2 };
-        let training = TrainConfig { batch: 1, ..TrainConfig::default() };
         let tokenizer = input::tokenizer_of(path, config.vocab_size).map_err(|error| format!("{error:#}"));
         let end = |tokenizer: &tokenizer::Tokenizer| {
             let bytes = tokenizer.token_bytes(tokenizer.eot()).unwrap_or_default();
@@ -90,7 +90,7 @@ impl Shown {
             memory: Memory {
                 weights: model.weight_bytes() as u64,
                 kv_cache: 2 * wide * (config.n_layer * config.n_ctx * config.n_embd) as u64,
-                training: config::cost(config, &training, config.n_ctx).bytes as u64,
+                training: plain_cost(config).bytes as u64,
             },
             tokenizer: tokenizer.map(|tokenizer| Vocabulary {
                 kind: tokenizer.kind().to_owned(),
@@ -105,7 +105,9 @@ impl Shown {
 
     fn json(&self, config: &Gpt2Config) -> Value {
         let tokenizer = match &self.tokenizer {
-            Ok(tokenizer) => json!({ "kind": tokenizer.kind, "tokens": tokenizer.tokens, "end": tokenizer.end }),
+            Ok(tokenizer) => {
+                json!({ "kind": tokenizer.kind, "tokens": tokenizer.tokens, "end": tokenizer.end })
+            }
             Err(error) => json!({ "error": error }),
         };
         let template = self.tokenizer.as_ref().ok().and_then(|tokenizer| tokenizer.chat_template.clone());
@@ -137,14 +139,22 @@ impl Shown {
         let plain = Gpt2Config::new(*n_layer, *n_head, *n_embd, *n_ctx, *vocab_size).to_json();
         let json = config.to_json();
         let switches = ["activation_function", "layer_norm_epsilon", "scale_attn_weights"].into_iter();
-        let switches = switches.chain(["scale_attn_by_inverse_layer_idx", "reorder_and_upcast_attn", "tie_word_embeddings"]);
+        let switches = switches.chain([
+            "scale_attn_by_inverse_layer_idx",
+            "reorder_and_upcast_attn",
+            "tie_word_embeddings",
+        ]);
         for name in switches.filter(|name| json[*name] != plain[*name]) {
             say!("               {name}: {}", json[name])?;
         }
         say!("parameters     {}, {}", grouped(self.parameters as u64), self.dtype)?;
         let Memory { weights, kv_cache, training } = self.memory;
-        say!("to run         {} ({} of weights, {} of keys and values of a whole context)", size(weights + kv_cache),
-            size(weights), size(kv_cache))?;
+        say!(
+            "to run         {} ({} of weights, {} of keys and values of a whole context)",
+            size(weights + kv_cache),
+            size(weights),
+            size(kv_cache)
+        )?;
         say!("to train       about {} (AdamW, f32, one sequence of {n_ctx})", size(training))?;
         match &self.tokenizer {
             Ok(Vocabulary { kind, tokens, end, chat_template }) => {
@@ -163,7 +173,9 @@ impl Shown {
 
 /// Bytes of the weights' files: all parts that an index names.
 fn file_bytes(found: &Found) -> Result<u64> {
-    let len = |path: &Path| Ok::<u64, anyhow::Error>(fs::metadata(path).with_context(|| path.display().to_string())?.len());
+    let len = |path: &Path| {
+        Ok::<u64, anyhow::Error>(fs::metadata(path).with_context(|| path.display().to_string())?.len())
+    };
     if found.path.extension().is_none_or(|extension| extension != "json") {
         return len(&found.path);
     }
@@ -177,7 +189,8 @@ fn file_bytes(found: &Found) -> Result<u64> {
 fn provenance(path: &Path, found: &Found) -> Result<Vec<(String, String)>> {
     let mut all = Vec::new();
     // The hub's cache: models--ORG--NAME/snapshots/COMMIT.
-    let parts: Vec<String> = path.components().map(|part| part.as_os_str().to_string_lossy().into()).collect();
+    let parts: Vec<String> =
+        path.components().map(|part| part.as_os_str().to_string_lossy().into()).collect();
     if let [.., repo, snapshots, commit] = &parts[..]
         && snapshots == "snapshots"
         && let Some(name) = repo.strip_prefix("models--")

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
-use models::Gpt2Config;
+use models::{Gpt2Config, checkpoint};
 use serde_json::json;
 use tensor::timing;
 use train::{Outcome, Run, RunLock, TrainConfig};
@@ -158,7 +158,7 @@ pub fn save_settings(dir: &Path, settings: &Settings) -> Result<()> {
 
 /// With --force, an older run must not be found by a later --resume.
 pub fn remove_old_state(dir: &Path) -> Result<()> {
-    for path in [train::state::path(dir), dir.join(models::checkpoint::WEIGHTS)] {
+    for path in [train::state::path(dir), dir.join(checkpoint::WEIGHTS), dir.join(checkpoint::INDEX)] {
         if path.exists() {
             std::fs::remove_file(&path).with_context(|| format!("cannot remove {}", path.display()))?;
         }
