@@ -148,7 +148,7 @@ fn the_first_use_downloads() {
     assert!(second.stdout == want && !second.stderr.contains("download"), "{}", second.stderr);
     world.succeeds("train --data a.txt --init hf:gpt2 --batch 2 --max-steps 1 --out more");
     fs::create_dir(world.folder.path("gpt2")).unwrap();
-    world.fails("generate -m gpt2", &["gpt2", "config.json"]);
+    world.fails("generate -m gpt2", &["gpt2", "holds no model"]);
     assert_eq!(world.succeeds(&format!("generate -m hf:gpt2 {story}")), want, "a path wins, but for hf:");
 }
 

@@ -167,7 +167,7 @@ fn unknown_words_are_counted_and_have_the_bytes_of_the_text() {
     let (loss, bits) = (report["loss"].as_f64().unwrap(), report["bits_per_byte"].as_f64().unwrap());
     assert!((bits - 2.0 * loss / 2f64.ln() / 26.0).abs() < 1e-9);
     let for_people = folder.run("eval -m m --data b.txt").stderr;
-    assert!(for_people.contains("1 tokens (50.0 %) are words"), "{for_people}");
+    assert!(for_people.contains("1 tokens (50.0 %) are text"), "{for_people}");
     // Shards do not know what their <unk> stand for, so that no figure is given.
     folder.succeeds("prepare --data a.txt --tokenizer m --out shards");
     let outcome = json(&folder.succeeds(&format!("{train} --data shards --out n --json")));

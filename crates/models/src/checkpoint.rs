@@ -234,7 +234,13 @@ fn read_config(dir: &Path) -> Result<Gpt2Config> {
         return Err(ModelError::NoModel { dir: dir.to_owned(), missing: CONFIG });
     }
     let text = fs::read(&path).map_err(ModelError::io(&path))?;
-    let json = serde_json::from_slice(&text).map_err(|source| ModelError::ConfigSyntax { path, source })?;
+    parse_config(&path, &text)
+}
+
+/// Reads the text of `config.json`, wherever it was.
+fn parse_config(path: &Path, text: &[u8]) -> Result<Gpt2Config> {
+    let json = serde_json::from_slice(text)
+        .map_err(|source| ModelError::ConfigSyntax { path: path.to_owned(), source })?;
     Gpt2Config::from_json(&json)
 }
 

@@ -143,7 +143,8 @@ pub fn run(args: Args, offline: bool) -> Result<()> {
     let tokenizer = tokenizer(&args, &from, model.config().vocab_size)?;
     let staged = Staged::beside(&args.target)?;
     note!("[writing {}, {}]", args.target.display(), kind.name());
-    write(&model, tokenizer.as_ref(), kind, &staged, &args, &from)?;
+    write(&model, tokenizer.as_ref(), kind, &staged, &args, &from)
+        .with_context(|| format!("cannot write {}", args.target.display()))?;
     drop(model);
 
     let ids = probe(tokenizer.as_ref(), args.probe.as_deref(), &checkpoint::load_config(&from)?)?;

@@ -158,7 +158,7 @@ pub const BESIDE: [&str; 10] = [
 /// Writes the directory, whole or not at all.
 fn write(model: &Gpt2, tokenizer: &Tokenizer, args: &Args) -> Result<()> {
     let staged = Staged::beside(&args.out)?;
-    model.save(staged.path())?;
+    model.save(staged.path()).with_context(|| format!("cannot write {}", args.out.display()))?;
     if args.model.is_file() {
         tokenizer.save(staged.path())?;
         return staged.commit(checkpoint::WEIGHTS);

@@ -18,7 +18,7 @@ use tensor::Bytes;
 use self::container::{read_pickle, refused};
 use super::archive::{Archive, Kind, Stored};
 use super::pickle::{Global, Pickle, Scalar, Value};
-use super::{CONFIG, load_config};
+use super::{CONFIG, load_config, parse_config};
 use crate::{Gpt2Config, ModelError, Result};
 
 pub(super) use self::container::is_torch;
@@ -31,7 +31,7 @@ const MOST_DIMS: usize = 8;
 #[derive(Debug)]
 pub(super) struct Checkpoint {
     pub archive: Archive,
-    /// What the checkpoint says of itself, or `config.json` beside it, or else its tensors' shapes.
+    /// What the checkpoint says of itself, or `config.json` in it or beside it, or else its tensors' shapes.
     pub config: Gpt2Config,
     /// What `config` does not have from the file.
     pub assumed: Assumed,
@@ -73,6 +73,8 @@ struct Saved {
     pickle: Pickle,
     storages: HashMap<String, Bytes>,
     is_big_endian: bool,
+    /// The model's shape, in files of ours.
+    config: Option<Bytes>,
 }
 
 /// Reads one file.
@@ -107,16 +109,19 @@ pub(super) fn read_sharded(index: &Path) -> Result<Checkpoint> {
 
 fn read_files(path: &Path, files: &[PathBuf]) -> Result<Checkpoint> {
     let mut weights = state_dict::Weights::default();
-    let mut mapped = Vec::new();
+    let (mut mapped, mut inside) = (Vec::new(), None);
     for file in files {
         let bytes = File::open(file).and_then(|file| Bytes::of_file(&file)).map_err(ModelError::io(file))?;
-        weights.add(file, &container::open(file, &bytes)?, bytes.len())?;
+        let saved = container::open(file, &bytes)?;
+        weights.add(file, &saved, bytes.len())?;
+        inside = inside.or(saved.config);
         mapped.push(bytes);
     }
     let folder = path.parent().filter(|folder| weights.has_no_args() && folder.join(CONFIG).is_file());
-    let (config, assumed) = match folder {
-        Some(folder) => (load_config(folder)?, Assumed::default()),
-        None => weights.config(path)?,
+    let (config, assumed) = match (inside, folder) {
+        (Some(inside), _) => (parse_config(path, &inside)?, Assumed::default()),
+        (None, Some(folder)) => (load_config(folder)?, Assumed::default()),
+        (None, None) => weights.config(path)?,
     };
     let archive = Archive { path: path.to_owned(), tensors: weights.finish(&config) };
     Ok(Checkpoint { archive, config, assumed, files: mapped })

@@ -1,7 +1,7 @@
 //! The two containers of `torch.save`: a zip file (since PyTorch 1.6), and a row of pickles with storages behind them.
 //!
-//! A zip file holds `NAME/data.pkl`, the storages as `NAME/data/KEY`, and the order of bytes in `NAME/byteorder`. Storages
-//! lie in it as they are, so that weights are computed from where the file lies. The older container is: a pickle of a
+//! A zip file holds `NAME/data.pkl`, the storages as `NAME/data/KEY`, and the order of bytes in `NAME/byteorder`; our own
+//! have `NAME/config.json`, too, which PyTorch passes over. Storages lie in it as they are, so that weights are computed from where the file lies. The older container is: a pickle of a
 //! magic number, one of the protocol's version, one of the machine, the pickled object, the list of its storages' keys;
 //! then each storage, in little-endian order behind the number of its elements.
 
@@ -12,7 +12,7 @@ use rawzip::{CompressionMethod, ZipArchive, ZipFileHeaderRecord};
 use tensor::Bytes;
 
 use super::super::pickle::{Global, Pickle, PickleError, Value};
-use super::Saved;
+use super::{CONFIG, Saved};
 use crate::{ModelError, Result};
 
 /// What a zip file begins with.
@@ -60,7 +60,8 @@ fn open_zip(path: &Path, bytes: &Bytes) -> Result<Saved> {
     let folder = format!("{root}/data/");
     let key = |(name, part): (&String, &Bytes)| Some((name.strip_prefix(&folder)?.to_owned(), part.clone()));
     let storages = entries.iter().filter_map(key).collect();
-    Ok(Saved { pickle, storages, is_big_endian })
+    let config = entries.get(&format!("{root}/{CONFIG}")).cloned();
+    Ok(Saved { pickle, storages, is_big_endian, config })
 }
 
 /// The files in a zip file by name. Each lies in it as it is, by itself, and under a plain name of its own.
@@ -130,7 +131,7 @@ fn open_legacy(path: &Path, bytes: &Bytes) -> Result<Saved> {
     let pickle = next()?;
     let keys = next()?;
     let storages = legacy_storages(bytes, at, &pickle, &keys).map_err(|reason| refused(path, reason))?;
-    Ok(Saved { pickle, storages, is_big_endian: false })
+    Ok(Saved { pickle, storages, is_big_endian: false, config: None })
 }
 
 /// The storages, which lie from `at` on in the order of `keys`.

@@ -12,7 +12,7 @@ use rawzip::{CompressionMethod, Header, ZipArchiveWriter};
 use tensor::weights::Form;
 use tensor::{Tensor, bf16};
 
-use super::super::write_whole;
+use super::super::{CONFIG, write_whole};
 use crate::dtype::TABLE;
 use crate::{Gpt2, ModelError, Result};
 
@@ -32,11 +32,13 @@ pub(in super::super) fn write(model: &Gpt2, path: &Path) -> Result<()> {
         return Err(ModelError::TensorType { name, got: model.dtype().name().to_owned() });
     }
     let tensors = model.parameters();
-    let pickle = pickle(&tensors);
+    let (pickle, config) = (pickle(&tensors), model.config().to_json().to_string());
     write_whole(path, |file| {
         let mut zip = ZipArchiveWriter::new(io::BufWriter::new(file));
         add(&mut zip, "data.pkl", &pickle)?;
         add(&mut zip, "byteorder", b"little")?;
+        // PyTorch passes over it; without it, nobody could tell the number of heads.
+        add(&mut zip, CONFIG, config.as_bytes())?;
         for (key, (_, tensor)) in tensors.iter().enumerate() {
             add(&mut zip, &format!("data/{key}"), &plain_bytes(tensor))?;
         }
