@@ -139,13 +139,25 @@ fn characters_of_nano_gpt() {
     assert_eq!(chars, found);
 }
 
+/// Writes a state dict as PyTorch would: the config that is in ours goes under a name that nobody looks for.
+fn save_without_config(model: &Gpt2, path: &Path) {
+    checkpoint::save_torch(model, path).unwrap();
+    let mut bytes = fs::read(path).unwrap();
+    let name = b"archive/config.json";
+    let places: Vec<usize> =
+        (0..bytes.len() - name.len()).filter(|&at| bytes[at..].starts_with(name)).collect();
+    assert_eq!(places.len(), 2, "its own header, and the directory");
+    places.into_iter().for_each(|at| bytes[at..at + name.len()].copy_from_slice(b"archive/nothing.txt"));
+    fs::write(path, bytes).unwrap();
+}
+
 #[test]
 fn without_a_config_the_shapes_say_it() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("model.pt");
     let config = Gpt2Config { n_inner: 100, ..Gpt2Config::new(3, 2, 128, 12, 23) };
     let model = Gpt2::new(config.clone(), Init::Gpt2, 1).unwrap();
-    checkpoint::save_torch(&model, &path).unwrap();
+    save_without_config(&model, &path);
     let found = Gpt2::open(&path, None).unwrap();
     assert_eq!(*found.config(), config);
     assert!(values(&found) == values(&model));
@@ -153,10 +165,13 @@ fn without_a_config_the_shapes_say_it() {
     assert_eq!(notes, ["the file does not say the number of heads: 2 are taken, of 64 columns each"]);
 
     let odd = Gpt2::new(Gpt2Config::new(1, 2, 40, 12, 23), Init::Gpt2, 1).unwrap();
-    checkpoint::save_torch(&odd, &path).unwrap();
+    save_without_config(&odd, &path);
     let error = Gpt2::open(&path, None).unwrap_err().to_string();
     assert!(error.contains("`n_head`") && error.contains("config.json"), "{error}");
-    // With a config beside it, it is read.
+    // With a config in it or beside it, that is read.
+    checkpoint::save_torch(&odd, &path).unwrap();
+    assert_eq!(Gpt2::open(&path, None).unwrap().config(), odd.config());
+    save_without_config(&odd, &path);
     fs::write(dir.path().join("config.json"), odd.config().to_json().to_string()).unwrap();
     assert!(values(&Gpt2::open(&path, None).unwrap()) == values(&odd));
     assert!(checkpoint::assumptions(&path).unwrap().is_empty());
