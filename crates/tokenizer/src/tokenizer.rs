@@ -112,7 +112,10 @@ impl Tokenizer {
     }
 
     pub(crate) fn from_words(vocabulary: Vocabulary, eot: u32) -> Tokenizer {
-        Tokenizer::new(Kind::Words(Arc::new(vocabulary)), vec![Added::end_of_text(eot)], eot)
+        // Where a character ends texts, it is found as what it is.
+        let is_named = vocabulary.tokens().get(eot) == Some(END_OF_TEXT.as_bytes());
+        let added = if is_named { vec![Added::end_of_text(eot)] } else { Vec::new() };
+        Tokenizer::new(Kind::Words(Arc::new(vocabulary)), added, eot)
     }
 
     pub(crate) fn from_pipeline(pipeline: Pipeline, added: Vec<Added>, eot: u32) -> Tokenizer {

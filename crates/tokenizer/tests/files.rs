@@ -285,3 +285,16 @@ fn sizes_that_are_too_small() {
     let all = Tokenizer::train_bpe([TEXT], 100_000).unwrap();
     assert!(all.vocab_size() < 400 && all.eot() as usize == all.vocab_size() - 1, "{}", all.vocab_size());
 }
+
+#[test]
+fn characters_of_others_come_back_from_their_files() {
+    let chars = ["\n", " ", "a", "b", "世"].map(String::from);
+    let tokenizer = Tokenizer::from_chars(chars).unwrap();
+    assert_eq!((tokenizer.vocab_size(), tokenizer.eot()), (5, 0));
+    let dir = tempfile::tempdir().unwrap();
+    tokenizer.save(dir.path()).unwrap();
+    let loaded = Tokenizer::load(dir.path()).unwrap();
+    assert!(loaded.is_same_as(&tokenizer));
+    assert_eq!(loaded.encode("a\nb 世").unwrap(), [2, 0, 3, 1, 4]);
+    assert!(Tokenizer::from_chars([]).is_err());
+}
