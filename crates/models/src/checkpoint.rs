@@ -131,7 +131,7 @@ pub fn find(path: &Path) -> Result<Found> {
     if let Some((name, format)) = known.into_iter().find(|(name, _)| path.join(name).is_file()) {
         return Ok(Found { format, path: path.join(name) });
     }
-    let is_gguf = |file: &PathBuf| file.extension().is_some_and(|extension| extension == "gguf");
+    let is_gguf = |file: &PathBuf| file.extension().is_some_and(|end| end == "gguf") && file.is_file();
     let files = fs::read_dir(path).into_iter().flatten().flatten().map(|entry| entry.path());
     match &files.filter(is_gguf).collect::<Vec<_>>()[..] {
         [one] => Ok(Found { format: Format::Gguf, path: one.clone() }),

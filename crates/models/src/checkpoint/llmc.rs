@@ -39,14 +39,6 @@ impl LlmcType {
     /// Both, with their versions.
     const VERSIONS: [(i32, LlmcType); 2] = [(3, LlmcType::F32), (5, LlmcType::Bf16)];
 
-    /// The name, as flags give it.
-    pub fn name(self) -> &'static str {
-        match self {
-            LlmcType::F32 => "f32",
-            LlmcType::Bf16 => "bf16",
-        }
-    }
-
     fn version(self) -> i32 {
         match self {
             LlmcType::F32 => 3,
