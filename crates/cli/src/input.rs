@@ -83,7 +83,7 @@ pub fn tokenizer_of(path: &Path, vocab_size: usize) -> Result<Tokenizer> {
     if found.format == Format::Gguf && (path.is_file() || !path.join("tokenizer.json").is_file()) {
         return Ok(generate::gguf::tokenizer(&found.path)?);
     }
-    let dir = found.path.parent().unwrap_or(Path::new("."));
+    let dir = found.dir();
     let none = match Tokenizer::load(dir) {
         Err(none @ TokenizerError::NotFound { .. }) => none,
         loaded => return Ok(loaded?),

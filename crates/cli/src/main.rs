@@ -74,7 +74,7 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if output::is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            output::note!("error: {}", chain(&error));
+            output::note!("error: {}", output::printable(&chain(&error)));
             ExitCode::FAILURE
         }
     }

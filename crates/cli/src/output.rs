@@ -1,6 +1,7 @@
 //! What the commands print: results on standard output, where a failure is an error, and messages on standard error,
 //! where it is not: a run whose terminal is gone goes on.
 
+use std::borrow::Cow;
 use std::fmt::Arguments;
 use std::io::Write;
 
@@ -25,6 +26,16 @@ pub fn message(text: Arguments) {
 pub fn result(text: Arguments) -> Result<()> {
     let mut out = std::io::stdout().lock();
     writeln!(out, "{text}").and_then(|()| out.flush()).context(STDOUT)
+}
+
+/// What a file says of itself, with escapes where it would steer the terminal.
+pub fn printable(text: &str) -> Cow<'_, str> {
+    let steers = |c: char| c.is_control() && !matches!(c, '\n' | '\t');
+    if !text.contains(steers) {
+        return text.into();
+    }
+    let escaped = |c: char| if steers(c) { c.escape_default().to_string() } else { c.to_string() };
+    text.chars().map(escaped).collect::<String>().into()
 }
 
 /// One JSON value on a line of standard output.

@@ -60,6 +60,11 @@ pub fn check(settings: &Settings) -> Result<()> {
     let n_embd = match initial_model(&trial) {
         Some(dir) => {
             ensure!(
+                !dir.is_file(),
+                "--init {}: a directory is needed; `gpt2 convert --to hf` makes one of a file",
+                dir.display()
+            );
+            ensure!(
                 dir.is_dir(),
                 "--init {}: there is no such directory; use gpt2, xavier, a model directory, or a name on the hub such as hf:gpt2",
                 dir.display()

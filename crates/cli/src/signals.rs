@@ -1,5 +1,5 @@
-//! Ctrl-C and SIGTERM: the first asks the work to stop and save, a second one ends the process at once. A closed
-//! terminal (SIGHUP) asks, too.
+//! Ctrl-C and SIGTERM: the first asks the work to stop and save, or to remove what is half made; a second one ends the
+//! process at once. A closed terminal (SIGHUP) asks, too.
 
 use std::io::IsTerminal;
 use std::sync::Arc;
@@ -17,6 +17,13 @@ pub struct StopFlag(Arc<AtomicBool>);
 impl StopFlag {
     /// Catches the signals from now on.
     pub fn install() -> std::io::Result<StopFlag> {
+        let stop = StopFlag::catch()?;
+        let seen = stop.clone();
+        std::thread::spawn(move || seen.answer());
+        Ok(stop)
+    }
+
+    fn catch() -> std::io::Result<StopFlag> {
         let flag = Arc::new(AtomicBool::new(false));
         for &signal in TERM_SIGNALS {
             // The order matters: a second signal finds the flag set and ends the process, then the flag is set.
@@ -28,10 +35,7 @@ impl StopFlag {
         if !is_ignored(signal_hook::consts::SIGHUP) {
             signal_hook::flag::register(signal_hook::consts::SIGHUP, flag.clone())?;
         }
-        let stop = StopFlag(flag);
-        let seen = stop.clone();
-        std::thread::spawn(move || seen.answer());
-        Ok(stop)
+        Ok(StopFlag(flag))
     }
 
     /// Whether a signal came.
@@ -39,16 +43,31 @@ impl StopFlag {
         self.0.load(Ordering::Relaxed)
     }
 
-    /// Waits for the first signal and answers it at once: the step that is being made may take long. Little can be done
-    /// within the handler of a signal, so that a thread looks.
-    fn answer(&self) {
+    /// Waits for the first signal. Little can be done within the handler of a signal, so that a thread looks.
+    fn wait(&self) {
         while !self.is_set() {
             std::thread::sleep(Duration::from_millis(100));
         }
+    }
+
+    /// Answers the first signal at once: the step that is being made may take long.
+    fn answer(&self) {
+        self.wait();
         // On a terminal the progress bar and `^C` stand on the line.
         let start = if std::io::stderr().is_terminal() { "\n" } else { "" };
         note!("{start}stopping after this step; press Ctrl-C again to quit without saving");
     }
+}
+
+/// From now on, the first signal calls `clean_up` and ends the process.
+pub fn before_end(clean_up: impl FnOnce() + Send + 'static) -> std::io::Result<()> {
+    let stop = StopFlag::catch()?;
+    std::thread::spawn(move || {
+        stop.wait();
+        clean_up();
+        std::process::exit(130);
+    });
+    Ok(())
 }
 
 /// Whether this process was started to ignore a signal, as `nohup` does, where the system tells.

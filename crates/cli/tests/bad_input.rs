@@ -301,3 +301,36 @@ fn model_with_nan(file: &[u8], tensor: &str) -> Vec<u8> {
     file[start..start + 4].copy_from_slice(&f32::NAN.to_le_bytes());
     file
 }
+
+#[test]
+fn conversions_that_cannot_be_checked_leave_nothing() {
+    let folder = Folder::new();
+    folder.write("a.txt", text());
+    folder.succeeds(&format!("train --out m --data a.txt --tokenizer bpe:300 --max-steps 1 {TINY}"));
+    let weights = folder.path("m/model.safetensors");
+    let mut bytes = std::fs::read(&weights).unwrap();
+    let header = 8 + u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    bytes[header..].chunks_exact_mut(4).for_each(|value| value.copy_from_slice(&1e30f32.to_le_bytes()));
+    std::fs::write(&weights, bytes).unwrap();
+    folder.fails("convert m new.gguf --to gguf", &["own logits are no numbers", "nothing is kept"]);
+    let left: Vec<_> = std::fs::read_dir(folder.path("")).unwrap().map(|e| e.unwrap().file_name()).collect();
+    assert_eq!(left.len(), 2, "{left:?}");
+    #[cfg(unix)]
+    folder.fails("convert m /dev/null --to gguf --force", &["/dev/null", "no file that could be replaced"]);
+}
+
+/// What a file says of itself must not steer the terminal.
+#[cfg(unix)]
+#[test]
+fn escapes_are_shown_and_not_obeyed() {
+    let folder = Folder::new();
+    folder.write("a.txt", text());
+    folder.succeeds(&format!("train --out m --data a.txt --tokenizer bpe:300 --max-steps 1 {TINY}"));
+    // The file's name becomes the model's.
+    folder.succeeds("convert m \u{1b}[31mred.gguf --to gguf");
+    std::fs::rename(folder.path("\u{1b}[31mred.gguf"), folder.path("red.gguf")).unwrap();
+    let shown = folder.succeeds("show -m red.gguf");
+    assert!(shown.contains("general.name   \\u{1b}[31mred") && !shown.contains('\u{1b}'), "{shown}");
+    folder.write("red.pt", b"\x80\x02c\x1b[31mos\nsystem\n.");
+    folder.fails("show -m red.pt", &["`\\u{1b}[31mos.system`", "nothing was executed"]);
+}

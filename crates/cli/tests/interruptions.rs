@@ -3,7 +3,7 @@
 
 mod common;
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, Command};
 
 use common::{Folder, TINY, losses, text};
@@ -322,4 +322,32 @@ fn a_reader_that_goes_away_is_no_error() {
         let text = String::from_utf8_lossy(&run.stdout).into_owned();
         assert!(!text.contains("error") && !text.contains("panicked"), "{text}");
     }
+}
+
+/// The conversion is stopped where it says what it writes: nobody reads that, and the pipe is full.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_conversion_that_is_stopped_leaves_nothing() {
+    let folder = folder();
+    folder.succeeds(&format!("train --out m --data a.txt --tokenizer char --max-steps 1 {TINY}"));
+    let before = entries(&folder);
+    for (target, format) in [("m.gguf", "gguf"), ("copy", "hf")] {
+        let (_reader, mut writer) = std::io::pipe().unwrap();
+        writer.write_all(&[b' '; 1 << 16]).unwrap();
+        let mut command = folder.command(&format!("convert m {target} --to {format}"));
+        let mut child = command.stderr(writer).stdout(std::process::Stdio::null()).spawn().unwrap();
+        while entries(&folder) == before {
+            assert!(child.try_wait().unwrap().is_none(), "it ended by itself");
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+        send(&child, "-INT");
+        assert_eq!(child.wait().unwrap().code(), Some(130));
+        assert_eq!(entries(&folder), before);
+    }
+}
+
+/// The names in a folder.
+#[cfg(target_os = "linux")]
+fn entries(folder: &Folder) -> std::collections::BTreeSet<std::ffi::OsString> {
+    std::fs::read_dir(folder.path("")).unwrap().map(|entry| entry.unwrap().file_name()).collect()
 }

@@ -14,7 +14,7 @@ mod shards;
 mod torch;
 
 use std::fs::{self, File};
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
 use atomic_write_file::AtomicWriteFile;
@@ -41,6 +41,8 @@ pub const CONFIG: &str = "config.json";
 const TORCH: &str = "pytorch_model.bin";
 const TORCH_INDEX: &str = "pytorch_model.bin.index.json";
 const NANO_GPT: &str = "ckpt.pt";
+/// Bytes of a config or of a list of shards at most; the longest there are have a few hundred thousand.
+const LONGEST_JSON: u64 = 64 << 20;
 
 /// What a model's weights are written as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,6 +92,10 @@ impl Format {
         let file = File::open(path).map_err(ModelError::io(path))?;
         file.take(8).read_to_end(&mut start).map_err(ModelError::io(path))?;
         match () {
+            () if start.is_empty() => {
+                let reason = "the file is empty; copy or download it again".to_owned();
+                Err(ModelError::Unsupported { path: path.to_owned(), reason })
+            }
             () if gguf::is_gguf(&start) => Ok(Format::Gguf),
             () if llmc::is_llmc(&start) => Ok(Format::Llmc),
             () if torch::is_torch(&start) => Ok(Format::Torch),
@@ -108,8 +114,12 @@ impl Format {
 /// Finds the weights of a model, which is a directory or a file. In a directory they are looked for in the order of
 /// transformers, then as others write them.
 pub fn find(path: &Path) -> Result<Found> {
+    let refused = |reason: &str| ModelError::Unsupported { path: path.to_owned(), reason: reason.to_owned() };
     if path.is_file() {
         return Ok(Found { format: Format::of_file(path)?, path: path.to_owned() });
+    }
+    if path.exists() && !path.is_dir() {
+        return Err(refused("it is neither a file nor a directory"));
     }
     let known = [
         (WEIGHTS, Format::Safetensors),
@@ -121,15 +131,21 @@ pub fn find(path: &Path) -> Result<Found> {
     if let Some((name, format)) = known.into_iter().find(|(name, _)| path.join(name).is_file()) {
         return Ok(Found { format, path: path.join(name) });
     }
-    let is_gguf = |file: &PathBuf| file.extension().is_some_and(|extension| extension == "gguf");
+    let is_gguf = |file: &PathBuf| file.extension().is_some_and(|end| end == "gguf") && file.is_file();
     let files = fs::read_dir(path).into_iter().flatten().flatten().map(|entry| entry.path());
     match &files.filter(is_gguf).collect::<Vec<_>>()[..] {
         [one] => Ok(Found { format: Format::Gguf, path: one.clone() }),
-        _ => Err(ModelError::NoModel { dir: path.to_owned(), missing: WEIGHTS }),
+        [_, _, ..] => Err(refused("it holds several GGUF files; name one of them")),
+        [] => Err(ModelError::NoModel { dir: path.to_owned(), missing: WEIGHTS }),
     }
 }
 
 impl Found {
+    /// The directory that the weights lie in.
+    pub fn dir(&self) -> &Path {
+        folder(&self.path)
+    }
+
     fn read(&self) -> Result<Checkpoint> {
         let path = &self.path;
         match self.format {
@@ -147,10 +163,9 @@ impl Found {
                 })
             }
             Format::Safetensors => {
-                let dir = path.parent().unwrap_or(Path::new("."));
-                let config = read_config(dir)?;
+                let config = read_config(self.dir())?;
                 let (archive, files) = if path.ends_with(INDEX) {
-                    shards::read(dir)?
+                    shards::read(path)?
                 } else {
                     let (archive, bytes) = safetensors::read(path)?;
                     (archive, vec![bytes])
@@ -233,8 +248,26 @@ fn read_config(dir: &Path) -> Result<Gpt2Config> {
     if !path.is_file() {
         return Err(ModelError::NoModel { dir: dir.to_owned(), missing: CONFIG });
     }
-    let text = fs::read(&path).map_err(ModelError::io(&path))?;
-    parse_config(&path, &text)
+    parse_config(&path, &read_json(&path)?)
+}
+
+/// The text of a JSON file that is not absurdly long.
+fn read_json(path: &Path) -> Result<Vec<u8>> {
+    if fs::metadata(path).map_err(ModelError::io(path))?.len() > LONGEST_JSON {
+        let reason = format!("it has more than {} MB, which no such file needs", LONGEST_JSON >> 20);
+        return Err(ModelError::Unsupported { path: path.to_owned(), reason });
+    }
+    fs::read(path).map_err(ModelError::io(path))
+}
+
+/// The directory that a file lies in.
+fn folder(file: &Path) -> &Path {
+    file.parent().filter(|dir| *dir != Path::new("")).unwrap_or(Path::new("."))
+}
+
+/// A file's bytes, where they lie.
+fn map(path: &Path) -> Result<Bytes> {
+    File::open(path).and_then(|file| Bytes::of_file(&file)).map_err(ModelError::io(path))
 }
 
 /// Reads the text of `config.json`, wherever it was.
@@ -277,8 +310,8 @@ fn write_json(path: &Path, value: &serde_json::Value) -> Result<()> {
 }
 
 /// Writes a file beside its target, syncs it and renames it, so that the target is always whole.
-fn write_whole(path: &Path, write: impl FnOnce(&mut AtomicWriteFile) -> std::io::Result<()>) -> Result<()> {
-    let write_all = || -> std::io::Result<()> {
+fn write_whole(path: &Path, write: impl FnOnce(&mut AtomicWriteFile) -> io::Result<()>) -> Result<()> {
+    let write_all = || -> io::Result<()> {
         let mut file = AtomicWriteFile::open(path)?;
         write(&mut file)?;
         file.as_file().sync_all()?; // A full disk shows here at the latest, while the new file is still discarded.

@@ -19,7 +19,7 @@ pub enum ModelError {
         source: std::io::Error,
     },
     /// There is no model in this directory.
-    #[error("{} holds no model: `{missing}` is missing; give the directory that `gpt2 train --out` wrote", .dir.display())]
+    #[error("{} holds no model: `{missing}` is missing; give a model directory, or a file of weights", .dir.display())]
     NoModel {
         /// The directory.
         dir: PathBuf,

@@ -308,7 +308,7 @@ fn strange_old_files_are_refused() {
     refused(&replaced(&whole, &152u64.to_le_bytes(), &u64::MAX.to_le_bytes()), "cut off");
     refused(&replaced(&whole, &152u64.to_le_bytes(), &(1u64 << 61).to_le_bytes()), "cut off");
     refused(b"what", "like no model that is known");
-    refused(b"", "like no model that is known");
+    refused(b"", "the file is empty");
 }
 
 #[test]

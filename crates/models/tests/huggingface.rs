@@ -359,3 +359,28 @@ fn transformers_loads_what_we_write_and_agrees() {
         }
     }
 }
+
+#[test]
+fn what_is_no_model_says_what_it_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    let empty = dir.join("empty.gguf");
+    fs::write(&empty, "").unwrap();
+    refused(&empty, &["empty.gguf", "the file is empty"]);
+    fs::write(dir.join("other.gguf"), "").unwrap();
+    refused(dir, &["several GGUF files", "name one"]);
+    refused(&dir.join("nowhere"), &["nowhere", "`model.safetensors` is missing"]);
+    #[cfg(unix)]
+    refused(Path::new("/dev/null"), &["neither a file nor a directory"]);
+}
+
+/// Files without contents may claim any length.
+#[test]
+fn absurdly_long_files_are_not_read() {
+    let (dir, _) = sharded(&model(true));
+    let dir = dir.path();
+    for name in [INDEX, "config.json"] {
+        fs::File::create(dir.join(name)).unwrap().set_len(1 << 36).unwrap();
+        refused(dir, &[name, "more than 64 MB"]);
+    }
+}

@@ -83,9 +83,20 @@ fn indexes_name_files_beside_them() {
         let error = Gpt2::open(dir.path(), None).unwrap_err().to_string();
         assert!(error.contains(says), "{error}");
     };
-    for name in ["../pytorch_model-00001-of-00002.bin", "a/b.bin", "..", ""] {
-        let renamed = |index: String| index.replace("pytorch_model-00001-of-00002.bin", name);
-        refused(&renamed, "is not the name of a file beside it");
+    let renamed =
+        |name: &'static str| move |index: String| index.replace("pytorch_model-00001-of-00002.bin", name);
+    for name in ["../pytorch_model-00001-of-00002.bin", "a/b.bin", "..", ".", "", "C:x"] {
+        refused(&renamed(name), "no plain file name");
+    }
+    #[cfg(unix)]
+    {
+        let whole = golden("sharded/pytorch_model-00001-of-00002.bin").canonicalize().unwrap();
+        std::os::unix::fs::symlink(whole, dir.path().join("link.bin")).unwrap();
+        refused(&renamed("link.bin"), "a link to another place");
+        // Nobody ever writes to it, and who opens it would wait.
+        if std::process::Command::new("mkfifo").arg(dir.path().join("pipe.bin")).status().is_ok() {
+            refused(&renamed("pipe.bin"), "missing");
+        }
     }
     refused(&|index| index.replace("pytorch_model-00001", "pytorch_model-00003"), "pytorch_model-00003");
     refused(&|index| index.replace("transformer.ln_f.bias", "transformer.ln_g.bias"), "ln_g.bias");

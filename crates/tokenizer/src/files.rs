@@ -35,6 +35,9 @@ const ADDED: &str = "added_tokens.json";
 const CHAT: &str = "chat_template.jinja";
 const MODEL_CONFIG: &str = "config.json";
 
+/// Bytes of a file at most; the longest tokenizers there are have some tens of millions.
+const LONGEST_FILE: u64 = 1 << 28;
+
 fn format(path: &Path, reason: impl Into<String>) -> TokenizerError {
     TokenizerError::Format { path: path.to_owned(), reason: reason.into() }
 }
@@ -43,8 +46,19 @@ fn unsupported(path: &Path, part: impl Into<String>) -> TokenizerError {
     TokenizerError::Unsupported { path: path.to_owned(), part: part.into() }
 }
 
+/// The bytes of a file that is not absurdly long.
+fn read(path: &Path) -> Result<Vec<u8>> {
+    if fs::metadata(path).map_err(TokenizerError::io(path))?.len() > LONGEST_FILE {
+        return Err(format(
+            path,
+            format!("it has more than {} MB, which no tokenizer needs", LONGEST_FILE >> 20),
+        ));
+    }
+    fs::read(path).map_err(TokenizerError::io(path))
+}
+
 fn read_json(path: &Path) -> Result<Value> {
-    let text = fs::read(path).map_err(TokenizerError::io(path))?;
+    let text = read(path)?;
     serde_json::from_slice(&text).map_err(|error| format(path, error.to_string()))
 }
 

@@ -172,3 +172,19 @@ fn changed_files_of_our_own_load_or_are_refused() {
         try_it(dir.path());
     }
 }
+
+/// Files without contents may claim any length.
+#[test]
+fn absurdly_long_files_are_not_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let gpt2 = Tokenizer::gpt2();
+    for name in ["tokenizer_config.json", "tokenizer.json", "merges.txt"] {
+        gpt2.save(dir.path()).unwrap();
+        fs::File::create(dir.path().join(name)).unwrap().set_len(1 << 36).unwrap();
+        if name == "merges.txt" {
+            fs::remove_file(dir.path().join("tokenizer.json")).unwrap();
+        }
+        let error = Tokenizer::load(dir.path()).unwrap_err().to_string();
+        assert!(error.contains(name) && error.contains("more than 256 MB"), "{error}");
+    }
+}

@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 use tokenizer::Tokenizer;
 
 use crate::input;
-use crate::output::{note, say};
+use crate::output::{note, printable, say};
 use crate::staging::Staged;
 
 /// Write a model in another format, and check it
@@ -148,7 +148,13 @@ pub fn run(args: Args, offline: bool) -> Result<()> {
     drop(model);
 
     let ids = probe(tokenizer.as_ref(), args.probe.as_deref(), &checkpoint::load_config(&from)?)?;
-    let (before, after) = (Side::of(&from, &ids)?, Side::of(staged.path(), &ids)?);
+    let before = Side::of(&from, &ids)?;
+    ensure!(
+        before.logits.iter().all(|logit| logit.is_finite()),
+        "the model's own logits are no numbers: its weights are too large, since the file is damaged or training went wrong; \
+         nothing is kept"
+    );
+    let after = Side::of(staged.path(), &ids)?;
     let check = Check::new(&before, &after, ids.len());
     ensure!(
         check.mean <= kind.tolerance(),
@@ -190,6 +196,10 @@ fn refuse_overwriting(args: &Args, from: &Path) -> Result<()> {
     if args.to != To::Hf {
         ensure!(!target.is_dir(), "{to} is a directory; name the file to write");
         ensure!(
+            !target.exists() || target.is_file(),
+            "{to} is no file that could be replaced; choose another"
+        );
+        ensure!(
             args.force || !target.exists(),
             "{to} is already there; choose another, or replace it with --force"
         );
@@ -226,7 +236,7 @@ fn tokenizer(args: &Args, from: &Path, vocab_size: usize) -> Result<Option<Token
             Ok(Some(tokenizer))
         }
         Err(error) => {
-            note!("warning: no tokenizer goes with the model: {error:#}");
+            note!("warning: no tokenizer goes with the model: {}", printable(&format!("{error:#}")));
             Ok(None)
         }
     }

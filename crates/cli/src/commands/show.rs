@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use train::config::plain_cost;
 
 use crate::input::{self, grouped, size};
-use crate::output::say;
+use crate::output::{printable, say};
 
 /// Show what a model is: shape, size, memory, tokenizer, where it comes from, chat template
 #[derive(clap::Args, Debug)]
@@ -38,7 +38,7 @@ pub fn run(args: Args, offline: bool) -> Result<()> {
     }
     shown.print(model.config())?;
     if let Err(error) = finite {
-        say!("warning        {error}")?;
+        say!("warning        {}", printable(&error))?;
     }
     Ok(())
 }
@@ -133,7 +133,8 @@ impl Shown {
 
     fn print(&self, config: &Gpt2Config) -> Result<()> {
         let Gpt2Config { n_layer, n_head, n_embd, n_inner, n_ctx, vocab_size, .. } = config;
-        say!("model          {} ({}, {})", self.path.display(), self.format.name(), size(self.file_bytes))?;
+        let path = self.path.display().to_string();
+        say!("model          {} ({}, {})", printable(&path), self.format.name(), size(self.file_bytes))?;
         say!("architecture   GPT-2: {n_layer} layers, {n_head} heads, {n_embd} wide (inner {n_inner})")?;
         say!("context        {n_ctx} tokens, vocabulary of {}", grouped(*vocab_size as u64))?;
         let plain = Gpt2Config::new(*n_layer, *n_head, *n_embd, *n_ctx, *vocab_size).to_json();
@@ -160,14 +161,19 @@ impl Shown {
             Ok(Vocabulary { kind, tokens, end, chat_template }) => {
                 say!("tokenizer      {kind}, {} tokens, texts end with {end}", grouped(*tokens as u64))?;
                 match chat_template {
-                    Some(template) => say!("chat template  {}", template.replace('\n', "\n               "))?,
+                    Some(template) => {
+                        let template = printable(template).replace('\n', "\n               ");
+                        say!("chat template  {template}")?;
+                    }
                     None => say!("chat template  none")?,
                 }
             }
-            Err(error) => say!("tokenizer      none: {error}")?,
+            Err(error) => say!("tokenizer      none: {}", printable(error))?,
         }
         self.assumptions.iter().try_for_each(|assumed| say!("assumed        {assumed}"))?;
-        self.provenance.iter().try_for_each(|(key, value)| say!("{key:<14} {value}"))
+        self.provenance
+            .iter()
+            .try_for_each(|(key, value)| say!("{:<14} {}", printable(key), printable(value)))
     }
 }
 

@@ -287,7 +287,7 @@ impl Archive {
         let mut common = None;
         for (name, stored) in &self.tensors {
             let Kind::Ggml(kind) = stored.kind else { continue };
-            if name == TABLE || !shapes.get(name).is_some_and(|shape| is_matrix(name, shape)) {
+            if is_table(name) || !shapes.get(name).is_some_and(|shape| is_matrix(name, shape)) {
                 continue;
             }
             let kind = Dtype::of(kind.form());
@@ -310,7 +310,7 @@ impl Archive {
             Some(Kind::Ggml(kind)) => Some(*kind),
             _ => None,
         };
-        let mut kinds = shapes.keys().filter_map(|name| Some((name == TABLE, kind(name)?)));
+        let mut kinds = shapes.keys().filter_map(|name| Some((is_table(name), kind(name)?)));
         kinds.any(|(is_table, kind)| {
             !kind.is_ours() || is_mixed && !is_table && Dtype::of(kind.form()).is_blocks()
         })

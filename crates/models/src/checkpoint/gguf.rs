@@ -21,7 +21,6 @@ mod types;
 mod value;
 pub(super) mod write;
 
-use std::fs::File;
 use std::path::Path;
 
 use tensor::Bytes;
@@ -31,6 +30,7 @@ pub use self::tokenizer::GgufTokenizer;
 pub(super) use self::types::GgmlType;
 use self::value::Value;
 use super::archive::{Archive, Kind, Stored};
+use super::map;
 use crate::dtype::TABLE;
 use crate::{Gpt2Config, ModelError, Result};
 
@@ -106,10 +106,6 @@ pub fn read_metadata(path: &Path) -> Result<Vec<(String, String)>> {
         header.metadata.iter().map(|(key, value)| ((*key).to_owned(), text(value))).collect();
     all.sort_unstable();
     Ok(all)
-}
-
-fn map(path: &Path) -> Result<Bytes> {
-    File::open(path).and_then(|file| Bytes::of_file(&file)).map_err(ModelError::io(path))
 }
 
 /// Our name of a tensor.

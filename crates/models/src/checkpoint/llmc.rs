@@ -7,7 +7,6 @@
 //! vocabulary of GPT-2's size is taken for GPT-2's.
 
 use std::collections::HashMap;
-use std::fs::File;
 use std::io::Write;
 use std::path::Path;
 
@@ -15,7 +14,7 @@ use serde_json::json;
 use tensor::Bytes;
 
 use super::archive::{Archive, Kind, Stored, finite, turned};
-use super::{Fixed, check_carries, write_whole};
+use super::{Fixed, check_carries, map, write_whole};
 use crate::dtype::{TABLE, is_matrix};
 use crate::{Gpt2, Gpt2Config, ModelError, Result};
 
@@ -39,19 +38,6 @@ pub enum LlmcType {
 impl LlmcType {
     /// Both, with their versions.
     const VERSIONS: [(i32, LlmcType); 2] = [(3, LlmcType::F32), (5, LlmcType::Bf16)];
-
-    /// The name, as flags give it.
-    pub fn name(self) -> &'static str {
-        match self {
-            LlmcType::F32 => "f32",
-            LlmcType::Bf16 => "bf16",
-        }
-    }
-
-    /// The type of this name.
-    pub fn from_name(name: &str) -> Option<LlmcType> {
-        LlmcType::VERSIONS.into_iter().map(|(_, kind)| kind).find(|kind| kind.name() == name)
-    }
 
     fn version(self) -> i32 {
         match self {
@@ -90,7 +76,7 @@ pub(super) fn is_llmc(start: &[u8]) -> bool {
 
 /// The model's shape, its tensors, and all bytes of the file.
 pub(super) fn read(path: &Path) -> Result<(Gpt2Config, Archive, Bytes)> {
-    let bytes = File::open(path).and_then(|file| Bytes::of_file(&file)).map_err(ModelError::io(path))?;
+    let bytes = map(path)?;
     let Header { config, kind, padded } = Header::read(path, &bytes)?;
     let mut tensors = HashMap::new();
     let mut at = HEADER;
@@ -107,7 +93,7 @@ pub(super) fn read(path: &Path) -> Result<(Gpt2Config, Archive, Bytes)> {
 
 /// The model's shape.
 pub(super) fn read_config(path: &Path) -> Result<Gpt2Config> {
-    let bytes = File::open(path).and_then(|file| Bytes::of_file(&file)).map_err(ModelError::io(path))?;
+    let bytes = map(path)?;
     Header::read(path, &bytes).map(|header| header.config)
 }
 

@@ -11,7 +11,6 @@
 
 use std::borrow::Cow;
 use std::collections::HashMap;
-use std::fs::File;
 use std::io::Write;
 use std::path::Path;
 
@@ -22,7 +21,7 @@ use tensor::weights::Form;
 use tensor::{Bytes, Tensor};
 
 use super::archive::{Archive, Kind, Stored};
-use super::write_whole;
+use super::{map, write_whole};
 use crate::dtype::{HEAD, is_table};
 use crate::{Dtype, ModelError, Result};
 
@@ -64,10 +63,6 @@ fn kind(view: &TensorView) -> Kind {
         }
         (other, _) => Kind::Other(format!("{other:?}")),
     }
-}
-
-fn map(path: &Path) -> Result<Bytes> {
-    File::open(path).and_then(|file| Bytes::of_file(&file)).map_err(ModelError::io(path))
 }
 
 fn parse<'a>(path: &Path, bytes: &'a [u8]) -> Result<SafeTensors<'a>> {

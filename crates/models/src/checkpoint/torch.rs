@@ -9,16 +9,15 @@ mod write;
 
 use std::cell::Cell;
 use std::collections::{HashMap, HashSet};
-use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
-use serde_json::Value as Json;
 use tensor::Bytes;
 
 use self::container::{read_pickle, refused};
 use super::archive::{Archive, Kind, Stored};
 use super::pickle::{Global, Pickle, Scalar, Value};
-use super::{CONFIG, load_config, parse_config};
+use super::shards::Index;
+use super::{CONFIG, load_config, map, parse_config};
 use crate::{Gpt2Config, ModelError, Result};
 
 pub(super) use self::container::is_torch;
@@ -84,24 +83,11 @@ pub(super) fn read(path: &Path) -> Result<Checkpoint> {
 
 /// Reads the files that `pytorch_model.bin.index.json` lists, which must hold what it says.
 pub(super) fn read_sharded(index: &Path) -> Result<Checkpoint> {
-    let text = fs::read(index).map_err(ModelError::io(index))?;
-    let json: Json = serde_json::from_slice(&text)
-        .map_err(|source| ModelError::ConfigSyntax { path: index.to_owned(), source })?;
-    let map = json.get("weight_map").and_then(Json::as_object);
-    let map = map.ok_or_else(|| refused(index, "it has no `weight_map`"))?;
-    let (mut files, mut seen) = (Vec::new(), HashSet::new());
-    for file in map.values() {
-        let is_plain = |name: &&str| !name.is_empty() && *name != ".." && !name.contains(['/', '\\', ':']);
-        let name = file.as_str().filter(is_plain);
-        let name =
-            name.ok_or_else(|| refused(index, format!("{file} is not the name of a file beside it")))?;
-        if seen.insert(name) {
-            files.push(index.with_file_name(name));
-        }
-    }
+    let listed = Index::read(index)?;
+    let files: Vec<PathBuf> = listed.shards(index)?.into_iter().map(|shard| shard.path).collect();
     let checkpoint = read_files(index, &files)?;
-    let is_there = |name: &String| checkpoint.archive.tensors.contains_key(state_dict::bare(name));
-    match map.keys().find(|name| !is_there(name)) {
+    let is_there = |name: &&String| checkpoint.archive.tensors.contains_key(state_dict::bare(name));
+    match listed.weight_map.keys().find(|name| !is_there(name)) {
         None => Ok(checkpoint),
         Some(name) => Err(ModelError::missing(name, index)),
     }
@@ -111,7 +97,7 @@ fn read_files(path: &Path, files: &[PathBuf]) -> Result<Checkpoint> {
     let mut weights = state_dict::Weights::default();
     let (mut mapped, mut inside) = (Vec::new(), None);
     for file in files {
-        let bytes = File::open(file).and_then(|file| Bytes::of_file(&file)).map_err(ModelError::io(file))?;
+        let bytes = map(file)?;
         let saved = container::open(file, &bytes)?;
         weights.add(file, &saved, bytes.len())?;
         inside = inside.or(saved.config);
@@ -129,7 +115,7 @@ fn read_files(path: &Path, files: &[PathBuf]) -> Result<Checkpoint> {
 
 /// The characters of a character-level nanoGPT with their ids, in the order of the ids: its `meta.pkl`.
 pub(super) fn read_meta(path: &Path) -> Result<Vec<(String, u32)>> {
-    let bytes = File::open(path).and_then(|file| Bytes::of_file(&file)).map_err(ModelError::io(path))?;
+    let bytes = map(path)?;
     let pickle = read_pickle(path, &bytes)?;
     let entries = pickle.find(pickle.root, "stoi").and_then(|stoi| pickle.dict(stoi));
     let entries = entries.ok_or_else(|| refused(path, "it has no dictionary `stoi` of characters"))?;

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
-use super::{ADDED, CHAT, CONFIG, MODEL_CONFIG, SPECIAL, TOKENIZER, format, read_json};
+use super::{ADDED, CHAT, CONFIG, MODEL_CONFIG, SPECIAL, TOKENIZER, format, read, read_json};
 use crate::tokenizer::Added;
 use crate::{Result, TokenizerError};
 
@@ -160,5 +160,5 @@ pub(super) fn read_added(path: &Path, token: &Value) -> Result<(Added, Value, bo
 pub(super) fn kept_files(dir: &Path, more: &[&'static str]) -> Result<Vec<(&'static str, Vec<u8>)>> {
     let names = [TOKENIZER, CONFIG, SPECIAL, ADDED, CHAT].iter().chain(more);
     let files = names.map(|&name| (name, dir.join(name))).filter(|(_, path)| path.is_file());
-    files.map(|(name, path)| Ok((name, fs::read(&path).map_err(TokenizerError::io(&path))?))).collect()
+    files.map(|(name, path)| Ok((name, read(&path)?))).collect()
 }

@@ -4,7 +4,6 @@
 //! vocabularies of this program are read into our own; everything else is run by Hugging Face's crate.
 
 use std::collections::HashSet;
-use std::fs;
 use std::path::Path;
 
 use rustc_hash::FxHashMap;
@@ -13,7 +12,7 @@ use serde_json::Value;
 use super::beside::{Beside, kept_files, read_added};
 use super::json::{Id, Json, Model, Vocab};
 use super::{ADDED, Alphabet, CONFIG, MERGES, TOKENIZER, VOCAB, VOCAB_TXT};
-use super::{bert, format, pipeline, split_pattern, steps, type_of, unsupported};
+use super::{bert, format, pipeline, read, split_pattern, steps, type_of, unsupported};
 use crate::bpe::Bpe;
 use crate::split::Pattern;
 use crate::tokenizer::{Added, Options, Roles};
@@ -44,10 +43,6 @@ pub(crate) fn load(path: &Path) -> Result<Tokenizer> {
         () if has(VOCAB_TXT) => load_vocab_txt(path),
         () => Err(TokenizerError::NotFound { path: path.to_owned() }),
     }
-}
-
-fn read(path: &Path) -> Result<Vec<u8>> {
-    fs::read(path).map_err(TokenizerError::io(path))
 }
 
 fn parse<'a, T: serde::Deserialize<'a>>(path: &Path, text: &'a [u8]) -> Result<T> {
@@ -150,7 +145,7 @@ fn load_pair(dir: &Path) -> Result<Tokenizer> {
     let added_json = beside.added_tokens()?;
     let (added, all_plain) = read_all_added(&dir.join(ADDED), &added_json)?;
     let tokens = by_id(&vocab_path, &vocab, &added)?;
-    let text = fs::read_to_string(&merges_path).map_err(TokenizerError::io(&merges_path))?;
+    let text = String::from_utf8(read(&merges_path)?).map_err(|_| format(&merges_path, "it is not UTF-8"))?;
     let lines = (1..).zip(text.lines());
     let merges: Vec<(&str, &str)> = lines
         .filter(|(number, line)| !(line.is_empty() || *number == 1 && line.starts_with("#version")))

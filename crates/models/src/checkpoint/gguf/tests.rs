@@ -257,3 +257,14 @@ fn headers_that_lie_are_refused() {
     says(&tensors(&[("a", &[1 << 20], 0, 0)]), "but the file has");
     says(&tensors(&[("a", &[1; 5], 0, 0)]), "5 dimensions");
 }
+
+#[test]
+fn an_output_layer_of_its_own_does_not_widen_the_linear_layers() {
+    let config = Gpt2Config { tie_word_embeddings: false, ..Gpt2Config::new(1, 2, 32, 8, 50) };
+    let model = Gpt2::new(config, Init::Gpt2, 3).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("untied.gguf");
+    write::save_gguf(&model, &path, write::GgufType::Q4_0, None, &[]).unwrap();
+    assert_eq!(Gpt2::open(&path, None).unwrap().dtype(), Dtype::Q4);
+    assert_eq!(Gpt2::open_exact(&path).unwrap().dtype(), Dtype::Q4);
+}

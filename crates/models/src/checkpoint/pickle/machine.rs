@@ -199,7 +199,7 @@ impl<'a> Machine<'a> {
         // A name of any length would make a message of any length.
         let [module, name] = [module, name].map(|name| String::from_utf8_lossy(&name[..name.len().min(100)]));
         let Some(global) = Global::of(&module, &name) else {
-            return Err(PickleError::Global(format!("{module}.{name}")));
+            return Err(PickleError::Global(format!("{module}.{name}").escape_debug().to_string()));
         };
         self.stack.push(Value::Global(global));
         Ok(())

@@ -1,9 +1,10 @@
 //! The two containers of `torch.save`: a zip file (since PyTorch 1.6), and a row of pickles with storages behind them.
 //!
 //! A zip file holds `NAME/data.pkl`, the storages as `NAME/data/KEY`, and the order of bytes in `NAME/byteorder`; our own
-//! have `NAME/config.json`, too, which PyTorch passes over. Storages lie in it as they are, so that weights are computed from where the file lies. The older container is: a pickle of a
-//! magic number, one of the protocol's version, one of the machine, the pickled object, the list of its storages' keys;
-//! then each storage, in little-endian order behind the number of its elements.
+//! have `NAME/config.json`, too, which PyTorch passes over. Storages lie in it as they are, so that weights are computed
+//! from where the file lies. The older container is: a pickle of a magic number, one of the protocol's version, one of the
+//! machine, the pickled object, the list of its storages' keys; then each storage, in little-endian order behind the number
+//! of its elements.
 
 use std::collections::HashMap;
 use std::path::Path;

@@ -12,12 +12,11 @@ use rawzip::{CompressionMethod, Header, ZipArchiveWriter};
 use tensor::weights::Form;
 use tensor::{Tensor, bf16};
 
+use super::super::safetensors::full;
 use super::super::{CONFIG, write_whole};
-use crate::dtype::TABLE;
+use crate::dtype::{HEAD, TABLE};
 use crate::{Gpt2, ModelError, Result};
 
-/// The output layer's name, which stands outside of `transformer`.
-const HEAD: &str = "lm_head.weight";
 const ALIGNMENT: u64 = 64;
 /// Bytes of a local header before its name, and of an extra field before its data.
 const HEADER: u64 = 30;
@@ -89,10 +88,7 @@ fn pickle(tensors: &[(String, &Tensor)]) -> Vec<u8> {
     out.extend([0x80, 2]); // PROTO
     out.extend(b"ccollections\nOrderedDict\n)R(");
     for (key, (name, tensor)) in tensors.iter().enumerate() {
-        match &**name {
-            HEAD => add_tensor(&mut out, HEAD, key, tensor),
-            _ => add_tensor(&mut out, &format!("transformer.{name}"), key, tensor),
-        }
+        add_tensor(&mut out, &full(name), key, tensor);
     }
     let tied = tensors.iter().position(|(name, _)| name == TABLE);
     if let Some(key) = tied.filter(|_| tensors.iter().all(|(name, _)| name != HEAD)) {
