@@ -1,6 +1,6 @@
 //! A model in several safetensors files: `model.safetensors.index.json` says which of them holds which tensor.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Component, Path, PathBuf};
 
@@ -59,6 +59,16 @@ pub(super) fn read(dir: &Path) -> Result<(Archive, Vec<Bytes>)> {
         }
     }
     Ok((all, files))
+}
+
+/// The files that an index names, which must lie beside it.
+pub(super) fn files(index: &Path) -> Result<Vec<PathBuf>> {
+    let text = fs::read(index).map_err(ModelError::io(index))?;
+    let list: Index = serde_json::from_slice(&text)
+        .map_err(|error| ModelError::Index { path: index.to_owned(), reason: error.to_string() })?;
+    let names: BTreeSet<&String> = list.weight_map.values().collect();
+    let dir = index.parent().unwrap_or(Path::new("."));
+    names.into_iter().map(|name| find(dir, name)).collect()
 }
 
 /// The path of a shard, which must lie in the model's own directory.
