@@ -163,7 +163,7 @@ pub fn run(args: Args, offline: bool) -> Result<()> {
     let model =
         Gpt2::open_exact(&from).with_context(|| format!("cannot load a model from {}", from.display()))?;
     model.check_finite()?;
-    let kind = kind(&args, model.dtype());
+    let kind = kind(&args, &model);
     let tokenizer = tokenizer(&args, &from, model.config().vocab_size);
     let ids = probe(tokenizer.as_ref(), args.probe.as_deref(), model.config())?;
     let staged = Staged::beside(&args.target)?;
@@ -249,9 +249,21 @@ fn refuse_own_files(args: &Args, found: &Found) -> Result<()> {
 }
 
 /// The type to write: what was asked for, or what the format has a place for and loses nothing.
-fn kind(args: &Args, dtype: Dtype) -> Kind {
-    let as_it_is = Kind::of(dtype);
-    args.kind.unwrap_or(if args.to.kinds().contains(&as_it_is) { as_it_is } else { Kind::F32 })
+fn kind(args: &Args, model: &Gpt2) -> Kind {
+    let as_it_is = Kind::of(model.dtype());
+    let keeps_all = args.to.kinds().contains(&as_it_is)
+        && (!matches!(args.to, To::Hf | To::Llmc) || is_all(model, as_it_is.dtype()));
+    args.kind.unwrap_or(if keeps_all { as_it_is } else { Kind::F32 })
+}
+
+/// Whether all numbers of a model are of this type, those of its norms and biases, too, which may be wider.
+fn is_all(model: &Gpt2, dtype: Dtype) -> bool {
+    let same = |x: f32| match dtype {
+        Dtype::F16 => tensor::f16::from_f32(x).to_f32() == x,
+        Dtype::Bf16 => tensor::bf16::from_f32(x).to_f32() == x,
+        _ => true,
+    };
+    model.parameters().iter().all(|(_, tensor)| tensor.decoded().iter().all(|&x| same(x)))
 }
 
 /// The model's tokenizer. A model can be converted without.
