@@ -321,6 +321,10 @@ fn probes_and_tokenizers() {
     let run = folder.run("convert alone/bare.pt z --to hf");
     assert!(run.ok && run.stderr.contains("warning: no tokenizer goes with the model"), "{}", run.stderr);
     folder.fails("convert alone/bare.pt zz --to hf --probe Once", &["--probe", "no tokenizer"]);
+    // A width that is no multiple of 32.
+    folder.succeeds("train --data a.txt --tokenizer bpe:300 --n-layer 1 --n-head 2 --n-embd 8 --n-ctx 64 --batch 4 --max-steps 1 --out thin");
+    let run = folder.run("convert thin thin.gguf --to gguf --type q4_0");
+    assert!(run.ok && run.stderr.contains("not whole blocks of 32 stay f16"), "{}", run.stderr);
     // A context of one token.
     folder.succeeds("train --data a.txt --tokenizer bpe:300 --n-layer 1 --n-head 1 --n-embd 32 --n-ctx 1 --batch 4 --max-steps 1 --out one");
     for (to, format) in [("one-hf", "hf"), ("one.gguf", "gguf"), ("one.bin", "llmc"), ("one.pt", "pt")] {

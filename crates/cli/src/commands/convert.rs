@@ -1,16 +1,18 @@
 //! `gpt2 convert`: a model in another format, checked against what it came from.
 
+mod check;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::ValueEnum;
 use models::checkpoint::{self, Format, Found, GgufType, HfOptions, LlmcType};
-use models::{Dtype, Gpt2, Gpt2Config, Pass};
+use models::{Dtype, Gpt2, Gpt2Config};
 use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
 use tokenizer::Tokenizer;
 
+use self::check::{Check, Side, probe};
 use crate::input;
 use crate::output::{note, say};
 use crate::staging::Staged;
@@ -182,14 +184,7 @@ pub fn run(args: Args, offline: bool) -> Result<()> {
     );
     let after = Side::of(staged.path(), &ids).context("what was written cannot be read; nothing is kept")?;
     let check = Check::new(&before, &after);
-    ensure!(
-        check.mean <= kind.tolerance(),
-        "what was written is not the same model: logits differ by {:.2e} of their spread on average, and {} explains \
-         {:.2e} at most; nothing is kept",
-        check.mean,
-        kind.name(),
-        kind.tolerance()
-    );
+    check.ensure_within(kind)?;
     commit(staged, &args)?;
     if args.json {
         return super::print_json(&json!({
@@ -407,105 +402,4 @@ fn copy_beside(from: &Path, to: &Path) -> Result<bool> {
             .with_context(|| format!("cannot write {}", to.display()))?;
     }
     Ok(any)
-}
-
-/// Tokens that both models are run on: a text's, and some from all over the vocabulary.
-fn probe(tokenizer: Option<&Tokenizer>, text: Option<&str>, config: &Gpt2Config) -> Result<Vec<u32>> {
-    const MOST: usize = 1024;
-    const TEXT: &str = "The model was trained on 8 million documents. 从前有一只小猫，它喜欢在花园里玩。\n\n\"Yes,\" she said.";
-    let spread = (0..32u64).map(|i| (i * 7919 % config.vocab_size as u64) as u32);
-    let mut ids = match (tokenizer, text) {
-        (None, None) => Vec::new(),
-        (None, Some(_)) => bail!("--probe: no tokenizer goes with the model; leave it out"),
-        // A vocabulary of characters need not have those of the built-in text.
-        (Some(tokenizer), None) => tokenizer.encode(TEXT).unwrap_or_default(),
-        (Some(tokenizer), Some(text)) => {
-            input::note_unknown(tokenizer, text, "--probe");
-            tokenizer.encode(text).context("--probe")?
-        }
-    };
-    let most = config.n_ctx.min(MOST);
-    if ids.len() > most && text.is_some() {
-        note!("note: --probe: the first {most} of its {} tokens are used", ids.len());
-    }
-    ids.extend(spread);
-    ids.truncate(most);
-    Ok(ids)
-}
-
-/// A model's answers to the probe, and its weights in short.
-struct Side {
-    logits: Vec<f32>,
-    sha256: String,
-    vocab_size: usize,
-}
-
-impl Side {
-    fn of(path: &Path, ids: &[u32]) -> Result<Side> {
-        let model =
-            Gpt2::load(path).with_context(|| format!("cannot load a model from {}", path.display()))?;
-        let mut hash = Sha256::new();
-        for (name, tensor) in model.parameters() {
-            hash.update(format!("{name} {:?}\n", tensor.shape()));
-            tensor.data().chunks(1 << 16).for_each(|part| hash.update(bytemuck::cast_slice::<f32, u8>(part)));
-        }
-        let sha256 = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
-        let logits = model.logits(ids, 1, &mut Pass::eval())?.data().to_vec();
-        Ok(Side { logits, sha256, vocab_size: model.config().vocab_size })
-    }
-}
-
-/// How far two models are apart on the probe.
-struct Check {
-    /// The largest difference of a logit.
-    most: f64,
-    /// The root mean square of the differences over the spread (standard deviation) of the logits.
-    mean: f64,
-    /// Part of the positions where the most likely token is the same.
-    agreement: f64,
-}
-
-impl Check {
-    fn new(before: &Side, after: &Side) -> Check {
-        if before.vocab_size != after.vocab_size {
-            return Check { most: f64::INFINITY, mean: f64::INFINITY, agreement: 0.0 };
-        }
-        let pairs = || before.logits.iter().zip(&after.logits).map(|(&a, &b)| (f64::from(a), f64::from(b)));
-        let n = before.logits.len() as f64;
-        let mean = pairs().map(|(a, _)| a).sum::<f64>() / n;
-        let spread = (pairs().map(|(a, _)| (a - mean).powi(2)).sum::<f64>() / n).sqrt();
-        let error = (pairs().map(|(a, b)| (a - b).powi(2)).sum::<f64>() / n).sqrt();
-        let first = |row: &[f32]| (0..row.len()).max_by(|&a, &b| row[a].total_cmp(&row[b]).then(b.cmp(&a)));
-        let rows = |side: &Side| side.logits.chunks(side.vocab_size).map(first).collect::<Vec<_>>();
-        let positions = rows(before).len();
-        let same = rows(before).iter().zip(rows(after)).filter(|(a, b)| **a == *b).count();
-        Check {
-            most: pairs().map(|(a, b)| (a - b).abs()).fold(0.0, f64::max),
-            mean: if error == 0.0 { 0.0 } else { error / spread },
-            agreement: same as f64 / positions as f64,
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn side(logits: &[f32]) -> Side {
-        Side { logits: logits.to_vec(), sha256: String::new(), vocab_size: 2 }
-    }
-
-    #[test]
-    fn differences_are_measured() {
-        let before = side(&[1.0, -1.0, 1.0, -1.0]);
-        let same = Check::new(&before, &before);
-        assert_eq!((same.most, same.mean, same.agreement), (0.0, 0.0, 1.0));
-        // The spread is 1; one of four is off by 3, and no more the first of its row.
-        let off = Check::new(&before, &side(&[1.0, -1.0, -2.0, -1.0]));
-        assert_eq!((off.most, off.mean, off.agreement), (3.0, 1.5, 0.5));
-        let broken = Check::new(&before, &side(&[1.0, f32::NAN, 1.0, -1.0]));
-        assert!([Kind::F32, Kind::Q4].iter().all(|kind| !(broken.mean <= kind.tolerance())));
-        let other = Check::new(&before, &Side { vocab_size: 4, ..side(&[1.0, -1.0, 1.0, -1.0]) });
-        assert_eq!(other.mean, f64::INFINITY);
-    }
 }
