@@ -337,45 +337,41 @@ fn probes_and_tokenizers() {
 fn what_stands_beside_the_weights_comes_along() {
     let folder = trained();
     let mut tokenizer = parse(&folder.read("m/tokenizer.json"));
-    let id = tokenizer["model"]["vocab"].as_object().unwrap().len() - 1;
-    assert!(id > 256);
-    let template = "{% for m in messages %}{{ m.content }}{% endfor %}";
-    let mut config = parse(&folder.read("m/tokenizer_config.json"));
-    config["chat_template"] = template.into();
-    folder.write("m/tokenizer_config.json", config.to_string());
-    // A token of text becomes one with a name.
-    let name = tokenizer["model"]["vocab"]
-        .as_object()
-        .unwrap()
-        .iter()
-        .find(|(_, at)| **at == json!(0))
-        .unwrap()
-        .0
-        .clone();
     tokenizer["added_tokens"].as_array_mut().unwrap().push(json!({
-        "id": 0, "content": name, "special": false, "single_word": false, "lstrip": false, "rstrip": false,
+        "id": 300, "content": "<user>", "special": false, "single_word": false, "lstrip": false, "rstrip": false,
         "normalized": false,
     }));
-    folder.write("m/generation_config.json", r#"{"eos_token_id": [299, 5], "top_k": 7}"#);
-    let mut config = parse(&folder.read("m/config.json"));
+    folder.write("m/tokenizer.json", tokenizer.to_string());
+    folder.succeeds(&format!("train --data a.txt --tokenizer m {SHAPE} --max-steps 2 --out n"));
+    let template = "{% for m in messages %}{{ m.content }}{% endfor %}";
+    let mut config = parse(&folder.read("n/tokenizer_config.json"));
+    config["chat_template"] = template.into();
+    folder.write("n/tokenizer_config.json", config.to_string());
+    folder.write("n/generation_config.json", r#"{"eos_token_id": [299, 5], "top_k": 7}"#);
+    let mut config = parse(&folder.read("n/config.json"));
     (config["bos_token_id"], config["pad_token_id"]) = (3.into(), 4.into());
-    folder.write("m/config.json", config.to_string());
-    folder.converts("m hf --to hf --type bf16");
-    assert_eq!(folder.read("hf/generation_config.json"), folder.read("m/generation_config.json"));
-    assert_eq!(folder.read("hf/tokenizer_config.json"), folder.read("m/tokenizer_config.json"));
+    folder.write("n/config.json", config.to_string());
+    folder.converts("n hf --to hf --type bf16");
+    assert_eq!(folder.read("hf/generation_config.json"), folder.read("n/generation_config.json"));
+    assert_eq!(folder.read("hf/tokenizer_config.json"), folder.read("n/tokenizer_config.json"));
     let got = parse(&folder.read("hf/config.json"));
     for field in ["bos_token_id", "eos_token_id", "pad_token_id"] {
         assert_eq!(got[field], config[field], "{field}");
     }
     assert_eq!(got["torch_dtype"], "bfloat16");
     // The chat template goes through GGUF, too.
-    folder.converts("m m.gguf --to gguf");
-    for model in ["m", "hf", "m.gguf"] {
+    folder.converts("n m.gguf --to gguf");
+    for model in ["n", "hf", "m.gguf"] {
         let shown = parse(&folder.succeeds(&format!("show -m {model} --json")));
         assert_eq!(shown["chat_template"], template, "{model}");
     }
     folder.converts("m.gguf from-gguf --to hf");
     assert_eq!(parse(&folder.read("from-gguf/tokenizer_config.json"))["chat_template"], template);
+    for model in ["hf", "from-gguf"] {
+        let added = parse(&folder.read(&format!("{model}/tokenizer.json")))["added_tokens"].clone();
+        let added = added.as_array().unwrap();
+        assert!(added.iter().any(|token| token["id"] == 300 && token["special"] == false), "{added:?}");
+    }
 }
 
 #[test]
