@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 use hub::{Name, Wanted};
-use models::checkpoint::{self, Format};
+use models::checkpoint::{self, Format, Found};
 use models::{Dtype, Gpt2};
 use tokenizer::{Tokenizer, TokenizerError};
 
@@ -80,11 +80,10 @@ pub fn open_model(dir: &Path, dtype: Option<Dtype>) -> Result<(Gpt2, Tokenizer)>
 /// have none are taken to have GPT-2's.
 pub fn tokenizer_of(path: &Path, vocab_size: usize) -> Result<Tokenizer> {
     let found = checkpoint::find(path)?;
-    if found.format == Format::Gguf && (path.is_file() || !path.join("tokenizer.json").is_file()) {
+    let Some(dir) = files_beside(&found, path) else {
         return Ok(generate::gguf::tokenizer(&found.path)?);
-    }
-    let dir = found.dir();
-    let none = match Tokenizer::load(dir) {
+    };
+    let none = match Tokenizer::load(&dir) {
         Err(none @ TokenizerError::NotFound { .. }) => none,
         loaded => return Ok(loaded?),
     };
@@ -104,6 +103,13 @@ pub fn tokenizer_of(path: &Path, vocab_size: usize) -> Result<Tokenizer> {
         found.path.display()
     );
     Ok(gpt2)
+}
+
+/// The directory of the files that belong to a model, such as its tokenizer's; none where all is in one file.
+pub fn files_beside(found: &Found, path: &Path) -> Option<PathBuf> {
+    let is_whole = found.format == Format::Gguf && (path.is_file() || !path.join("tokenizer.json").is_file());
+    let dir = found.path.parent().filter(|dir| *dir != Path::new("")).unwrap_or(Path::new("."));
+    (!is_whole).then(|| dir.to_owned())
 }
 
 /// The error of a run; where numbers came out that are none, the weight that they come from, if it is one.
@@ -128,7 +134,17 @@ pub fn open_tokenizer(spec: &str, choices: &str) -> Result<Tokenizer> {
         ensure!(spec == "gpt2", "--tokenizer {spec}: there is no such tokenizer; give {choices}");
         return Ok(Tokenizer::gpt2());
     }
-    Tokenizer::load(Path::new(spec)).with_context(|| format!("cannot load the tokenizer {spec}"))
+    let path = Path::new(spec);
+    let loaded = match Tokenizer::load(path) {
+        // A model of another format has it inside, or beside it.
+        Err(_) if checkpoint::find(path).is_ok_and(|found| found.format != Format::Safetensors) => {
+            checkpoint::load_config(path)
+                .map_err(anyhow::Error::from)
+                .and_then(|config| tokenizer_of(path, config.vocab_size))
+        }
+        loaded => loaded.map_err(anyhow::Error::from),
+    };
+    loaded.with_context(|| format!("cannot load the tokenizer {spec}"))
 }
 
 /// The bytes of a file, or of standard input for `-`.

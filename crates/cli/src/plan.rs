@@ -60,13 +60,8 @@ pub fn check(settings: &Settings) -> Result<()> {
     let n_embd = match initial_model(&trial) {
         Some(dir) => {
             ensure!(
-                !dir.is_file(),
-                "--init {}: a directory is needed; `gpt2 convert --to hf` makes one of a file",
-                dir.display()
-            );
-            ensure!(
-                dir.is_dir(),
-                "--init {}: there is no such directory; use gpt2, xavier, a model directory, or a name on the hub such as hf:gpt2",
+                dir.exists(),
+                "--init {}: there is no such directory or file; use gpt2, xavier, a model, or a name on the hub such as hf:gpt2",
                 dir.display()
             );
             let config = models::checkpoint::load_config(&dir);
@@ -157,7 +152,14 @@ fn find_tokenizer(settings: &mut Settings, sources: &[Source]) -> Result<Tokeniz
         data::prepare::check_shards(dir)?;
     }
     let initial = initial_model(settings);
-    let has_none = |dir: &Path| matches!(Tokenizer::load(dir), Err(TokenizerError::NotFound { .. }));
+    let has_none = |model: &Path| {
+        let error = input::open_tokenizer(&model.display().to_string(), input::MAY_LEARN).err();
+        error.is_some_and(|error| match error.downcast_ref() {
+            Some(TokenizerError::NotFound { .. }) => true,
+            Some(_) => false,
+            None => model.is_file(),
+        })
+    };
     let spec = match (&settings.tokenizer, &initial, &shards) {
         (Some(spec), ..) => spec.clone(),
         (None, Some(model), Some(dir)) if has_none(model) => dir.display().to_string(),
@@ -180,7 +182,8 @@ fn find_tokenizer(settings: &mut Settings, sources: &[Source]) -> Result<Tokeniz
         }
     };
     if let Some(dir) = initial
-        && Tokenizer::load(&dir).is_ok_and(|its| !its.is_same_as(&tokenizer))
+        && input::open_tokenizer(&dir.display().to_string(), input::MAY_LEARN)
+            .is_ok_and(|its| !its.is_same_as(&tokenizer))
     {
         note!(
             "warning: the model in {} learnt with another tokenizer than {spec}; its embeddings start as those of other tokens",
@@ -190,7 +193,7 @@ fn find_tokenizer(settings: &mut Settings, sources: &[Source]) -> Result<Tokeniz
     Ok(tokenizer)
 }
 
-/// The model directory to start from, if the initialisation names one.
+/// The model to start from, if the initialisation names one.
 fn initial_model(settings: &Settings) -> Option<PathBuf> {
     settings
         .init

@@ -62,7 +62,7 @@ pub struct Settings {
     #[arg(long, value_name = "N", help_heading = "Model")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub n_ctx: Option<usize>,
-    /// Initial weights: gpt2 (normal, 0.02), xavier, or a model to continue from: a directory, or a name on the hub, such as
+    /// Initial weights: gpt2 (normal, 0.02), xavier, or a model to continue from: a directory, a file, or a name on the hub, such as
     /// ORG/NAME or hf:gpt2 [default: gpt2]
     #[arg(long, value_name = "KIND|MODEL", help_heading = "Model")]
     #[serde(skip_serializing_if = "Option::is_none")]

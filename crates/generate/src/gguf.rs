@@ -37,6 +37,11 @@ pub enum GgufError {
         /// The file.
         path: PathBuf,
     },
+    /// Texts of the tokenizer that is to be written begin with a token.
+    #[error(
+        "this tokenizer puts tokens before every text, which a GGUF file of GPT-2's tokenizer has no place for here"
+    )]
+    Prefix,
     /// A tokenizer that GGUF does not know.
     #[error(
         "GGUF cannot carry this tokenizer ({kind}); it knows byte-level BPE that cuts text by GPT-2's pattern, as bpe:N and gpt2"
@@ -62,11 +67,14 @@ pub fn tokenizer(path: &Path) -> Result<Tokenizer, GgufError> {
     };
     let roles = inside.types.into_iter().map(role).collect();
     let parts = Parts { tokens: inside.tokens, roles, merges: inside.merges, eot };
-    Ok(Tokenizer::from_parts(path, &parts)?)
+    Ok(Tokenizer::from_parts(path, &parts)?.with_chat_template(inside.chat_template))
 }
 
 /// A tokenizer as GGUF keeps it.
-pub fn inside(tokenizer: &Tokenizer, chat_template: Option<String>) -> Result<GgufTokenizer, GgufError> {
+pub fn inside(tokenizer: &Tokenizer) -> Result<GgufTokenizer, GgufError> {
+    if !tokenizer.prefix().is_empty() {
+        return Err(GgufError::Prefix);
+    }
     let parts = tokenizer.parts().ok_or(GgufError::Kind { kind: tokenizer.kind() })?;
     let number = |role| match role {
         Role::Text => GgufTokenizer::NORMAL,
@@ -81,7 +89,7 @@ pub fn inside(tokenizer: &Tokenizer, chat_template: Option<String>) -> Result<Gg
         bos: Some(parts.eot),
         eos: Some(parts.eot),
         add_bos: false,
-        chat_template,
+        chat_template: tokenizer.chat_template().map(str::to_owned),
     })
 }
 
@@ -93,5 +101,5 @@ pub fn save(
     kind: GgufType,
     metadata: &[(&str, &str)],
 ) -> Result<(), GgufError> {
-    Ok(save_gguf(model, path, kind, Some(&inside(tokenizer, None)?), metadata)?)
+    Ok(save_gguf(model, path, kind, Some(&inside(tokenizer)?), metadata)?)
 }

@@ -140,6 +140,15 @@ pub fn find(path: &Path) -> Result<Found> {
     }
 }
 
+/// The files that hold a model's weights: one, or all parts that a list names, and the list.
+pub fn files(found: &Found) -> Result<Vec<PathBuf>> {
+    let mut files = vec![found.path.clone()];
+    if found.path.extension().is_some_and(|extension| extension == "json") {
+        files.extend(shards::files(&found.path)?);
+    }
+    Ok(files)
+}
+
 impl Found {
     /// The directory that the weights lie in.
     pub fn dir(&self) -> &Path {

@@ -63,6 +63,16 @@ impl Dtype {
         }
     }
 
+    /// From this size on a number becomes infinite.
+    pub(crate) fn overflow(self) -> f32 {
+        match self {
+            Dtype::F16 => 65520.0,
+            // Half a step beyond the largest.
+            Dtype::Bf16 => f32::from_bits(0x7f7f_8000),
+            Dtype::F32 | Dtype::Q8 | Dtype::Q4 => f32::INFINITY,
+        }
+    }
+
     /// Whether linear layers are in blocks.
     pub fn is_blocks(self) -> bool {
         matches!(self, Dtype::Q8 | Dtype::Q4)

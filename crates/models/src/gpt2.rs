@@ -362,6 +362,11 @@ impl Gpt2 {
             if !is_matrix(name, tensor.shape()) {
                 return Ok(tensor.clone());
             }
+            let (limit, values) = (dtype.overflow(), tensor.decoded());
+            if let Some(&value) = values.iter().find(|x| x.is_finite() && x.abs() >= limit) {
+                return Err(ModelError::TooLarge { name: name.to_owned(), value, dtype });
+            }
+            drop(values);
             let weights = encode(name, tensor).map_err(ModelError::weights(name))?;
             Ok(Tensor::from_weights(tensor.rows(), tensor.cols(), weights)?)
         })?;

@@ -268,6 +268,12 @@ impl Tokenizer {
         self.chat.as_ref()?.text()
     }
 
+    /// The same tokenizer with this chat template, or none.
+    pub fn with_chat_template(self, template: Option<String>) -> Tokenizer {
+        let chat = template.map(|text| Arc::new(ChatTemplate { config: text.into(), jinja: None }));
+        Tokenizer { chat, ..self }
+    }
+
     pub(crate) fn chat(&self) -> Option<&ChatTemplate> {
         self.chat.as_deref()
     }

@@ -1,16 +1,18 @@
 //! `gpt2 convert`: a model in another format, checked against what it came from.
 
+mod check;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::ValueEnum;
-use models::checkpoint::{self, GgufType, HfOptions, LlmcType};
-use models::{Dtype, Gpt2, Pass};
-use serde_json::json;
-use sha2::{Digest, Sha256};
+use models::checkpoint::{self, Format, Found, GgufType, HfOptions, LlmcType};
+use models::{Dtype, Gpt2, Gpt2Config};
+use serde_json::{Value, json};
 use tokenizer::Tokenizer;
 
+use self::check::{Check, Side, probe};
 use crate::input;
 use crate::output::{note, printable, say};
 use crate::staging::Staged;
@@ -107,15 +109,17 @@ impl Kind {
         }
     }
 
-    /// The most that logits may differ by on average, as a part of their spread: several times what GPT-2s of all sizes
-    /// show, and a fraction of what a matrix that is turned or in the wrong place does.
+    /// The most that logits may differ by (root mean square), as a part of their spread: about four times the most that was
+    /// seen, of 16 models of PyTorch with a few values each, trained ones of 0.6 and 29 million, and random ones up to
+    /// GPT-2 124M: f16 0.0012, bf16 0.013, q8_0 0.017, q4_0 0.25. Logits that have nothing to do with the model's differ by
+    /// 1.4.
     fn tolerance(self) -> f64 {
         match self {
             Kind::F32 => 0.0,
             Kind::F16 => 0.005,
-            Kind::Bf16 => 0.03,
-            Kind::Q8 => 0.06,
-            Kind::Q4 => 0.6,
+            Kind::Bf16 => 0.05,
+            Kind::Q8 => 0.07,
+            Kind::Q4 => 0.9,
         }
     }
 }
@@ -129,47 +133,63 @@ impl To {
             To::Gguf => &[Kind::F32, Kind::F16, Kind::Bf16, Kind::Q8, Kind::Q4],
         }
     }
+
+    fn name(self) -> &'static str {
+        match self {
+            To::Hf => "hf",
+            To::Gguf => "gguf",
+            To::Llmc => "llmc",
+            To::Pt => "pt",
+        }
+    }
+
+    fn ensure_has(self, kind: Kind) -> Result<()> {
+        let names: Vec<&str> = self.kinds().iter().map(|kind| kind.name()).collect();
+        ensure!(
+            self.kinds().contains(&kind),
+            "--type {}: --to {} has {}",
+            kind.name(),
+            self.name(),
+            names.join(", ")
+        );
+        Ok(())
+    }
 }
 
 pub fn run(args: Args, offline: bool) -> Result<()> {
+    args.kind.map_or(Ok(()), |kind| args.to.ensure_has(kind))?;
+    ensure!(args.shard_bytes > 0, "--shard-bytes 0: give a number of bytes, as 5000000000");
     let from = input::model_path(&args.from, offline)?;
     refuse_overwriting(&args, &from)?;
     let found = checkpoint::find(&from)?;
+    refuse_own_files(&args, &found)?;
     checkpoint::assumptions(&from)?.iter().for_each(|assumed| note!("note: {assumed}"));
     let model =
         Gpt2::open_exact(&from).with_context(|| format!("cannot load a model from {}", from.display()))?;
     model.check_finite()?;
-    let kind = kind(&args, model.dtype())?;
-    let tokenizer = tokenizer(&args, &from, model.config().vocab_size)?;
+    let kind = kind(&args, &model);
+    let tokenizer = tokenizer(&args, &from, model.config().vocab_size);
+    let ids = probe(tokenizer.as_ref(), args.probe.as_deref(), model.config())?;
     let staged = Staged::beside(&args.target)?;
     note!("[writing {}, {}]", args.target.display(), kind.name());
     write(&model, tokenizer.as_ref(), kind, &staged, &args, &from)
         .with_context(|| format!("cannot write {}", args.target.display()))?;
     drop(model);
 
-    let ids = probe(tokenizer.as_ref(), args.probe.as_deref(), &checkpoint::load_config(&from)?)?;
     let before = Side::of(&from, &ids)?;
     ensure!(
         before.logits.iter().all(|logit| logit.is_finite()),
-        "the model's own logits are no numbers: its weights are too large, since the file is damaged or training went wrong; \
-         nothing is kept"
+        "{} computes logits that are not numbers, so nothing can be compared; nothing is kept",
+        from.display()
     );
-    let after = Side::of(staged.path(), &ids)?;
-    let check = Check::new(&before, &after, ids.len());
-    ensure!(
-        check.mean <= kind.tolerance(),
-        "what was written is not the same model: logits differ by {:.2e} of their spread on average, and {} explains \
-         {:.2e} at most; nothing is kept",
-        check.mean,
-        kind.name(),
-        kind.tolerance()
-    );
-    staged.commit(if args.to == To::Hf { checkpoint::WEIGHTS } else { "" })?;
+    let after = Side::of(staged.path(), &ids).context("what was written cannot be read; nothing is kept")?;
+    let check = Check::new(&before, &after);
+    check.ensure_within(kind)?;
+    commit(staged, &args)?;
     if args.json {
         return super::print_json(&json!({
             "from": { "path": from, "format": found.format.name(), "sha256": before.sha256 },
-            "to": { "path": args.target, "format": args.to.to_possible_value().map(|v| v.get_name().to_owned()),
-                    "sha256": after.sha256 },
+            "to": { "path": args.target, "format": args.to.name(), "sha256": after.sha256 },
             "type": kind.name(),
             "tokens": ids.len(),
             "max_logit_difference": check.most,
@@ -216,30 +236,92 @@ fn refuse_overwriting(args: &Args, from: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The type to write: what was asked for, or what the format has a place for and loses nothing.
-fn kind(args: &Args, dtype: Dtype) -> Result<Kind> {
-    let kinds = args.to.kinds();
-    let as_it_is = Kind::of(dtype);
-    let kind = args.kind.unwrap_or(if kinds.contains(&as_it_is) { as_it_is } else { Kind::F32 });
-    let names: Vec<&str> = kinds.iter().map(|kind| kind.name()).collect();
-    ensure!(kinds.contains(&kind), "--type {}: this format has {}", kind.name(), names.join(", "));
-    Ok(kind)
+/// Refuses to write over the files that the model is read from.
+fn refuse_own_files(args: &Args, found: &Found) -> Result<()> {
+    let (whole, target) = (|path: &Path| path.canonicalize().ok(), &args.target);
+    let own = checkpoint::files(found)?;
+    let is_own = match args.to {
+        // Its files would get the names of those.
+        To::Hf => found.format == Format::Safetensors && whole(target) == found.path.parent().and_then(whole),
+        _ => whole(target).is_some() && own.iter().any(|file| whole(file) == whole(target)),
+    };
+    ensure!(!is_own, "{} is where the model itself lies; choose another", target.display());
+    Ok(())
 }
 
-/// The model's tokenizer. Formats without a place for it can do without.
-fn tokenizer(args: &Args, from: &Path, vocab_size: usize) -> Result<Option<Tokenizer>> {
-    match input::tokenizer_of(from, vocab_size) {
-        Ok(tokenizer) => {
-            if matches!(args.to, To::Llmc | To::Pt) {
-                note!("note: this format has no place for the tokenizer; keep that of {}", from.display());
-            }
-            Ok(Some(tokenizer))
-        }
+/// The type to write: what was asked for, or what the format has a place for and loses nothing.
+fn kind(args: &Args, model: &Gpt2) -> Kind {
+    let as_it_is = Kind::of(model.dtype());
+    let keeps_all = args.to.kinds().contains(&as_it_is)
+        && (!matches!(args.to, To::Hf | To::Llmc) || is_all(model, as_it_is.dtype()));
+    args.kind.unwrap_or(if keeps_all { as_it_is } else { Kind::F32 })
+}
+
+/// Whether all numbers of a model are of this type, those of its norms and biases, too, which may be wider.
+fn is_all(model: &Gpt2, dtype: Dtype) -> bool {
+    let same = |x: f32| match dtype {
+        Dtype::F16 => tensor::f16::from_f32(x).to_f32() == x,
+        Dtype::Bf16 => tensor::bf16::from_f32(x).to_f32() == x,
+        _ => true,
+    };
+    model.parameters().iter().all(|(_, tensor)| tensor.decoded().iter().all(|&x| same(x)))
+}
+
+/// The model's tokenizer. A model can be converted without.
+fn tokenizer(args: &Args, from: &Path, vocab_size: usize) -> Option<Tokenizer> {
+    let tokenizer = match input::tokenizer_of(from, vocab_size) {
+        Ok(tokenizer) => tokenizer,
         Err(error) => {
             note!("warning: no tokenizer goes with the model: {}", printable(&format!("{error:#}")));
-            Ok(None)
+            return None;
+        }
+    };
+    let tokens = tokenizer.vocab_size();
+    if tokens > vocab_size {
+        note!(
+            "warning: the tokenizer of {} has {tokens} tokens, but the model {vocab_size}; it is not used",
+            from.display()
+        );
+        return None;
+    }
+    if matches!(args.to, To::Llmc | To::Pt) {
+        note!("note: this format has no place for the tokenizer; keep that of {}", from.display());
+    }
+    Some(tokenizer)
+}
+
+/// Moves what was written to its place, and removes what lies there of a model before it that would be read instead, or
+/// with it.
+fn commit(staged: Staged, args: &Args) -> Result<()> {
+    let target = &args.target;
+    if args.to != To::Hf {
+        return staged.commit("");
+    }
+    let is_sharded = staged.path().join(checkpoint::INDEX).exists();
+    let weights = if is_sharded { checkpoint::INDEX } else { checkpoint::WEIGHTS };
+    let mut stale = Vec::new();
+    if checkpoint::find(target).is_ok() {
+        stale.extend(super::quantize::BESIDE.map(|name| target.join(name)));
+    } else if target.join(CARD).exists() {
+        // Somebody's own; it is not of a model that is replaced.
+        fs::remove_file(staged.path().join(CARD))?;
+    }
+    for (name, format) in
+        [(checkpoint::WEIGHTS, Format::Safetensors), (checkpoint::INDEX, Format::Safetensors)]
+    {
+        let path = target.join(name);
+        if path.is_file() {
+            // A list that cannot be read names no files.
+            stale.extend(checkpoint::files(&Found { format, path: path.clone() }).unwrap_or_default());
+            stale.push(path);
         }
     }
+    stale.retain(|file| file.file_name().is_some_and(|name| !staged.path().join(name).exists()));
+    staged.commit(weights)?;
+    for file in stale.into_iter().filter(|file| file.exists()) {
+        fs::remove_file(&file).with_context(|| format!("cannot remove {}", file.display()))?;
+    }
+    Ok(())
 }
 
 fn write(
@@ -250,28 +332,37 @@ fn write(
     args: &Args,
     from: &Path,
 ) -> Result<()> {
-    let (path, name) = (staged.path(), args.target.file_stem().unwrap_or_default().to_string_lossy());
-    let origin =
-        from.file_name().map_or_else(|| from.display().to_string(), |name| name.to_string_lossy().into());
+    let path = staged.path();
+    let last = |path: &Path| path.file_name().map(|name| name.to_string_lossy().into_owned());
+    // A name on the hub says more than where its snapshot lies.
+    let origin = if args.from.exists() { last(from) } else { None };
+    let origin = origin.unwrap_or_else(|| args.from.display().to_string());
     match (args.to, kind) {
         (To::Hf, _) => {
             let options = HfOptions {
                 dtype: kind.dtype(),
                 shard_bytes: args.shard_bytes,
-                name: name.clone().into_owned(),
+                name: last(&args.target).unwrap_or_default(),
                 origin: Some(format!("Converted from `{origin}` by `gpt2 convert`.")),
             };
             checkpoint::save_hf(model, path, &options)?;
-            let copied = from.is_dir() && copy_tokenizer(from, path)?;
+            let beside = input::files_beside(&checkpoint::find(from)?, from);
+            let copied = beside.as_deref().map_or(Ok(false), |dir| copy_beside(dir, path))?;
             if let (false, Some(tokenizer)) = (copied, tokenizer) {
                 tokenizer.save(path)?;
             }
         }
         (To::Gguf, kind) => {
             let gguf = GgufType::from_name(kind.name()).expect("GGUF has all types");
+            let Gpt2Config { n_embd, n_inner, .. } = model.config();
+            if kind.dtype().is_blocks() && !(n_embd.is_multiple_of(32) && n_inner.is_multiple_of(32)) {
+                note!(
+                    "note: matrices of {n_embd} or {n_inner} inputs that are not whole blocks of 32 stay f16"
+                );
+            }
+            let name = args.target.file_stem().unwrap_or_default().to_string_lossy();
             let metadata = [("general.name", &*name)];
-            let chat = tokenizer.and_then(|tokenizer| tokenizer.chat_template().map(str::to_owned));
-            let inside = tokenizer.map(|tokenizer| generate::gguf::inside(tokenizer, chat)).transpose()?;
+            let inside = tokenizer.map(generate::gguf::inside).transpose()?;
             checkpoint::save_gguf(model, path, gguf, inside.as_ref(), &metadata)?;
         }
         (To::Llmc, Kind::Bf16) => checkpoint::save_llmc(model, path, LlmcType::Bf16)?,
@@ -285,89 +376,34 @@ fn write(
     Ok(())
 }
 
-/// Copies the tokenizer's files as they are; whether there were any.
-fn copy_tokenizer(from: &Path, to: &Path) -> Result<bool> {
+/// The model card.
+const CARD: &str = "README.md";
+/// What a config says of tokens and is nothing to the arithmetic.
+const KEPT: [&str; 5] =
+    ["bos_token_id", "eos_token_id", "pad_token_id", "initializer_range", "task_specific_params"];
+
+/// Copies the files of the tokenizer and of generation as they are, and what the config says of tokens; whether there was
+/// a tokenizer.
+fn copy_beside(from: &Path, to: &Path) -> Result<bool> {
     let mut any = false;
-    for name in super::quantize::BESIDE
-        .iter()
-        .filter(|name| !name.contains("config.json") || name.contains("tokenizer"))
-    {
+    for name in super::quantize::BESIDE.into_iter().filter(|name| *name != checkpoint::CONFIG) {
         let file = from.join(name);
         if file.is_file() {
             fs::copy(&file, to.join(name)).with_context(|| format!("cannot copy {}", file.display()))?;
-            any |= ["tokenizer.json", "vocab.json", "vocab.txt"].contains(name);
+            any |= ["tokenizer.json", "vocab.json", "vocab.txt"].contains(&name);
         }
+    }
+    let read = |dir: &Path| -> Option<Value> {
+        serde_json::from_slice(&fs::read(dir.join(checkpoint::CONFIG)).ok()?).ok()
+    };
+    if let (Some(old), Some(mut new)) = (read(from), read(to)) {
+        // A token beyond the vocabulary is one of transformers' own, where the model did not say.
+        let is_token = |value: &Value| value.as_u64().is_none_or(|id| Some(id) < new["vocab_size"].as_u64());
+        let kept = KEPT.iter().filter_map(|&name| Some((name, old.get(name)?)));
+        let kept: Vec<_> = kept.filter(|(_, value)| is_token(value)).collect();
+        kept.into_iter().for_each(|(name, value)| new[name] = value.clone());
+        fs::write(to.join(checkpoint::CONFIG), format!("{new:#}\n"))
+            .with_context(|| format!("cannot write {}", to.display()))?;
     }
     Ok(any)
-}
-
-/// Tokens that both models are run on: a text's, and some from all over the vocabulary.
-fn probe(tokenizer: Option<&Tokenizer>, text: Option<&str>, config: &models::Gpt2Config) -> Result<Vec<u32>> {
-    const MOST: usize = 128;
-    const TEXT: &str = "The model was trained on 8 million documents. 从前有一只小猫，它喜欢在花园里玩。\n\n\"Yes,\" she said.";
-    let spread = (0..32u64).map(|i| (i * 7919 % config.vocab_size as u64) as u32);
-    let mut ids: Vec<u32> = spread.collect();
-    if let Some(tokenizer) = tokenizer {
-        match tokenizer.encode(text.unwrap_or(TEXT)) {
-            Ok(of_text) => ids.splice(0..0, of_text.into_iter().take(MOST)).for_each(drop),
-            // A vocabulary of characters need not have those of the built-in text.
-            Err(_) if text.is_none() => {}
-            Err(error) => return Err(error).context("--probe"),
-        }
-    }
-    ids.truncate(config.n_ctx);
-    Ok(ids)
-}
-
-/// A model's answers to the probe, and its weights in short.
-struct Side {
-    logits: Vec<f32>,
-    sha256: String,
-    vocab_size: usize,
-}
-
-impl Side {
-    fn of(path: &Path, ids: &[u32]) -> Result<Side> {
-        let model =
-            Gpt2::load(path).with_context(|| format!("cannot load a model from {}", path.display()))?;
-        let mut hash = Sha256::new();
-        for (name, tensor) in model.parameters() {
-            hash.update(format!("{name} {:?}\n", tensor.shape()));
-            tensor.data().chunks(1 << 16).for_each(|part| hash.update(bytemuck::cast_slice::<f32, u8>(part)));
-        }
-        let sha256 = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
-        let logits = model.logits(ids, 1, &mut Pass::eval())?.data().to_vec();
-        Ok(Side { logits, sha256, vocab_size: model.config().vocab_size })
-    }
-}
-
-/// How far two models are apart on the probe.
-struct Check {
-    /// The largest difference of a logit.
-    most: f64,
-    /// The root mean square of the differences over the spread (standard deviation) of the logits.
-    mean: f64,
-    /// Part of the positions where the most likely token is the same.
-    agreement: f64,
-}
-
-impl Check {
-    fn new(before: &Side, after: &Side, positions: usize) -> Check {
-        if before.vocab_size != after.vocab_size {
-            return Check { most: f64::INFINITY, mean: f64::INFINITY, agreement: 0.0 };
-        }
-        let pairs = || before.logits.iter().zip(&after.logits).map(|(&a, &b)| (f64::from(a), f64::from(b)));
-        let n = before.logits.len() as f64;
-        let mean = pairs().map(|(a, _)| a).sum::<f64>() / n;
-        let spread = (pairs().map(|(a, _)| (a - mean).powi(2)).sum::<f64>() / n).sqrt();
-        let error = (pairs().map(|(a, b)| (a - b).powi(2)).sum::<f64>() / n).sqrt();
-        let first = |row: &[f32]| (0..row.len()).max_by(|&a, &b| row[a].total_cmp(&row[b]).then(b.cmp(&a)));
-        let rows = |side: &Side| side.logits.chunks(side.vocab_size).map(first).collect::<Vec<_>>();
-        let same = rows(before).iter().zip(rows(after)).filter(|(a, b)| **a == *b).count();
-        Check {
-            most: pairs().map(|(a, b)| (a - b).abs()).fold(0.0, f64::max),
-            mean: if error == 0.0 { 0.0 } else { error / spread },
-            agreement: same as f64 / positions as f64,
-        }
-    }
 }

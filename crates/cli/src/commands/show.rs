@@ -67,7 +67,8 @@ struct Memory {
 struct Vocabulary {
     kind: String,
     tokens: usize,
-    end: String,
+    /// The token that ends a text, and its id.
+    end: (String, u32),
     chat_template: Option<String>,
 }
 
@@ -79,7 +80,7 @@ impl Shown {
         let tokenizer = input::tokenizer_of(path, config.vocab_size).map_err(|error| format!("{error:#}"));
         let end = |tokenizer: &tokenizer::Tokenizer| {
             let bytes = tokenizer.token_bytes(tokenizer.eot()).unwrap_or_default();
-            format!("{:?} ({})", String::from_utf8_lossy(bytes), tokenizer.eot())
+            (String::from_utf8_lossy(bytes).into_owned(), tokenizer.eot())
         };
         Ok(Shown {
             path: found.path.clone(),
@@ -106,7 +107,10 @@ impl Shown {
     fn json(&self, config: &Gpt2Config) -> Value {
         let tokenizer = match &self.tokenizer {
             Ok(tokenizer) => {
-                json!({ "kind": tokenizer.kind, "tokens": tokenizer.tokens, "end": tokenizer.end })
+                json!({
+                    "kind": tokenizer.kind, "tokens": tokenizer.tokens,
+                    "end": tokenizer.end.0, "end_id": tokenizer.end.1,
+                })
             }
             Err(error) => json!({ "error": error }),
         };
@@ -137,7 +141,7 @@ impl Shown {
         say!("model          {} ({}, {})", printable(&path), self.format.name(), size(self.file_bytes))?;
         say!("architecture   GPT-2: {n_layer} layers, {n_head} heads, {n_embd} wide (inner {n_inner})")?;
         say!("context        {n_ctx} tokens, vocabulary of {}", grouped(*vocab_size as u64))?;
-        let plain = Gpt2Config::new(*n_layer, *n_head, *n_embd, *n_ctx, *vocab_size).to_json();
+        let usual = Gpt2Config::new(*n_layer, *n_head, *n_embd, *n_ctx, *vocab_size).to_json();
         let json = config.to_json();
         let switches = ["activation_function", "layer_norm_epsilon", "scale_attn_weights"].into_iter();
         let switches = switches.chain([
@@ -145,7 +149,7 @@ impl Shown {
             "reorder_and_upcast_attn",
             "tie_word_embeddings",
         ]);
-        for name in switches.filter(|name| json[*name] != plain[*name]) {
+        for name in switches.filter(|name| json[*name] != usual[*name]) {
             say!("               {name}: {}", json[name])?;
         }
         say!("parameters     {}, {}", grouped(self.parameters as u64), self.dtype)?;
@@ -158,8 +162,11 @@ impl Shown {
         )?;
         say!("to train       about {} (AdamW, f32, one sequence of {n_ctx})", size(training))?;
         match &self.tokenizer {
-            Ok(Vocabulary { kind, tokens, end, chat_template }) => {
-                say!("tokenizer      {kind}, {} tokens, texts end with {end}", grouped(*tokens as u64))?;
+            Ok(Vocabulary { kind, tokens, end: (end, id), chat_template }) => {
+                say!(
+                    "tokenizer      {kind}, {} tokens, texts end with {end:?} ({id})",
+                    grouped(*tokens as u64)
+                )?;
                 match chat_template {
                     Some(template) => {
                         let template = printable(template).replace('\n', "\n               ");
@@ -177,18 +184,10 @@ impl Shown {
     }
 }
 
-/// Bytes of the weights' files: all parts that an index names.
+/// Bytes of the weights' files: all parts that an index names, and the index.
 fn file_bytes(found: &Found) -> Result<u64> {
-    let len = |path: &Path| {
-        Ok::<u64, anyhow::Error>(fs::metadata(path).with_context(|| path.display().to_string())?.len())
-    };
-    if found.path.extension().is_none_or(|extension| extension != "json") {
-        return len(&found.path);
-    }
-    let index: Value = serde_json::from_slice(&fs::read(&found.path)?)?;
-    let map = index["weight_map"].as_object().into_iter().flat_map(|map| map.values());
-    let files: std::collections::BTreeSet<&str> = map.filter_map(Value::as_str).collect();
-    files.into_iter().map(|name| len(&found.path.with_file_name(name))).sum()
+    let len = |path: &PathBuf| Ok(fs::metadata(path).with_context(|| path.display().to_string())?.len());
+    checkpoint::files(found)?.iter().map(len).sum()
 }
 
 /// What the files say of where they come from.

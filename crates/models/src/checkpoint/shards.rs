@@ -75,6 +75,11 @@ pub(super) fn read(path: &Path) -> Result<(Archive, Vec<Bytes>)> {
     Ok((all, files))
 }
 
+/// The files that an index names, which must lie beside it.
+pub(super) fn files(index: &Path) -> Result<Vec<PathBuf>> {
+    Ok(Index::read(index)?.shards(index)?.into_iter().map(|shard| shard.path).collect())
+}
+
 /// The path of a shard, which must lie in the list's own directory.
 fn find(index: &Path, shard: &str) -> Result<PathBuf> {
     let refuse = |reason| ModelError::Shard { index: index.to_owned(), shard: shard.to_owned(), reason };
