@@ -312,7 +312,7 @@ fn conversions_that_cannot_be_checked_leave_nothing() {
     let header = 8 + u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
     bytes[header..].chunks_exact_mut(4).for_each(|value| value.copy_from_slice(&1e30f32.to_le_bytes()));
     std::fs::write(&weights, bytes).unwrap();
-    folder.fails("convert m new.gguf --to gguf", &["own logits are no numbers", "nothing is kept"]);
+    folder.fails("convert m new.gguf --to gguf", &["logits that are not numbers", "nothing is kept"]);
     let left: Vec<_> = std::fs::read_dir(folder.path("")).unwrap().map(|e| e.unwrap().file_name()).collect();
     assert_eq!(left.len(), 2, "{left:?}");
     #[cfg(unix)]

@@ -269,7 +269,8 @@ fn nothing_is_overwritten_unasked() {
     folder.fails("convert m x.gguf --to hf", &["x.gguf is a file"]);
     folder.fails("convert x m --to hf --force", &["holds a training run"]);
     folder.fails("convert m a.txt/y --to hf", &["cannot write a.txt/y"]);
-    folder.fails("convert m nowhere/y.pt --to pt", &["cannot write nowhere/y.pt"]);
+    folder.converts("m deep/er/y.pt --to pt");
+    assert!(folder.exists("deep/er/y.pt"));
     folder.fails("convert m y --to hf --shard-bytes 0", &["--shard-bytes 0"]);
     folder.fails("convert m y --to llmc --type q8_0", &["q8_0", "llmc", "f32, bf16"]);
     folder.fails("convert m y --to hf --type q4_0", &["q4_0", "f32, f16, bf16"]);

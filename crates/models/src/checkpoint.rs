@@ -1,7 +1,7 @@
 //! Models on disk, of every format that GPT-2s are found in: a directory as Hugging Face knows it (`config.json` with
 //! `model.safetensors` or `pytorch_model.bin`, whole or in parts), or one file of PyTorch, nanoGPT, llm.c or GGUF.
 //!
-//! What a file is, its first bytes say. Each format's reader gives an [`archive`] of tensors under GPT-2's own names; models
+//! What a file is, its first bytes say. Each format's reader gives an archive of tensors under GPT-2's own names; models
 //! are made from those in one place.
 
 mod archive;
