@@ -217,6 +217,11 @@ impl Gpt2 {
         self.lm_head.as_ref().unwrap_or(&self.wte)
     }
 
+    /// Changes the function inside the feed-forward layers.
+    pub fn set_activation(&mut self, activation: tensor::Activation) {
+        self.config.activation_function = activation;
+    }
+
     /// Changes the dropout used in training.
     pub fn set_dropout(&mut self, dropout: crate::Dropouts) {
         self.config.dropout = dropout;

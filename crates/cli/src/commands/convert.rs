@@ -10,6 +10,7 @@ use clap::ValueEnum;
 use models::checkpoint::{self, Format, Found, GgufType, HfOptions, LlmcType};
 use models::{Dtype, Gpt2, Gpt2Config};
 use serde_json::{Value, json};
+use tensor::Activation;
 use tokenizer::Tokenizer;
 
 use self::check::{Check, Side, probe};
@@ -124,6 +125,9 @@ impl Kind {
     }
 }
 
+/// What the tanh formula in place of the exact GELU adds to a tolerance. Models of two layers showed 0.0003 at most.
+const GELU_TOLERANCE: f64 = 0.005;
+
 impl To {
     /// The types that the format has a place for.
     fn kinds(self) -> &'static [Kind] {
@@ -164,10 +168,21 @@ pub fn run(args: Args, offline: bool) -> Result<()> {
     let found = checkpoint::find(&from)?;
     refuse_own_files(&args, &found)?;
     checkpoint::assumptions(&from)?.iter().for_each(|assumed| note!("note: {assumed}"));
-    let model =
+    let mut model =
         Gpt2::open_exact(&from).with_context(|| format!("cannot load a model from {}", from.display()))?;
     model.check_finite()?;
     let kind = kind(&args, &model);
+    let mut tolerance = kind.tolerance();
+    // nanoGPT's. To be refused for it would help nobody.
+    if matches!(args.to, To::Gguf | To::Llmc) && model.config().activation_function == Activation::Gelu {
+        note!(
+            "note: the model has the exact GELU, and {} knows only the tanh formula for it, which is at most 5e-4 away: \
+             what will be computed there is nearly the same, not the same",
+            args.to.name()
+        );
+        model.set_activation(Activation::GeluNew);
+        tolerance += GELU_TOLERANCE;
+    }
     let tokenizer = tokenizer(&args, &from, model.config().vocab_size);
     let ids = probe(tokenizer.as_ref(), args.probe.as_deref(), model.config())?;
     let staged = Staged::beside(&args.target)?;
@@ -184,7 +199,7 @@ pub fn run(args: Args, offline: bool) -> Result<()> {
     );
     let after = Side::of(staged.path(), &ids).context("what was written cannot be read; nothing is kept")?;
     let check = Check::new(&before, &after);
-    check.ensure_within(kind)?;
+    check.ensure_within(tolerance, kind)?;
     commit(staged, &args)?;
     if args.json {
         return super::print_json(&json!({
@@ -194,7 +209,7 @@ pub fn run(args: Args, offline: bool) -> Result<()> {
             "tokens": ids.len(),
             "max_logit_difference": check.most,
             "mean_logit_difference_of_spread": check.mean,
-            "tolerance": kind.tolerance(),
+            "tolerance": tolerance,
             "top1_agreement": check.agreement,
             "same_weights": before.sha256 == after.sha256,
         }));

@@ -93,8 +93,8 @@ impl Check {
     }
 
     /// Refuses what the type of numbers does not explain. A difference that is not a number is more than any.
-    pub fn ensure_within(&self, kind: Kind) -> Result<()> {
-        let (most, name) = (kind.tolerance(), kind.name());
+    pub fn ensure_within(&self, most: f64, kind: Kind) -> Result<()> {
+        let name = kind.name();
         let is_within = self.mean <= most;
         ensure!(
             is_within,
@@ -125,15 +125,15 @@ mod tests {
         assert_eq!((off.most, off.mean, off.agreement), (3.0, 1.5, 0.5));
         let broken = Check::new(&before, &side(&[1.0, f32::NAN, 1.0, -1.0]));
         for kind in [Kind::F32, Kind::Q4] {
-            same.ensure_within(kind).unwrap();
+            same.ensure_within(kind.tolerance(), kind).unwrap();
             for check in [&off, &broken] {
-                let error = check.ensure_within(kind).unwrap_err().to_string();
+                let error = check.ensure_within(kind.tolerance(), kind).unwrap_err().to_string();
                 assert!(error.contains("not the same model") && error.contains(kind.name()), "{error}");
             }
         }
         let near = Check::new(&before, &side(&[1.0, -1.0, 1.0, -1.1]));
-        near.ensure_within(Kind::Q8).unwrap();
-        near.ensure_within(Kind::F16).unwrap_err();
+        near.ensure_within(Kind::Q8.tolerance(), Kind::Q8).unwrap();
+        near.ensure_within(Kind::F16.tolerance(), Kind::F16).unwrap_err();
         let other = Check::new(&before, &Side { vocab_size: 4, ..side(&[1.0, -1.0, 1.0, -1.0]) });
         assert_eq!(other.mean, f64::INFINITY);
     }
