@@ -178,9 +178,9 @@ impl Shown {
             Err(error) => say!("tokenizer      none: {}", printable(error))?,
         }
         self.assumptions.iter().try_for_each(|assumed| say!("assumed        {assumed}"))?;
-        self.provenance
-            .iter()
-            .try_for_each(|(key, value)| say!("{:<14} {}", printable(key), printable(value)))
+        self.provenance.iter().try_for_each(|(key, value)| {
+            say!("{:<15}{}", printable(&format!("{} ", key.trim_start_matches("general."))), printable(value))
+        })
     }
 }
 
