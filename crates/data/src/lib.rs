@@ -7,6 +7,7 @@
 pub mod batches;
 pub mod corpus;
 mod error;
+pub mod example;
 pub mod prepare;
 pub mod read;
 pub mod shards;

@@ -4,6 +4,7 @@
 //! [`stream`] when text may be shown.
 #![forbid(unsafe_code)]
 
+pub mod apps;
 pub mod beam;
 pub mod engine;
 pub mod gguf;

@@ -16,6 +16,7 @@
 #![forbid(unsafe_code)]
 
 pub mod bpe;
+pub mod chat;
 mod decode;
 mod error;
 mod files;
