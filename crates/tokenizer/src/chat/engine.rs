@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use jiff::ZonedDateTime;
 use minijinja::syntax::SyntaxConfig;
-use minijinja::value::{Kwargs, Value};
+use minijinja::value::{Kwargs, Rest, Value, ValueKind};
 use minijinja::{AutoEscape, Environment, Error, ErrorKind, State};
 
 use super::{Message, TemplateError, json, python};
@@ -24,6 +24,16 @@ const MARKS: [&str; 2] = ["__generation_start", "__generation_end"];
 const STEPS: u64 = 50_000;
 const STEPS_OF_MESSAGE: u64 = 5_000;
 const BYTES_OF_STEP: u64 = 2;
+/// Steps at most.
+const MOST_STEPS: u64 = 20_000_000;
+
+/// Bytes of a template, at most; the largest of today have some tens of thousands.
+const LONGEST: usize = 1 << 18;
+/// The engine takes one level of its stack for each sign of `--------1`, and drops values that lie in one another one by one.
+/// So what may be deep runs on a stack that is deep enough for the longest template and the most steps.
+const STACK: usize = 1 << 30;
+/// Steps that any stack is deep enough for.
+const FEW_STEPS: u64 = 100_000;
 
 /// A template that was read.
 #[derive(Clone)]
@@ -56,15 +66,32 @@ impl Jinja {
         environment.set_syntax(syntax.expect("the usual delimiters"));
         environment.set_auto_escape_callback(|_| AutoEscape::None);
         environment.set_unknown_method_callback(python::method);
+        environment.set_formatter(python::print);
+        environment.remove_global("debug");
         environment.add_filter("tojson", json::to_json);
         environment.add_filter("trim", python::trim);
+        environment.add_filter("int", python::int);
+        environment.add_filter("float", python::float);
+        environment.add_test("sequence", python::is_sequence);
+        environment.add_test("callable", |value: &Value| value.kind() == ValueKind::Plain);
+        environment
+            .add_function("cycler", |items: Rest<Value>| minijinja_contrib::globals::cycler(items.to_vec()));
+        environment.add_function("joiner", minijinja_contrib::globals::joiner);
         environment.add_function("raise_exception", raise_exception);
         environment.add_function("strftime_now", strftime_now);
         environment.add_function(GENERATION, generation);
-        let source = with_generation_calls(source);
+        if source.len() > LONGEST {
+            return Err(TemplateError::TooLong { bytes: source.len(), most: LONGEST });
+        }
+        // Jinja knows one kind of line end.
+        let source = source.replace("\r\n", "\n").replace('\r', "\n");
+        let source = with_generation_calls(&source);
         let has_generation = matches!(source, Cow::Owned(_));
-        let read = environment.add_template_owned(NAME, source.into_owned());
-        read.map_err(|error| explain(&error, 0))?;
+        let source = source.into_owned();
+        let read = on_deep_stack(|| {
+            environment.add_template_owned(NAME, source).map_err(|error| explain(&error, 0))
+        });
+        read.and_then(|read| read)?;
         Ok(Jinja { environment: Arc::new(environment), has_generation })
     }
 
@@ -76,11 +103,23 @@ impl Jinja {
         }
         let bytes = messages.iter().map(|message| (message.content.len() + message.role.len()) as u64);
         let steps = STEPS + STEPS_OF_MESSAGE * n as u64 + bytes.sum::<u64>() / BYTES_OF_STEP;
+        let steps = steps.min(MOST_STEPS);
         let mut environment = Environment::clone(&self.environment);
         environment.set_fuel(Some(steps));
         let template = environment.get_template(NAME).map_err(|error| explain(&error, n))?;
-        template.render(context(messages, given)).map_err(|error| explain(&error, n))
+        let render = || template.render(context(messages, given)).map_err(|error| explain(&error, n));
+        if steps <= FEW_STEPS { render() } else { on_deep_stack(render)? }
     }
+}
+
+/// Does something on a thread of its own, with a deep stack, of which memory is taken only as far as it is used.
+fn on_deep_stack<T: Send>(work: impl FnOnce() -> T + Send) -> Result<T, TemplateError> {
+    std::thread::scope(|scope| {
+        let failed = |reason: String| TemplateError::Failed { line: 1, reason };
+        let thread = std::thread::Builder::new().stack_size(STACK).spawn_scoped(scope, work);
+        let thread = thread.map_err(|error| failed(format!("there is no memory to run it: {error}")))?;
+        thread.join().map_err(|_| failed("the engine that runs it gave up".to_owned()))
+    })
 }
 
 /// The variables of a template.

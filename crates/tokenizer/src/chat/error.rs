@@ -15,6 +15,14 @@ pub enum TemplateError {
         /// What is wrong there.
         reason: String,
     },
+    /// A template that is longer than any.
+    #[error("the chat template has {bytes} bytes; no more than {most} are read")]
+    TooLong {
+        /// Its length.
+        bytes: usize,
+        /// The longest.
+        most: usize,
+    },
     /// The template's own `raise_exception`.
     #[error("the chat template refuses this conversation: {message}")]
     Refused {

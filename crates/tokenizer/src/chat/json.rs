@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use minijinja::value::{Kwargs, Value, ValueKind};
+use minijinja::value::{Kwargs, Rest, Value, ValueKind};
 use minijinja::{Error, ErrorKind, State};
 
 /// Values within values, at most.
@@ -17,35 +17,40 @@ struct Layout {
     sort_keys: bool,
 }
 
-/// The filter. Steps are paid for what is written.
+/// The filter, with the arguments of transformers': `ensure_ascii`, `indent`, `separators`, `sort_keys`, by place or by
+/// name. Steps are paid for what is written.
 pub(super) fn to_json(
     state: &State,
     value: &Value,
-    indent: Option<Value>,
-    kwargs: Kwargs,
+    by_place: Rest<Value>,
+    by_name: Kwargs,
 ) -> Result<Value, Error> {
-    let indent = match indent {
-        Some(indent) => Some(indent),
-        None => kwargs.get::<Option<Value>>("indent")?,
+    let argument = |at: usize, name| -> Result<Option<Value>, Error> {
+        let given = match by_place.get(at) {
+            Some(value) => Some(value.clone()),
+            None => by_name.get(name)?,
+        };
+        Ok(given.filter(|value| !value.is_none()))
     };
-    let indent = match indent {
+    let escape = argument(0, "ensure_ascii")?.is_some_and(|value| value.is_true());
+    let indent = match argument(1, "indent")? {
         None => None,
-        Some(value) if value.is_none() => None,
         Some(value) => Some(match value.as_str() {
             Some(text) => text.to_owned(),
             None => " ".repeat(usize::try_from(i64::try_from(value)?.clamp(0, 100)).unwrap_or(0)),
         }),
     };
-    let separators = match kwargs.get::<Option<Vec<String>>>("separators")? {
-        Some(pair) => match <[String; 2]>::try_from(pair) {
-            Ok([item, key]) => (item, key),
-            Err(_) => return Err(invalid("tojson: `separators` are two strings")),
-        },
+    let separators = match argument(2, "separators")? {
         None => (if indent.is_some() { "," } else { ", " }.to_owned(), ": ".to_owned()),
+        Some(pair) => {
+            let pair: Vec<String> = pair.try_iter()?.map(|part| part.to_string()).collect();
+            let [item, key] =
+                <[String; 2]>::try_from(pair).map_err(|_| invalid("tojson: `separators` are two strings"))?;
+            (item, key)
+        }
     };
-    let sort_keys = kwargs.get::<Option<bool>>("sort_keys")?.unwrap_or(false);
-    let escape = kwargs.get::<Option<bool>>("ensure_ascii")?.unwrap_or(false);
-    kwargs.assert_all_used()?;
+    let sort_keys = argument(3, "sort_keys")?.is_some_and(|value| value.is_true());
+    by_name.assert_all_used()?;
     let mut text = String::new();
     write(&mut text, state, value, &Layout { indent, separators, sort_keys }, 0)?;
     Ok(if escape { ascii(&text) } else { text }.into())
@@ -136,7 +141,7 @@ fn name_of(key: &Value) -> Result<String, Error> {
     })
 }
 
-fn write_number(out: &mut String, value: &Value) {
+pub(super) fn write_number(out: &mut String, value: &Value) {
     let float = if value.is_integer() { None } else { f64::try_from(value.clone()).ok() };
     match float {
         None => out.push_str(&value.to_string()),

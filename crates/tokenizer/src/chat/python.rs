@@ -1,8 +1,14 @@
-//! Methods of Python's strings and lists, where they differ from Rust's or minijinja-contrib has none.
+//! Python's way with strings, lists and numbers, where it differs from Rust's or minijinja-contrib has none.
+
+use std::fmt::Write;
 
 use minijinja::value::{Kwargs, Tuple, Value, ValueKind, from_args};
-use minijinja::{Error, ErrorKind, State};
+use minijinja::{Error, ErrorKind, Output, State};
 use minijinja_contrib::pycompat;
+use unicode_general_category::{GeneralCategory, get_general_category};
+
+/// Values within values, at most, where they are printed.
+const DEPTH: usize = 100;
 
 /// Calls a method that the engine itself does not know.
 pub(super) fn method(state: &mut State, value: &Value, name: &str, args: &[Value]) -> Result<Value, Error> {
@@ -20,6 +26,117 @@ pub(super) fn method(state: &mut State, value: &Value, name: &str, args: &[Value
 /// The filter `trim`, which is `str.strip`.
 pub(super) fn trim(text: String, chars: Option<String>) -> String {
     stripped(&text, chars.as_deref(), true, true).to_owned()
+}
+
+/// The filter `int`: what is no number becomes the default, 0.
+pub(super) fn int(value: &Value, default: Option<i64>) -> Value {
+    let whole = |x: f64| x.is_finite().then_some(x.trunc() as i64);
+    let number = match value.kind() {
+        ValueKind::Number if value.is_integer() => return value.clone(),
+        ValueKind::Number => f64::try_from(value.clone()).ok().and_then(whole),
+        ValueKind::Bool => Some(i64::from(value.is_true())),
+        ValueKind::String => {
+            let text = value.as_str().unwrap_or_default().trim_matches(is_space);
+            text.parse().ok().or_else(|| text.parse().ok().and_then(whole))
+        }
+        _ => None,
+    };
+    number.unwrap_or(default.unwrap_or(0)).into()
+}
+
+/// The filter `float`: what is no number becomes the default, 0.0.
+pub(super) fn float(value: &Value, default: Option<f64>) -> f64 {
+    let number = match value.kind() {
+        ValueKind::Number => f64::try_from(value.clone()).ok(),
+        ValueKind::Bool => Some(if value.is_true() { 1.0 } else { 0.0 }),
+        ValueKind::String => value.as_str().unwrap_or_default().trim_matches(is_space).parse().ok(),
+        _ => None,
+    };
+    number.unwrap_or(default.unwrap_or(0.0))
+}
+
+/// The test `sequence`: what has a length and items.
+pub(super) fn is_sequence(value: &Value) -> bool {
+    matches!(value.kind(), ValueKind::String | ValueKind::Seq | ValueKind::Map)
+}
+
+/// Prints a value: `str(value)`, of lists and tables with the `repr` of what they hold.
+pub(super) fn print(out: &mut Output, state: &mut State, value: &Value) -> Result<(), Error> {
+    let is_list = value.kind() == ValueKind::Seq && !value.is_tuple();
+    if !is_list && value.kind() != ValueKind::Map {
+        return minijinja::escape_formatter(out, state, value);
+    }
+    let mut text = String::new();
+    repr(&mut text, state, value, 0)?;
+    minijinja::escape_formatter(out, state, &Value::from(text))
+}
+
+/// `repr` of what JSON has; anything else as the engine prints it.
+fn repr(out: &mut String, state: &State, value: &Value, depth: usize) -> Result<(), Error> {
+    if depth > DEPTH {
+        return Err(invalid(format!("values that lie more than {DEPTH} deep are printed")));
+    }
+    state.consume_fuel(1)?;
+    match value.kind() {
+        ValueKind::String => repr_text(out, value.as_str().unwrap_or_default()),
+        ValueKind::Seq if !value.is_tuple() => {
+            out.push('[');
+            for (i, item) in value.try_iter()?.enumerate() {
+                out.push_str(if i > 0 { ", " } else { "" });
+                repr(out, state, &item, depth + 1)?;
+            }
+            out.push(']');
+        }
+        ValueKind::Map => {
+            out.push('{');
+            for (i, key) in value.try_iter()?.enumerate() {
+                out.push_str(if i > 0 { ", " } else { "" });
+                repr(out, state, &key, depth + 1)?;
+                out.push_str(": ");
+                repr(out, state, &value.get_item(&key)?, depth + 1)?;
+            }
+            out.push('}');
+        }
+        _ => _ = write!(out, "{value:?}"),
+    }
+    Ok(())
+}
+
+fn repr_text(out: &mut String, text: &str) {
+    let quote = if text.contains('\'') && !text.contains('"') { '"' } else { '\'' };
+    out.push(quote);
+    for char in text.chars() {
+        let code = char as u32;
+        match char {
+            '\n' => out.push_str("\\n"),
+            '\r' => out.push_str("\\r"),
+            '\t' => out.push_str("\\t"),
+            '\\' => out.push_str("\\\\"),
+            _ if char == quote => out.extend(['\\', char]),
+            _ if is_printable(char) => out.push(char),
+            _ if code <= 0xFF => _ = write!(out, "\\x{code:02x}"),
+            _ if code <= 0xFFFF => _ = write!(out, "\\u{code:04x}"),
+            _ => _ = write!(out, "\\U{code:08x}"),
+        }
+    }
+    out.push(quote);
+}
+
+/// `str.isprintable` of a character.
+fn is_printable(char: char) -> bool {
+    use GeneralCategory::*;
+    let kind = get_general_category(char);
+    let hidden = [
+        Control,
+        Format,
+        Surrogate,
+        PrivateUse,
+        Unassigned,
+        LineSeparator,
+        ParagraphSeparator,
+        SpaceSeparator,
+    ];
+    char == ' ' || !hidden.contains(&kind)
 }
 
 /// White space as `str.isspace` has it.
