@@ -29,6 +29,8 @@ const MOST_STEPS: u64 = 20_000_000;
 
 /// Bytes of a template, at most; the largest of today have some tens of thousands.
 const LONGEST: usize = 1 << 18;
+/// Bytes of one tag, at most: the engine computes `1 ~ 1 ~ 1 …` when it reads it, in time that grows with the cube.
+const LONGEST_TAG: usize = 1 << 12;
 /// The engine takes one level of its stack for each sign of `--------1`, and drops values that lie in one another one by one.
 /// So what may be deep runs on a stack that is deep enough for the longest template and the most steps.
 const STACK: usize = 1 << 30;
@@ -83,6 +85,7 @@ impl Jinja {
         if source.len() > LONGEST {
             return Err(TemplateError::TooLong { bytes: source.len(), most: LONGEST });
         }
+        check_tags(source)?;
         // Jinja knows one kind of line end.
         let source = source.replace("\r\n", "\n").replace('\r', "\n");
         let source = with_generation_calls(&source);
@@ -120,6 +123,21 @@ fn on_deep_stack<T: Send>(work: impl FnOnce() -> T + Send) -> Result<T, Template
         let thread = thread.map_err(|error| failed(format!("there is no memory to run it: {error}")))?;
         thread.join().map_err(|_| failed("the engine that runs it gave up".to_owned()))
     })
+}
+
+/// Refuses tags that are longer than any that people write.
+fn check_tags(source: &str) -> Result<(), TemplateError> {
+    for [open, close] in [["{{", "}}"], ["{%", "%}"]] {
+        for (at, _) in source.match_indices(open) {
+            let len = source[at..].find(close).unwrap_or(source.len() - at);
+            if len > LONGEST_TAG {
+                let line = source[..at].lines().count().max(1);
+                let reason = format!("a tag has {len} bytes; no more than {LONGEST_TAG} are read");
+                return Err(TemplateError::Syntax { line, reason });
+            }
+        }
+    }
+    Ok(())
 }
 
 /// The variables of a template.
