@@ -221,3 +221,44 @@ fn saving_keeps_files() {
         assert_eq!(fs::read(copy.join(name)).unwrap(), fs::read(dir.path().join(name)).unwrap(), "{name}");
     }
 }
+
+/// Special tokens are added to every kind, found in text that asks for them, and come back from files.
+#[test]
+fn special_tokens_are_added_and_saved() {
+    let golden = golden();
+    let texts = texts(&golden);
+    let mut all: Vec<Tokenizer> =
+        golden["kinds"].as_array().unwrap().iter().map(|one| kind(one["name"].as_str().unwrap()).1).collect();
+    all.push(Tokenizer::gpt2());
+    all.push(Tokenizer::train_bpe(&texts, 300).unwrap());
+    all.push(Tokenizer::train_chars(&texts).unwrap());
+    all.push(Tokenizer::train_words(&texts, 100).unwrap());
+    for before in all {
+        let what = before.describe();
+        let after = before
+            .with_special_tokens(&["<|im_start|>", "<|im_end|>"])
+            .unwrap_or_else(|error| panic!("{what}: {error}"));
+        let n = before.vocab_size();
+        assert_eq!(after.vocab_size(), n + 2, "{what}");
+        assert_eq!(after.with_special_tokens(&["<|im_end|>"]).unwrap().vocab_size(), n + 2, "{what}");
+        let dir = tempfile::tempdir().unwrap();
+        let with_chat = after.clone().with_chat_template(Some("{{ 1 }}".to_owned()));
+        with_chat.save(dir.path()).unwrap();
+        let loaded = Tokenizer::load(dir.path()).unwrap_or_else(|error| panic!("{what}: {error}"));
+        assert_eq!(loaded.chat_template(), Some("{{ 1 }}"), "{what}");
+        for tokenizer in [&after, &loaded] {
+            assert_eq!(
+                (tokenizer.special_id("<|im_start|>"), tokenizer.special_id("<|im_end|>")),
+                (Some(n as u32), Some(n as u32 + 1)),
+                "{what}"
+            );
+            assert_eq!(tokenizer.eot(), before.eot(), "{what}");
+            let word = texts.iter().find_map(|text| text.split_whitespace().next()).unwrap();
+            let ids = tokenizer.encode_with_special(&format!("<|im_start|>{word}<|im_end|>")).unwrap();
+            assert_eq!((ids[0], ids[ids.len() - 1]), (n as u32, n as u32 + 1), "{what}");
+            for text in &texts {
+                assert_eq!(tokenizer.encode(text).ok(), before.encode(text).ok(), "{what}: {text}");
+            }
+        }
+    }
+}
