@@ -52,8 +52,10 @@ impl<'a> Progress<'a> {
         let first = *self.first_step.get_or_insert(report.step - 1);
         let done = (report.step - first) as f64;
         let left = (report.max_steps - report.step) as f64 * self.start.elapsed().as_secs_f64() / done;
+        let right = report.rewards.map(|rewards| format!("  {:.0} % right", 100.0 * rewards.accuracy));
+        let right = right.unwrap_or_default();
         format!(
-            "step {}/{}  loss {mean:.3}  lr {:.2e}  {:.0} tokens/s  {} left",
+            "step {}/{}  loss {mean:.3}{right}  lr {:.2e}  {:.0} tokens/s  {} left",
             report.step,
             report.max_steps,
             report.lr,

@@ -129,7 +129,7 @@ fn score_together(
         batch: batch.batch,
         lens: batch.lens.as_deref(),
     };
-    let scores = model.scores_in(&view, Pass::eval().precision(precision))?;
+    let scores = model.weighted_scores(&view, Pass::eval().precision(precision))?;
     let answers = |sequence: std::ops::Range<usize>| {
         let kept: Vec<usize> = sequence.filter(|&i| batch.weights[i] != 0.0).collect();
         AnswerScore {

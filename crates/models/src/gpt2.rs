@@ -429,7 +429,8 @@ impl Gpt2 {
     }
 
     /// [`Gpt2::loss`] with weights that follow from the loss of each prediction: for objectives that are not a sum over
-    /// tokens, whose gradient is one. The blocks run once, only the output layer twice.
+    /// tokens, whose gradient is one. The blocks run once, only the output layer twice. The losses of predictions that have
+    /// no weight in the batch are given as 0, and these must not get one.
     pub fn loss_weighted_by(
         &self,
         batch: &Batch,
@@ -441,21 +442,39 @@ impl Gpt2 {
             self.ensure_trainable()?;
         }
         let hidden = self.hidden(batch.ids, batch.batch, &mut pass)?;
-        let (losses, _) = ops::lm_scores(&hidden, self.head(), batch.targets)?;
+        let losses = self.scores_that_count(&hidden, batch)?.loss;
         Ok(ops::lm_loss(&hidden, self.head(), batch.targets, &weights(&losses))?)
     }
 
     /// Scores every prediction of a batch, whatever its weight.
     pub fn scores(&self, batch: &Batch) -> Result<Scores> {
-        self.scores_in(batch, Pass::eval())
-    }
-
-    /// [`Gpt2::scores`] in a pass of another precision.
-    pub fn scores_in(&self, batch: &Batch, mut pass: Pass) -> Result<Scores> {
+        let mut pass = Pass::eval();
         pass.lens = batch.lens.map(<[usize]>::to_vec);
         let hidden = self.hidden(batch.ids, batch.batch, &mut pass)?;
         let (loss, correct) = ops::lm_scores(&hidden, self.head(), batch.targets)?;
         Ok(Scores { loss, correct })
+    }
+
+    /// [`Gpt2::scores`] of the predictions that have a weight, in a pass of any precision; others are 0 and false.
+    pub fn weighted_scores(&self, batch: &Batch, mut pass: Pass) -> Result<Scores> {
+        pass.lens = batch.lens.map(<[usize]>::to_vec);
+        let hidden = self.hidden(batch.ids, batch.batch, &mut pass)?;
+        self.scores_that_count(&hidden, batch)
+    }
+
+    fn scores_that_count(&self, hidden: &Tensor, batch: &Batch) -> Result<Scores> {
+        let n = batch.ids.len();
+        if batch.targets.len() != n || batch.weights.len() != n {
+            return Err(ModelError::BatchShape { batch: batch.batch, ids: n });
+        }
+        let rows: Vec<usize> = (0..n).filter(|&i| batch.weights[i] != 0.0).collect();
+        let targets: Vec<u32> = rows.iter().map(|&i| batch.targets[i]).collect();
+        let (loss, correct) = ops::lm_scores(&hidden.select_rows(&rows)?, self.head(), &targets)?;
+        let mut scores = Scores { loss: vec![0.0; n], correct: vec![false; n] };
+        for ((row, loss), correct) in rows.into_iter().zip(loss).zip(correct) {
+            (scores.loss[row], scores.correct[row]) = (loss, correct);
+        }
+        Ok(scores)
     }
 
     /// Every weight but an adapter's with its name, in a fixed order: that of [`Gpt2Config::shapes`].

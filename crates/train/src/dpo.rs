@@ -6,8 +6,8 @@
 //!
 //! Its gradient is that of a weighted cross-entropy. With `g = β σ(-β Δ)`, each answer token of the chosen one weighs
 //! `+g` and each of the rejected one `-g`. So a step runs the blocks once, the output layer once for Δ, and once more
-//! for loss and gradient ([`models::Gpt2::loss_weighted_by`]): for GPT-2 124M a tenth more than a plain step on
-//! the same tokens, and more where the vocabulary is a larger part of the model.
+//! for loss and gradient ([`models::Gpt2::loss_weighted_by`]): for GPT-2 124M a tenth more than a plain step on the
+//! same tokens, if all were answers; less where prompts are long, and more where the vocabulary is most of the model.
 //! `ln π₀(chosen) - ln π₀(rejected)` is computed once for every pair, before the first step.
 //!
 //! Where the model drops out, its margins are noisy, those of π₀ are not: preference tuning is best done without.

@@ -155,6 +155,7 @@ impl Run {
             best: None,
             seconds: 0.0,
             data_hash,
+            base_hash: model.lora().map(|_| hash(&model)),
             before: None,
             reference: Vec::new(),
             val_reference: Vec::new(),
@@ -189,6 +190,11 @@ impl Run {
         if progress.data_hash != self.progress.data_hash {
             return refuse(
                 "the training data is not what this run began with; give the same --data in the same order",
+            );
+        }
+        if progress.base_hash != self.progress.base_hash {
+            return refuse(
+                "the model to start from is not the one that this run's adapter was trained beside",
             );
         }
         let extended = TrainConfig { max_steps: self.config.max_steps, ..progress.config.clone() };
@@ -291,7 +297,7 @@ impl Run {
         while self.batches.epoch() == 0 && !observer.should_stop() {
             let batch = self.batches.next_batch()?;
             let pass = Pass::eval().precision(self.config.precision);
-            let losses = self.model.scores_in(&view(&batch), pass)?.loss;
+            let losses = self.model.weighted_scores(&view(&batch), pass)?.loss;
             for (&pair, ratio) in batch.examples.iter().zip(dpo::log_ratios(&batch, &losses)) {
                 if !ratio.is_finite() {
                     return Err(not_finite(ratio));
@@ -534,6 +540,13 @@ impl Run {
         let stopped_early = finished && step < self.config.max_steps;
         Ok(Outcome { step, finished, stopped_early, before, val, best, seconds, plot })
     }
+}
+
+/// A hash of all weights' bits (FNV-1a, a value at a time).
+fn hash(model: &Gpt2) -> u64 {
+    let parameters = model.parameters();
+    let bits = parameters.iter().flat_map(|(_, tensor)| tensor.data()).map(|x| u64::from(x.to_bits()));
+    bits.fold(0xcbf2_9ce4_8422_2325, |hash, bits| (hash ^ bits).wrapping_mul(0x100_0000_01b3))
 }
 
 /// Sums over the batches of a step.

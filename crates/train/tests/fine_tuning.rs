@@ -6,13 +6,13 @@ mod common;
 use std::path::Path;
 
 use common::{Watch, bits, config};
-use data::example::Example;
+use data::example::{Example, Pair};
 use data::packed::{Limits, Packed};
 use models::{Dropouts, Gpt2, Gpt2Config, Init};
 use tensor::Precision;
 use tokenizer::Tokenizer;
 use train::schedule::{Decay, Schedule};
-use train::{Measured, Run, TrainConfig, Validation};
+use train::{Measured, Objective, Run, TrainConfig, Validation};
 
 const N_CTX: usize = 24;
 const VOCAB: u32 = 20;
@@ -191,4 +191,75 @@ fn a_part_of_the_validation_data_judges_between_steps() {
     assert!(watch.evals.iter().all(|eval| on(&eval.report) < 5));
     assert_eq!((watch.evals.len(), on(&outcome.val.unwrap())), (3, 20));
     assert_ne!(outcome.before.unwrap().loss, watch.evals[0].report.loss());
+}
+
+/// A run that trains an adapter beside a model of this seed, whose base is frozen.
+fn lora_run_in(dir: &Path, seed: u64, objective: Objective) -> Run {
+    let mut shape = model(0.0).config().clone();
+    shape.dropout = Dropouts::all(0.1);
+    let mut model = Gpt2::new(shape, Init::Gpt2, seed).unwrap();
+    model.add_lora(&"r=4,alpha=8,dropout=0.1,targets=all-linear".parse().unwrap(), 9).unwrap();
+    let (limits, caller) = (Limits { examples: 8, tokens: 200 }, serde_json::Value::Null);
+    let settings = TrainConfig { eval_interval: 4, eval_first: true, grad_accum: 2, objective, ..config(12) };
+    let pair = |chosen: Example| {
+        let mut rejected = chosen.clone();
+        rejected.ids.iter_mut().zip(&chosen.is_answer).for_each(|(id, &answer)| *id ^= u32::from(answer));
+        Pair { chosen, rejected }
+    };
+    let pairs = |from, n| -> Vec<Pair> { examples(from, n).into_iter().map(pair).collect() };
+    match objective {
+        Objective::Likelihood => {
+            let batches = Packed::examples(examples(0, 60), limits, N_CTX, 5).unwrap();
+            let val = Some(Validation::Examples(examples(1000, 20)));
+            Run::new(model, tokenizer(), batches, val, settings, dir, caller).unwrap()
+        }
+        Objective::Dpo { .. } => {
+            let batches = Packed::pairs(pairs(0, 60), limits, N_CTX, 5).unwrap();
+            let val = Some(Validation::Pairs(pairs(1000, 20)));
+            Run::new(model, tokenizer(), batches, val, settings, dir, caller).unwrap()
+        }
+    }
+}
+
+/// The bits of the adapter's values.
+fn adapter_bits(run: &Run) -> Vec<u32> {
+    let trainable = run.model().trainable();
+    trainable.iter().flat_map(|(_, tensor)| tensor.data().iter().map(|x| x.to_bits())).collect()
+}
+
+#[test]
+fn an_adapter_alone_is_trained_kept_and_resumed() {
+    for objective in [Objective::Likelihood, Objective::Dpo { beta: 0.2 }] {
+        let [straight_dir, dir] = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+        let mut straight = lora_run_in(straight_dir.path(), 1, objective);
+        let base = bits(&straight);
+        let mut want = Watch::default();
+        let straight_outcome = straight.run(&mut want).unwrap();
+
+        let mut first = Watch { stop_after: Some(5), ..Watch::default() };
+        lora_run_in(dir.path(), 1, objective).run(&mut first).unwrap();
+        let mut resumed = lora_run_in(dir.path(), 1, objective);
+        resumed.resume().unwrap();
+        let mut second = Watch::default();
+        let outcome = resumed.run(&mut second).unwrap();
+        assert_eq!([first.losses, second.losses].concat(), want.losses);
+        assert!(adapter_bits(&resumed) == adapter_bits(&straight));
+        assert!(bits(&resumed) == base, "the model beside the adapter has changed");
+
+        let (before, after) = (outcome.before.unwrap(), outcome.val.unwrap().loss());
+        assert!(after < before.loss, "{objective:?}: {before:?} {after}");
+        assert_eq!(straight_outcome.val.unwrap().loss(), after);
+        assert!(dir.path().join("adapter_model.safetensors").exists());
+        assert!(!dir.path().join("model.safetensors").exists());
+    }
+}
+
+#[test]
+fn an_adapter_is_not_resumed_beside_another_model() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut first = Watch { stop_after: Some(2), ..Watch::default() };
+    lora_run_in(dir.path(), 1, Objective::Likelihood).run(&mut first).unwrap();
+    let error = lora_run_in(dir.path(), 2, Objective::Likelihood).resume().unwrap_err().to_string();
+    assert!(error.contains("is not the one"), "{error}");
+    lora_run_in(dir.path(), 1, Objective::Likelihood).resume().unwrap();
 }

@@ -78,7 +78,7 @@ fn view(batch: &OwnedBatch) -> Batch<'_> {
 #[test]
 fn the_gradient_is_that_of_the_loss() {
     let (batch, beta) = (pairs(), 0.7);
-    let losses = |model: &Gpt2| model.scores(&view(&batch)).unwrap().loss;
+    let losses = |model: &Gpt2| model.weighted_scores(&view(&batch), Pass::eval()).unwrap().loss;
     let mut reference = vec![0.0; 3];
     let start = log_ratios(&batch, &losses(&model(2)));
     batch.examples.iter().zip(start).for_each(|(&pair, ratio)| reference[pair] = ratio);
