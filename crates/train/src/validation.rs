@@ -191,7 +191,7 @@ pub(crate) fn log_ratios(
         number += 1;
         let logprob = answer.logprob();
         if !logprob.is_finite() {
-            return Err(EvalError::ExampleNotFinite { example: (number + 1) / 2, loss: -logprob });
+            return Err(EvalError::ExampleNotFinite { example: usize::div_ceil(number, 2), loss: -logprob });
         }
         match chosen.take() {
             None => chosen = Some(logprob),
