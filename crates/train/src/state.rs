@@ -27,10 +27,31 @@ pub struct Progress {
     pub seconds: f64,
     /// A hash of the training tokens.
     pub data_hash: u64,
+    /// A hash of the weights beside which an adapter is trained: the state does not hold them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base_hash: Option<u64>,
+    /// The model it started from, on the validation data.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub before: Option<Before>,
+    /// `ln p(chosen) - ln p(rejected)` of each training pair under the model it started from.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub reference: Vec<f64>,
+    /// The same of the held-out pairs.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub val_reference: Vec<f64>,
     /// The settings.
     pub config: TrainConfig,
     /// What the caller wants to find again, such as the flags as they were typed.
     pub caller: serde_json::Value,
+}
+
+/// A model on the whole validation data, before training.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Before {
+    /// The mean loss.
+    pub loss: f64,
+    /// Share of tokens that were the most likely one; of pairs it is 0, since no answer has a reward yet.
+    pub accuracy: f64,
 }
 
 /// Where the state of a run lies.
@@ -64,7 +85,7 @@ fn load_file(dir: &Path) -> Result<(Tensors, Progress)> {
 pub fn load(dir: &Path, model: &mut Gpt2, optimizer: &mut Optimizer) -> Result<Progress> {
     let (mut tensors, progress) = load_file(dir)?;
     let path = path(dir);
-    for (slot, (name, tensor)) in model.parameters_mut().into_iter().enumerate() {
+    for (slot, (name, tensor)) in model.trainable_mut().into_iter().enumerate() {
         let shape = tensor.shape().to_vec();
         let mut take = |part: &str, into: &mut [f32]| {
             let key = format!("{part}.{name}");
@@ -95,9 +116,9 @@ pub fn save(dir: &Path, model: &Gpt2, optimizer: &Optimizer, progress: &Progress
     let path = path(dir);
     let folder = path.parent().unwrap_or(dir);
     std::fs::create_dir_all(folder).map_err(TrainError::io(folder))?;
-    let parameters = model.parameters();
-    let mut tensors: Vec<(String, &[usize], &[f32])> = Vec::with_capacity(3 * parameters.len());
-    for (slot, (name, tensor)) in parameters.iter().enumerate() {
+    let trainable = model.trainable();
+    let mut tensors: Vec<(String, &[usize], &[f32])> = Vec::with_capacity(3 * trainable.len());
+    for (slot, (name, tensor)) in trainable.iter().enumerate() {
         tensors.push((format!("model.{name}"), tensor.shape(), tensor.data()));
         tensors.push((format!("first.{name}"), tensor.shape(), &optimizer.first[slot]));
         if !optimizer.second[slot].is_empty() {
