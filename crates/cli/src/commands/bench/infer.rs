@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Instant;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use generate::{Engine, EngineSettings, Event, Overflow, Processors, Sampling, Task};
 use models::{Dtype, Gpt2, Gpt2Config, Init, KvCache, KvPool, Pass};
 use serde_json::json;

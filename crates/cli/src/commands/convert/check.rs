@@ -100,7 +100,7 @@ impl Check {
     }
 
     /// Refuses what the type of numbers does not explain. A difference that is not a number is more than any.
-    pub fn ensure_within(&self, most: f64, kind: Kind) -> Result<()> {
+    pub(super) fn ensure_within(&self, most: f64, kind: Kind) -> Result<()> {
         let name = kind.name();
         let is_within = self.mean <= most;
         ensure!(
