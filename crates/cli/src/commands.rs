@@ -5,6 +5,7 @@ pub mod convert;
 pub mod eval;
 pub mod generate;
 pub mod ls;
+pub mod merge;
 pub mod prepare;
 pub mod pull;
 pub mod quantize;

@@ -6,6 +6,7 @@
 mod commands;
 mod download;
 mod input;
+mod model;
 mod output;
 mod plan;
 mod progress;
@@ -55,6 +56,8 @@ enum Command {
     Quantize(commands::quantize::Args),
     /// Write a model in another format, and check it
     Convert(commands::convert::Args),
+    /// Make one model of a model and its low-rank adapter, and check it
+    Merge(commands::merge::Args),
     /// Show what a model is
     Show(commands::show::Args),
     /// Train and use tokenizers
@@ -107,6 +110,7 @@ fn run() -> anyhow::Result<()> {
         Command::Eval(args) => commands::eval::run(args, offline),
         Command::Quantize(args) => commands::quantize::run(args, offline),
         Command::Convert(args) => commands::convert::run(args, offline),
+        Command::Merge(args) => commands::merge::run(args, offline),
         Command::Show(args) => commands::show::run(args, offline),
         Command::Tokenizer(args) => commands::tokenizer::run(args, offline),
         Command::Bench(args) => commands::bench::run(args, offline),

@@ -343,6 +343,22 @@ fn damaged_files_are_refused() {
     assert!(refused.contains("--dtype"), "{refused}");
 }
 
+/// New tokens beside an adapter: their rows are trained, saved, and come back.
+#[test]
+fn rows_for_new_tokens_go_with_the_adapter() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut model = adapted("r=4");
+    model.resize_vocab(44, 1).unwrap();
+    assert_eq!(model.trainable()[0].0, "wte.weight");
+    let (_, grads) = gradients(&model, Precision::F32, false);
+    assert!((0..grads.len()).all(|slot| grads.slot(slot).iter().any(|&g| g != 0.0)));
+    model.trainable_mut()[0].1.data_mut()[43 * 32] = 0.7;
+    model.save_adapter(dir.path(), "").unwrap();
+    let mut read = base();
+    read.load_adapter(dir.path()).unwrap();
+    assert_eq!((read.config().vocab_size, logits(&read)), (44, logits(&model)));
+}
+
 /// A grown vocabulary goes with the adapter.
 #[test]
 fn a_larger_table_comes_along() {

@@ -1,6 +1,6 @@
 //! `gpt2 convert`: a model in another format, checked against what it came from.
 
-mod check;
+pub(super) mod check;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -15,6 +15,7 @@ use tokenizer::Tokenizer;
 
 use self::check::{Check, Side, probe};
 use crate::input;
+use crate::model::Located;
 use crate::output::{note, printable, say};
 use crate::staging::Staged;
 
@@ -42,6 +43,9 @@ pub struct Args {
     /// Type of the numbers [default: as they are, or the nearest that loses nothing]
     #[arg(long = "type", value_name = "TYPE")]
     kind: Option<Kind>,
+    /// Low-rank adapter to merge into the model first: a directory with adapter_config.json
+    #[arg(long, value_name = "DIR")]
+    adapter: Option<PathBuf>,
     /// Let TO be replaced
     #[arg(long)]
     force: bool,
@@ -163,13 +167,22 @@ impl To {
 pub fn run(args: Args, offline: bool) -> Result<()> {
     args.kind.map_or(Ok(()), |kind| args.to.ensure_has(kind))?;
     ensure!(args.shard_bytes > 0, "--shard-bytes 0: give a number of bytes, as 5000000000");
-    let from = input::model_path(&args.from, offline)?;
+    let located = Located::of(&args.from, args.adapter.as_deref(), offline)?;
+    let from = located.path.clone();
     refuse_overwriting(&args, &from)?;
     let found = checkpoint::find(&from)?;
     refuse_own_files(&args, &found)?;
     checkpoint::assumptions(&from)?.iter().for_each(|assumed| note!("note: {assumed}"));
-    let mut model =
-        Gpt2::open_exact(&from).with_context(|| format!("cannot load a model from {}", from.display()))?;
+    let mut model = match located.adapter {
+        None => {
+            Gpt2::open_exact(&from).with_context(|| format!("cannot load a model from {}", from.display()))?
+        }
+        Some(_) => {
+            let mut model = located.open_alone(Some(Dtype::F32))?;
+            model.merge_adapter()?;
+            model
+        }
+    };
     model.check_finite()?;
     let kind = kind(&args, &model);
     let mut tolerance = kind.tolerance();
@@ -183,15 +196,20 @@ pub fn run(args: Args, offline: bool) -> Result<()> {
         model.set_activation(Activation::GeluNew);
         tolerance += GELU_TOLERANCE;
     }
-    let tokenizer = tokenizer(&args, &from, model.config().vocab_size);
+    let tokenizer = tokenizer(&args, &located, &model);
     let ids = probe(tokenizer.as_ref(), args.probe.as_deref(), model.config())?;
     let staged = Staged::beside(&args.target)?;
     note!("[writing {}, {}]", args.target.display(), kind.name());
-    write(&model, tokenizer.as_ref(), kind, &staged, &args, &from)
+    let merged = located.adapter.as_ref().map(|_| model.clone());
+    write(&model, tokenizer.as_ref(), kind, &staged, &args, &located)
         .with_context(|| format!("cannot write {}", args.target.display()))?;
     drop(model);
 
-    let before = Side::of(&from, &ids)?;
+    let before = match &merged {
+        Some(merged) => Side::of_model(merged, &ids)?,
+        None => Side::of(&from, &ids)?,
+    };
+    drop(merged);
     ensure!(
         before.logits.iter().all(|logit| logit.is_finite()),
         "{} computes logits that are not numbers, so nothing can be compared; nothing is kept",
@@ -283,8 +301,9 @@ fn is_all(model: &Gpt2, dtype: Dtype) -> bool {
 }
 
 /// The model's tokenizer. A model can be converted without.
-fn tokenizer(args: &Args, from: &Path, vocab_size: usize) -> Option<Tokenizer> {
-    let tokenizer = match input::tokenizer_of(from, vocab_size) {
+fn tokenizer(args: &Args, located: &Located, model: &Gpt2) -> Option<Tokenizer> {
+    let (from, vocab_size) = (&located.path, model.config().vocab_size);
+    let tokenizer = match located.tokenizer(model) {
         Ok(tokenizer) => tokenizer,
         Err(error) => {
             note!("warning: no tokenizer goes with the model: {}", printable(&format!("{error:#}")));
@@ -345,8 +364,9 @@ fn write(
     kind: Kind,
     staged: &Staged,
     args: &Args,
-    from: &Path,
+    located: &Located,
 ) -> Result<()> {
+    let from = located.path.as_path();
     let path = staged.path();
     let last = |path: &Path| path.file_name().map(|name| name.to_string_lossy().into_owned());
     // A name on the hub says more than where its snapshot lies.
@@ -363,6 +383,7 @@ fn write(
             checkpoint::save_hf(model, path, &options)?;
             let beside = input::files_beside(&checkpoint::find(from)?, from);
             let copied = beside.as_deref().map_or(Ok(false), |dir| copy_beside(dir, path))?;
+            let copied = located.copy_own_tokenizer(path)? || copied;
             if let (false, Some(tokenizer)) = (copied, tokenizer) {
                 tokenizer.save(path)?;
             }
@@ -399,7 +420,7 @@ const KEPT: [&str; 5] =
 
 /// Copies the files of the tokenizer and of generation as they are, and what the config says of tokens; whether there was
 /// a tokenizer.
-fn copy_beside(from: &Path, to: &Path) -> Result<bool> {
+pub(super) fn copy_beside(from: &Path, to: &Path) -> Result<bool> {
     let mut any = false;
     for name in super::quantize::BESIDE.into_iter().filter(|name| *name != checkpoint::CONFIG) {
         let file = from.join(name);

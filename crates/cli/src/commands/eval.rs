@@ -7,6 +7,7 @@ use anyhow::{Context, Result, ensure};
 use eval::{Options, PerToken, Report, TokenScore};
 
 use crate::input;
+use crate::model::ModelArgs;
 use crate::output::{note, say};
 
 /// Measure loss, perplexity, bits per byte and accuracy on a text
@@ -16,12 +17,8 @@ use crate::output::{note, say};
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Example:\n  gpt2 eval -m out/model --data test.txt --json")]
 pub struct Args {
-    /// Model: a directory, a file, or a name on the hub such as gpt2 or ORG/NAME
-    #[arg(short, long, value_name = "MODEL")]
-    model: PathBuf,
-    /// Type of the weights to run with: f32, f16, bf16, q8 or q4 [default: as stored]
-    #[arg(long, value_name = "TYPE", value_parser = crate::input::dtype)]
-    dtype: Option<models::Dtype>,
+    #[command(flatten)]
+    model: ModelArgs,
     /// Text: .txt, .jsonl, .json, each also .gz
     #[arg(long, value_name = "FILE")]
     data: PathBuf,
@@ -56,7 +53,7 @@ pub fn run(args: Args, offline: bool) -> Result<()> {
     if let Some(table) = &args.per_token {
         refuse_overwriting(table, &args.data, args.force)?;
     }
-    let (model, tokenizer) = input::open_model(&input::model_path(&args.model, offline)?, args.dtype)?;
+    let (model, tokenizer) = args.model.open(offline)?;
     let encoding = data::read::encoding(args.encoding.as_deref())?;
     let threads = tensor::pool::threads();
     input::note_changes(&tokenizer);

@@ -18,6 +18,7 @@ use tokenizer::Tokenizer;
 
 use self::choices::Choices;
 use crate::input;
+use crate::model::ModelArgs;
 use crate::output::note;
 
 /// Write text with a model
@@ -28,16 +29,13 @@ use crate::output::note;
     after_help = "Examples:\n  gpt2 generate -m out/model -p \"Once upon a time\" -n 200 --temperature 0.8 --top-k 40\n  \
     echo \"从前有一只\" | gpt2 generate -m out/model -f - --seed 1\n  \
     gpt2 generate -m gpt2 -p \"Alan Turing theorized that\" -n 20 --temperature 0\n  \
+    gpt2 generate -m gpt2 --adapter out/adapter -p \"Once\"\n  \
     gpt2 generate -m out/model --input prompts.jsonl --output texts.jsonl --batch 32\n  \
     gpt2 generate -m out/model -p \"The end\" --beams 4 --samples 2 -n 50"
 )]
 pub struct Args {
-    /// Model: a directory, a file, or a name on the hub such as gpt2 or ORG/NAME
-    #[arg(short, long, value_name = "MODEL")]
-    model: PathBuf,
-    /// Type of the weights to run with: f32, f16, bf16, q8 or q4 [default: as stored]
-    #[arg(long, value_name = "TYPE", value_parser = crate::input::dtype)]
-    dtype: Option<models::Dtype>,
+    #[command(flatten)]
+    model: ModelArgs,
     /// Text to continue; without one the model starts a new text
     #[arg(short, long, value_name = "TEXT")]
     prompt: Option<String>,
@@ -128,12 +126,12 @@ pub fn run(mut args: Args, offline: bool) -> Result<()> {
             args.min_tokens
         );
     }
-    args.model = input::model_path(&args.model, offline)?;
+    let located = args.model.locate(offline)?;
     args.draft = args.draft.map(|draft| input::model_path(draft, offline)).transpose()?;
     if let (Some(input), Some(output)) = (&args.input, &args.output) {
-        return batch::run(&args, input, output);
+        return batch::run(&args, &located, input, output);
     }
-    let (model, tokenizer) = input::open_model(&args.model, args.dtype)?;
+    let (model, tokenizer) = located.open(args.model.dtype)?;
     let prompt = match (&args.prompt, &args.file) {
         (Some(prompt), _) => prompt.clone(),
         (None, Some(path)) => input::read_prompt(path)?,

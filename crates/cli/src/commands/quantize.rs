@@ -11,6 +11,7 @@ use serde_json::json;
 use tokenizer::Tokenizer;
 
 use crate::input;
+use crate::model::Located;
 use crate::output::{note, say};
 use crate::staging::Staged;
 
@@ -27,6 +28,9 @@ pub struct Args {
     /// Model: a directory, a file, or a name on the hub such as gpt2 or ORG/NAME
     #[arg(short, long, value_name = "MODEL")]
     model: PathBuf,
+    /// Low-rank adapter to merge into the model first: a directory with adapter_config.json
+    #[arg(long, value_name = "DIR")]
+    adapter: Option<PathBuf>,
     /// Type of the weights: f32, f16, bf16, q8 or q4
     #[arg(long, value_name = "TYPE", value_parser = input::dtype)]
     to: Dtype,
@@ -57,12 +61,16 @@ pub struct Args {
 }
 
 pub fn run(args: Args, offline: bool) -> Result<()> {
-    let args = Args { model: input::model_path(&args.model, offline)?, ..args };
+    let located = Located::of(&args.model, args.adapter.as_deref(), offline)?;
+    let args = Args { model: located.path.clone(), adapter: located.adapter.clone(), ..args };
     refuse_overwriting(&args)?;
     if let Some(factor) = args.outliers {
         ensure!(factor.is_finite() && factor > 0.0, "--outliers {factor}: give a positive number, as 20");
     }
-    let (model, tokenizer) = input::open_model(&args.model, Some(Dtype::F32))?;
+    let (mut model, tokenizer) = located.open(Some(Dtype::F32))?;
+    if model.lora().is_some() {
+        model.merge_adapter()?;
+    }
     if let Some(stride) = args.stride {
         let n_ctx = model.config().n_ctx;
         ensure!(
@@ -73,7 +81,7 @@ pub fn run(args: Args, offline: bool) -> Result<()> {
     let report = tokens(&args.report, &args, &tokenizer)?;
     let calibrate = tokens(&args.calibrate, &args, &tokenizer)?;
     let quantised = quantise(&model, calibrate.as_ref(), &args)?;
-    write(&quantised, &tokenizer, &args)?;
+    write(&quantised, &tokenizer, &located, &args)?;
     let (before, after) = (model.weight_bytes(), quantised.weight_bytes());
     note!("[{}: {}, {}]", args.out.display(), args.to, input::size(after as u64));
     let Some(report) = report else {
@@ -105,6 +113,12 @@ fn refuse_overwriting(args: &Args) -> Result<()> {
     ensure!(
         whole(&args.out).is_none() || whole(&args.out) != whole(&args.model),
         "--out {out} is the model itself; choose another directory"
+    );
+    ensure!(
+        args.adapter.is_none()
+            || whole(&args.out).is_none()
+            || whole(&args.out) != args.adapter.as_deref().and_then(whole),
+        "--out {out} is the adapter itself; choose another directory"
     );
     let shared =
         args.calibrate.iter().find(|path| args.report.iter().any(|other| whole(path) == whole(other)));
@@ -156,17 +170,21 @@ pub const BESIDE: [&str; 10] = [
 ];
 
 /// Writes the directory, whole or not at all.
-fn write(model: &Gpt2, tokenizer: &Tokenizer, args: &Args) -> Result<()> {
+fn write(model: &Gpt2, tokenizer: &Tokenizer, located: &Located, args: &Args) -> Result<()> {
     let staged = Staged::beside(&args.out)?;
     model.save(staged.path()).with_context(|| format!("cannot write {}", args.out.display()))?;
     if args.model.is_file() {
         tokenizer.save(staged.path())?;
         return staged.commit(checkpoint::WEIGHTS);
     }
-    for file in BESIDE.map(|name| args.model.join(name)).into_iter().filter(|file| file.is_file()) {
+    // An adapter may have brought more tokens, which the model's own config does not know.
+    let skipped = if args.adapter.is_some() { checkpoint::CONFIG } else { "" };
+    let names = BESIDE.into_iter().filter(|name| *name != skipped);
+    for file in names.map(|name| args.model.join(name)).filter(|file| file.is_file()) {
         let copy = staged.path().join(file.file_name().expect("it has one of these names"));
         fs::copy(&file, copy).with_context(|| format!("cannot copy {}", file.display()))?;
     }
+    located.copy_own_tokenizer(staged.path())?;
     staged.commit(checkpoint::WEIGHTS)
 }
 

@@ -5,11 +5,12 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use models::checkpoint::{self, Format, Found};
-use models::{Gpt2, Gpt2Config};
+use models::{Gpt2, Gpt2Config, LoraConfig};
 use serde_json::{Value, json};
 use train::config::plain_cost;
 
-use crate::input::{self, grouped, size};
+use crate::input::{grouped, size};
+use crate::model::Located;
 use crate::output::{printable, say};
 
 /// Show what a model is: shape, size, memory, tokenizer, where it comes from, chat template
@@ -19,18 +20,20 @@ pub struct Args {
     /// Model: a directory, a file, or a name on the hub
     #[arg(short, long, value_name = "MODEL")]
     model: PathBuf,
+    /// Low-rank adapter that goes with it: a directory with adapter_config.json
+    #[arg(long, value_name = "DIR")]
+    adapter: Option<PathBuf>,
     /// Print JSON
     #[arg(long)]
     json: bool,
 }
 
 pub fn run(args: Args, offline: bool) -> Result<()> {
-    let path = input::model_path(&args.model, offline)?;
-    let found = checkpoint::find(&path)?;
-    let model =
-        Gpt2::open(&path, None).with_context(|| format!("cannot load a model from {}", path.display()))?;
+    let located = Located::of(&args.model, args.adapter.as_deref(), offline)?;
+    let found = checkpoint::find(&located.path)?;
+    let model = located.open_alone(None)?;
     let finite = model.check_finite().map_err(|error| error.to_string());
-    let shown = Shown::of(&path, &found, &model)?;
+    let shown = Shown::of(&located, &found, &model)?;
     if args.json {
         let mut json = shown.json(model.config());
         json["weights_error"] = json!(finite.err());
@@ -54,6 +57,8 @@ struct Shown {
     tokenizer: Result<Vocabulary, String>,
     assumptions: Vec<String>,
     provenance: Vec<(String, String)>,
+    /// Where it lies, and how it was made.
+    adapter: Option<(PathBuf, LoraConfig)>,
 }
 
 /// Bytes that a model takes.
@@ -73,11 +78,11 @@ struct Vocabulary {
 }
 
 impl Shown {
-    fn of(path: &Path, found: &Found, model: &Gpt2) -> Result<Shown> {
-        let config = model.config();
+    fn of(located: &Located, found: &Found, model: &Gpt2) -> Result<Shown> {
+        let (path, config) = (located.path.as_path(), model.config());
         // Keys and values of a whole context; f32 where weights are.
         let wide = if model.dtype() == models::Dtype::F32 { 4 } else { 2 };
-        let tokenizer = input::tokenizer_of(path, config.vocab_size).map_err(|error| format!("{error:#}"));
+        let tokenizer = located.tokenizer(model).map_err(|error| format!("{error:#}"));
         let end = |tokenizer: &tokenizer::Tokenizer| {
             let bytes = tokenizer.token_bytes(tokenizer.eot()).unwrap_or_default();
             (String::from_utf8_lossy(bytes).into_owned(), tokenizer.eot())
@@ -101,6 +106,7 @@ impl Shown {
             }),
             assumptions: checkpoint::assumptions(path)?,
             provenance: provenance(path, found)?,
+            adapter: located.adapter.clone().zip(model.lora().cloned()),
         })
     }
 
@@ -131,6 +137,11 @@ impl Shown {
             "tokenizer": tokenizer,
             "chat_template": template,
             "assumptions": self.assumptions,
+            "adapter": self.adapter.as_ref().map(|(path, lora)| {
+                let mut json = json!(lora);
+                (json["path"], json["parameters"]) = (json!(path), json!(lora.n_params(config)));
+                json
+            }),
             "provenance": self.provenance.iter().cloned().collect::<std::collections::BTreeMap<_, _>>(),
         })
     }
@@ -153,6 +164,18 @@ impl Shown {
             say!("               {name}: {}", json[name])?;
         }
         say!("parameters     {}, {}", grouped(self.parameters as u64), self.dtype)?;
+        if let Some((path, lora)) = &self.adapter {
+            let path = path.display().to_string();
+            let (values, targets) = (grouped(lora.n_params(config) as u64), lora.targets.join(", "));
+            let tables = if lora.embeddings { "; with its own embeddings" } else { "" };
+            say!(
+                "adapter        {}: rank {}, alpha {}, beside {} ({values} values{tables})",
+                printable(&path),
+                lora.r,
+                lora.alpha,
+                printable(&targets)
+            )?;
+        }
         let Memory { weights, kv_cache, training } = self.memory;
         say!(
             "to run         {} ({} of weights, {} of keys and values of a whole context)",

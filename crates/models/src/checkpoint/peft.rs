@@ -359,6 +359,8 @@ pub(crate) fn save_adapter(model: &Gpt2, dir: &Path, base: &str) -> Result<()> {
             tensors.push((full, table.shape().to_vec(), table.decoded().into_owned()));
         }
     }
+    // PEFT ties the output layer to the table again unless both are modules of their own.
+    let is_untied = config.embeddings && !model.config().tie_word_embeddings;
     let settings = json!({
         "auto_mapping": null,
         "base_model_name_or_path": base,
@@ -370,7 +372,7 @@ pub(crate) fn save_adapter(model: &Gpt2, dir: &Path, base: &str) -> Result<()> {
         "layers_to_transform": null,
         "lora_alpha": number(config.alpha),
         "lora_dropout": number(config.dropout),
-        "modules_to_save": null,
+        "modules_to_save": if is_untied { json!(["wte", "lm_head"]) } else { Value::Null },
         "peft_type": "LORA",
         "r": config.r,
         "rank_pattern": ranks,

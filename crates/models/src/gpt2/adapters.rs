@@ -217,7 +217,7 @@ impl Gpt2 {
     }
 
     /// Freezes what is not trained, and numbers what is.
-    fn set_lora(&mut self, config: LoraConfig) -> Result<()> {
+    pub(super) fn set_lora(&mut self, config: LoraConfig) -> Result<()> {
         if config.embeddings && self.dtype == Dtype::F32 {
             for table in [Some(&mut self.wte), self.lm_head.as_mut()].into_iter().flatten() {
                 if table.weights().is_some() {

@@ -8,7 +8,7 @@ use tensor::Tensor;
 use tensor::random::Stream;
 
 use super::Gpt2;
-use crate::{Dtype, ModelError, Result};
+use crate::{Dtype, LoraConfig, ModelError, Result};
 
 /// The random stream of new rows; the embedding table and the output layer have one each.
 const PURPOSE: u32 = 0x726f_7773;
@@ -17,7 +17,8 @@ const NOISE: f64 = 0.1;
 
 impl Gpt2 {
     /// Grows the vocabulary to `n` tokens: rows for the new ones are added to the embedding table, and to the output layer
-    /// where that is another. The same seed gives the same rows. What has `n` tokens already stays as it is.
+    /// where that is another. The same seed gives the same rows. What has `n` tokens already stays as it is. With an adapter,
+    /// the tables are trained and saved from then on.
     pub fn resize_vocab(&mut self, n: usize, seed: u64) -> Result<()> {
         let have = self.config.vocab_size;
         if n < have {
@@ -38,7 +39,11 @@ impl Gpt2 {
             *lm_head = with_rows(lm_head, n, Stream::new(seed, PURPOSE, 1))?.parameter(head);
         }
         self.config = config;
-        Ok(())
+        // Beside an adapter the rows are of use only if they are learnt, and saved with it.
+        match self.lora.clone() {
+            Some(lora) => self.set_lora(LoraConfig { embeddings: true, ..lora }),
+            None => Ok(()),
+        }
     }
 }
 

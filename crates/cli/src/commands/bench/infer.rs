@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Instant;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use generate::{Engine, EngineSettings, Event, Overflow, Processors, Sampling, Task};
 use models::{Dtype, Gpt2, Gpt2Config, Init, KvCache, KvPool, Pass};
 use serde_json::json;
@@ -12,7 +12,7 @@ use tensor::random::Stream;
 use tensor::{isa, peak, pool, timing};
 
 use super::{peak_rss, peaks_json};
-use crate::input;
+use crate::model::Located;
 use crate::output::{note, say};
 use crate::plan::free_memory;
 
@@ -26,6 +26,9 @@ pub struct Args {
     /// Model: a directory, a file, or a name on the hub such as gpt2 or ORG/NAME
     #[arg(short, long, value_name = "MODEL", conflicts_with = "preset")]
     model: Option<PathBuf>,
+    /// Low-rank adapter to run it with: a directory with adapter_config.json
+    #[arg(long, value_name = "DIR", requires = "model")]
+    adapter: Option<PathBuf>,
     /// Random weights of this shape, instead of a model
     #[arg(long, value_name = "NAME", default_value = "gpt2")]
     preset: String,
@@ -49,13 +52,13 @@ pub struct Args {
 pub fn run(args: Args, offline: bool) -> Result<()> {
     ensure!(args.repeat > 0, "--repeat 0: ask for at least 1");
     ensure!(args.batches.iter().all(|batch| (1..=512).contains(batch)), "--batches: 1 to 512 texts each");
-    let model = args.model.as_ref().map(|model| input::model_path(model, offline)).transpose()?;
-    let args = &Args { model, ..args };
+    let located =
+        args.model.as_ref().map(|model| Located::of(model, args.adapter.as_deref(), offline)).transpose()?;
+    let args = &args;
     let peaks = peak::measure();
     let start = Instant::now();
-    let model = match &args.model {
-        Some(path) => Gpt2::open(path, args.dtype)
-            .with_context(|| format!("cannot load a model from {}", path.display()))?,
+    let model = match &located {
+        Some(located) => located.open_alone(args.dtype)?,
         None => {
             let model = Gpt2::new(Gpt2Config::preset(&args.preset)?, Init::Gpt2, 1)?;
             model.to_dtype(args.dtype.unwrap_or_default())?
@@ -63,9 +66,9 @@ pub fn run(args: Args, offline: bool) -> Result<()> {
     };
     let load_ms = 1e3 * start.elapsed().as_secs_f64();
     check(args, &model)?;
-    if let Some(path) = &args.model {
+    if let Some(located) = &located {
         // Counts towards the first token; a model that has none can be measured all the same.
-        _ = input::tokenizer_of(path, model.config().vocab_size);
+        _ = located.tokenizer(&model);
     }
     let eight = random_ids(&model, 8, 0);
     let mut cache = KvCache::of(&KvPool::new(model.config(), model.precision(), usize::MAX));

@@ -12,7 +12,7 @@ use crate::input;
 use crate::output::note;
 
 /// Tokens that both models are run on: a text's, and some from all over the vocabulary.
-pub(super) fn probe(
+pub(in crate::commands) fn probe(
     tokenizer: Option<&Tokenizer>,
     text: Option<&str>,
     config: &Gpt2Config,
@@ -40,7 +40,7 @@ pub(super) fn probe(
 }
 
 /// A model's answers to the probe, and its weights in short.
-pub(super) struct Side {
+pub(in crate::commands) struct Side {
     pub logits: Vec<f32>,
     pub sha256: String,
     vocab_size: usize,
@@ -50,10 +50,17 @@ impl Side {
     pub fn of(path: &Path, ids: &[u32]) -> Result<Side> {
         let model =
             Gpt2::load(path).with_context(|| format!("cannot load a model from {}", path.display()))?;
+        Side::of_model(&model, ids)
+    }
+
+    pub fn of_model(model: &Gpt2, ids: &[u32]) -> Result<Side> {
         let mut hash = Sha256::new();
         for (name, tensor) in model.parameters() {
             hash.update(format!("{name} {:?}\n", tensor.shape()));
-            tensor.data().chunks(1 << 16).for_each(|part| hash.update(bytemuck::cast_slice::<f32, u8>(part)));
+            tensor
+                .decoded()
+                .chunks(1 << 16)
+                .for_each(|part| hash.update(bytemuck::cast_slice::<f32, u8>(part)));
         }
         let sha256 = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
         let logits = model.logits(ids, 1, &mut Pass::eval())?.data().to_vec();
@@ -62,7 +69,7 @@ impl Side {
 }
 
 /// How far two models are apart on the probe.
-pub(super) struct Check {
+pub(in crate::commands) struct Check {
     /// The largest difference of a logit.
     pub most: f64,
     /// The root mean square of the differences over the spread (standard deviation) of the logits.
@@ -93,7 +100,7 @@ impl Check {
     }
 
     /// Refuses what the type of numbers does not explain. A difference that is not a number is more than any.
-    pub fn ensure_within(&self, most: f64, kind: Kind) -> Result<()> {
+    pub(super) fn ensure_within(&self, most: f64, kind: Kind) -> Result<()> {
         let name = kind.name();
         let is_within = self.mean <= most;
         ensure!(

@@ -15,6 +15,7 @@ use tokenizer::Tokenizer;
 
 use super::Args;
 use crate::input;
+use crate::model::Located;
 use crate::output::note;
 use crate::plan::free_memory;
 use crate::signals::StopFlag;
@@ -30,9 +31,9 @@ struct Line {
     stop: Vec<String>,
 }
 
-pub fn run(args: &Args, prompts: &Path, output: &Path) -> Result<()> {
+pub fn run(args: &Args, located: &Located, prompts: &Path, output: &Path) -> Result<()> {
     let lines = read(prompts)?;
-    let (model, tokenizer) = input::open_model(&args.model, args.dtype)?;
+    let (model, tokenizer) = located.open(args.model.dtype)?;
     check(args, &model, &tokenizer)?;
     let (mut file, done, first_seed) = open(output, &lines)?;
     let seed = args.seed.or(first_seed).unwrap_or_else(|| input::seed(None));
