@@ -9,9 +9,9 @@ use data::read::Source;
 use models::{Dropouts, Gpt2, Gpt2Config, Init};
 use tensor::Precision;
 use tokenizer::{Tokenizer, TokenizerError};
-use train::TrainConfig;
 use train::optimizer::{AdamConfig, OptimizerConfig};
 use train::schedule::{Decay, Period, Schedule};
+use train::{Objective, TrainConfig};
 
 use crate::input::{self, Learn};
 use crate::output::note;
@@ -343,6 +343,9 @@ pub fn train_config(settings: &mut Settings, n_embd: usize, sequences_per_epoch:
         eval_tokens: EVAL_TOKENS,
         documents: settings.sequences.as_deref() == Some("documents"),
         save_interval: *settings.save_interval.get_or_insert(eval_interval),
+        objective: Objective::Likelihood,
+        eval_first: false,
+        patience: None,
     };
     config.validate()?;
     Ok(config)

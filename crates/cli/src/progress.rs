@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use models::Gpt2;
-use train::{EvalReport, Observer, StepReport};
+use train::{EvalReport, Measured, Observer, StepReport};
 
 use crate::input::duration;
 use crate::output::note;
@@ -81,15 +81,37 @@ impl Observer for Progress<'_> {
         (self.after_step)(report, model, &print);
     }
 
+    fn on_prepare(&mut self, done: usize, total: usize) {
+        self.start = Instant::now();
+        if !self.bar.is_hidden() {
+            self.bar.set_message(format!("the model's view of the pairs before training: {done}/{total}"));
+        } else if self.last_line.elapsed().as_secs() >= 10 || done == total {
+            self.last_line = Instant::now();
+            note!("the model's view of the pairs before training: {done}/{total}");
+        }
+    }
+
     fn on_eval(&mut self, report: &EvalReport) {
         let EvalReport { step, report, best } = report;
-        let mark = if *best { "  (best so far, saved)" } else { "" };
-        self.line(&format!(
-            "step {step}: validation loss {:.4}, perplexity {:.2}, accuracy {:.1} %{mark}",
-            report.loss,
-            report.perplexity,
-            100.0 * report.accuracy
-        ));
+        let mark = match (*best, step) {
+            (false, _) => "",
+            (true, 0) => "  (before training)",
+            (true, _) => "  (best so far, saved)",
+        };
+        let (loss, accuracy) = (report.loss(), 100.0 * report.accuracy());
+        self.line(&match report {
+            Measured::Preferences(report) => format!(
+                "step {step}: validation loss {loss:.4}, {accuracy:.1} % of pairs right, margin {:.3}{mark}",
+                report.margin
+            ),
+            _ => format!(
+                "step {step}: validation loss {loss:.4}, perplexity {:.2}, accuracy {accuracy:.1} %{mark}",
+                loss.exp()
+            ),
+        });
+        if *step == 0 {
+            self.start = Instant::now();
+        }
     }
 
     fn should_stop(&mut self) -> bool {

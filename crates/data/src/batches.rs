@@ -4,6 +4,8 @@
 //! window of a source comes once, in an order given by a keyed permutation (a Feistel network), and the windows
 //! of each epoch start at another offset.
 
+use std::ops::Range;
+
 use serde::{Deserialize, Serialize};
 
 use crate::{DataError, Result, Tokens, mix};
@@ -33,6 +35,21 @@ pub struct OwnedBatch {
     pub batch: usize,
     /// Length of each sequence, where they differ.
     pub lens: Option<Vec<usize>>,
+    /// Which examples or pairs of the data these are; empty for text. A pair is two sequences, the preferred one first.
+    pub examples: Vec<usize>,
+}
+
+impl OwnedBatch {
+    /// Where each sequence lies among the values.
+    pub fn sequences(&self) -> impl Iterator<Item = Range<usize>> {
+        let time = self.ids.len() / self.batch.max(1);
+        let mut start = 0;
+        (0..self.batch).map(move |i| {
+            let len = self.lens.as_ref().map_or(time, |lens| lens[i]);
+            start += len;
+            start - len..start
+        })
+    }
 }
 
 /// How many sequences of each source have been used: all there is to know to go on.
@@ -40,6 +57,36 @@ pub struct OwnedBatch {
 pub struct Position {
     /// Sequences used, by source.
     pub used: Vec<u64>,
+}
+
+/// Where a training run takes its batches from. Their order is a function of the seed and the position alone, so that
+/// a run goes on from a position as if it had never stopped.
+pub trait Batches: std::fmt::Debug + Send {
+    /// The next sequences.
+    fn next_batch(&mut self) -> Result<OwnedBatch>;
+
+    /// Where the next batch starts.
+    fn position(&self) -> &Position;
+
+    /// Goes on from a position of these or equal batches.
+    ///
+    /// # Panics
+    /// If it has another number of sources.
+    fn seek(&mut self, position: &Position);
+
+    /// Tokens of the longest sequence.
+    fn time(&self) -> usize;
+
+    /// A hash of all tokens (FNV-1a), to recognise data that has changed.
+    fn fingerprint(&self) -> Result<u64>;
+
+    /// Sequences, examples or pairs in one pass over the data: what a position counts.
+    fn sequences_per_epoch(&self) -> u64;
+
+    /// Passes completed, counting sequences of all sources together.
+    fn epoch(&self) -> u64 {
+        self.position().used.iter().sum::<u64>() / self.sequences_per_epoch()
+    }
 }
 
 /// Draws batches from weighted sources.
@@ -88,54 +135,6 @@ impl Batcher {
         Ok(Batcher { sources, shares, batch, time, seed, mode, position })
     }
 
-    /// Where the next batch starts.
-    pub fn position(&self) -> &Position {
-        &self.position
-    }
-
-    /// Goes on from a position of this or an equal batcher.
-    ///
-    /// # Panics
-    /// If it has another number of sources.
-    pub fn seek(&mut self, position: &Position) {
-        assert_eq!(position.used.len(), self.sources.len(), "a position of as many sources");
-        self.position = position.clone();
-    }
-
-    /// Tokens of the longest sequence.
-    pub fn time(&self) -> usize {
-        self.time
-    }
-
-    /// A hash of all sources' tokens (FNV-1a), to recognise data that has changed.
-    pub fn fingerprint(&self) -> Result<u64> {
-        let mut hash = 0xcbf2_9ce4_8422_2325u64;
-        for source in &self.sources {
-            for start in (0..source.tokens.len()).step_by(1 << 20) {
-                let ids = source.tokens.read(start..source.tokens.len().min(start + (1 << 20)))?;
-                ids.iter().for_each(|&id| hash = (hash ^ u64::from(id)).wrapping_mul(0x100_0000_01b3));
-            }
-            hash = mix(hash, source.tokens.len() as u64, 0);
-        }
-        Ok(hash)
-    }
-
-    /// Sequences in one pass over all sources.
-    pub fn sequences_per_epoch(&self) -> u64 {
-        self.sources.iter().map(|source| source.n).sum()
-    }
-
-    /// Passes completed, counting sequences of all sources together.
-    pub fn epoch(&self) -> u64 {
-        self.position.used.iter().sum::<u64>() / self.sequences_per_epoch()
-    }
-
-    /// The next sequences.
-    pub fn next_batch(&mut self) -> Result<OwnedBatch> {
-        let rows: Vec<Vec<u32>> = (0..self.batch).map(|_| self.next_row()).collect::<Result<_>>()?;
-        Ok(assemble(&rows))
-    }
-
     /// A sequence and the token after it.
     fn next_row(&mut self) -> Result<Vec<u32>> {
         let source = self.next_source();
@@ -166,6 +165,50 @@ impl Batcher {
         let lack = |i: usize| self.shares[i] * (total + 1) as f64 - self.position.used[i] as f64;
         (1..self.sources.len()).fold(0, |best, i| if lack(i) > lack(best) { i } else { best })
     }
+}
+
+impl Batches for Batcher {
+    fn next_batch(&mut self) -> Result<OwnedBatch> {
+        let rows: Vec<Vec<u32>> = (0..self.batch).map(|_| self.next_row()).collect::<Result<_>>()?;
+        Ok(assemble(&rows))
+    }
+
+    fn position(&self) -> &Position {
+        &self.position
+    }
+
+    fn seek(&mut self, position: &Position) {
+        assert_eq!(position.used.len(), self.sources.len(), "a position of as many sources");
+        self.position = position.clone();
+    }
+
+    fn time(&self) -> usize {
+        self.time
+    }
+
+    fn fingerprint(&self) -> Result<u64> {
+        let mut hash = FNV;
+        for source in &self.sources {
+            for start in (0..source.tokens.len()).step_by(1 << 20) {
+                let ids = source.tokens.read(start..source.tokens.len().min(start + (1 << 20)))?;
+                hash = fnv(hash, &ids);
+            }
+            hash = mix(hash, source.tokens.len() as u64, 0);
+        }
+        Ok(hash)
+    }
+
+    fn sequences_per_epoch(&self) -> u64 {
+        self.sources.iter().map(|source| source.n).sum()
+    }
+}
+
+/// The hash of nothing.
+pub(crate) const FNV: u64 = 0xcbf2_9ce4_8422_2325;
+
+/// Goes on with a hash (FNV-1a).
+pub(crate) fn fnv(hash: u64, ids: &[u32]) -> u64 {
+    ids.iter().fold(hash, |hash, &id| (hash ^ u64::from(id)).wrapping_mul(0x100_0000_01b3))
 }
 
 impl Sequences {
@@ -224,12 +267,18 @@ fn assemble(rows: &[Vec<u32>]) -> OwnedBatch {
         weights: vec![1.0; ids.len()],
         ids,
         batch: rows.len(),
-        lens: lens.windows(2).any(|pair| pair[0] != pair[1]).then_some(lens),
+        lens: ragged(lens),
+        examples: Vec::new(),
     }
 }
 
+/// Lengths, where they differ.
+pub(crate) fn ragged(lens: Vec<usize>) -> Option<Vec<usize>> {
+    lens.windows(2).any(|pair| pair[0] != pair[1]).then_some(lens)
+}
+
 /// A permutation of `0..n`: a Feistel network on the next even number of bits, walked until it lands inside.
-fn permute(index: u64, n: u64, key: u64) -> u64 {
+pub(crate) fn permute(index: u64, n: u64, key: u64) -> u64 {
     let half = ((u64::BITS - n.saturating_sub(1).leading_zeros()).div_ceil(2)).max(1);
     let mask = (1u64 << half) - 1;
     let mut x = index;

@@ -192,6 +192,26 @@ pub enum DataError {
     Instruction {
         /// What was typed.
         words: String,
+    /// Nothing to learn from.
+    #[error("there are no examples to learn from")]
+    NoExamples,
+    /// An example longer than the model's context.
+    #[error(
+        "example {example} has {tokens} tokens, but the context has room for {room}; shorten it or leave it out"
+    )]
+    ExampleTooLong {
+        /// Which one, from 1.
+        example: usize,
+        /// Its tokens.
+        tokens: usize,
+        /// Tokens there is room for, with the last one that is only predicted.
+        room: usize,
+    },
+    /// An example of which nothing is to be predicted.
+    #[error("example {example} has no answer to learn, only a prompt; leave it out")]
+    NoAnswer {
+        /// Which one, from 1.
+        example: usize,
     },
     /// The tokenizer could not be saved or loaded.
     #[error(transparent)]

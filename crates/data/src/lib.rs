@@ -1,14 +1,15 @@
 //! Text files to token shards to batches, and the built-in demo corpus.
 //!
 //! The path of data: [`read`] turns files into documents, [`prepare`] into tokens (in memory or as [`shards`]),
-//! and [`batches`] into what a training step takes. [`records`] reads examples of
-//! questions and answers for fine-tuning. [`corpus`] writes small stories, so that no file is needed.
+//! and [`batches`] into what a training step takes. [`records`] reads examples of questions and answers for fine-tuning,
+//! and [`packed`] makes batches of them. [`corpus`] writes small stories, so that no file is needed.
 #![forbid(unsafe_code)]
 
 pub mod batches;
 pub mod corpus;
 mod error;
 pub mod example;
+pub mod packed;
 pub mod prepare;
 pub mod read;
 pub mod records;

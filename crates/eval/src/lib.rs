@@ -1,11 +1,13 @@
-//! How good a model is. One task a file; so far [`perplexity`], the loss on a text and what follows from it, and
-//! [`per_token`], a table of every prediction.
+//! How good a model is. One task a file; so far [`perplexity`], the loss on a text and what follows from it,
+//! [`answers`], the loss on the answers of examples, and [`per_token`], a table of every prediction.
 #![forbid(unsafe_code)]
 
+pub mod answers;
 mod measure;
 pub mod per_token;
 pub mod perplexity;
 
+pub use answers::AnswerReport;
 pub use measure::Measure;
 pub use per_token::PerToken;
 pub use perplexity::{EvalError, Options, Report, TokenScore, evaluate};

@@ -131,6 +131,17 @@ pub enum EvalError {
         /// The loss.
         loss: f32,
     },
+    /// The same, in an example.
+    #[error("the loss of example {example} is {loss}: the model's weights are damaged")]
+    ExampleNotFinite {
+        /// Which one, from 1.
+        example: usize,
+        /// The loss.
+        loss: f64,
+    },
+    /// No example has an answer.
+    #[error("there are no answers to score")]
+    NoAnswers,
     /// Vocabularies of different sizes.
     #[error("the tokenizer has {tokenizer} tokens, but the model {model}; take both from the same directory")]
     Vocabulary {

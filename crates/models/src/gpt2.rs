@@ -408,9 +408,27 @@ impl Gpt2 {
         Ok(ops::lm_loss(&hidden, self.head(), batch.targets, batch.weights)?)
     }
 
+    /// [`Gpt2::loss`] with weights that follow from the loss of each prediction: for objectives that are not a sum over
+    /// tokens, whose gradient is one. The blocks run once, only the output layer twice.
+    pub fn loss_weighted_by(
+        &self,
+        batch: &Batch,
+        mut pass: Pass,
+        weights: impl FnOnce(&[f32]) -> Vec<f32>,
+    ) -> Result<LmLoss> {
+        pass.lens = batch.lens.map(<[usize]>::to_vec);
+        let hidden = self.hidden(batch.ids, batch.batch, &mut pass)?;
+        let (losses, _) = ops::lm_scores(&hidden, self.head(), batch.targets)?;
+        Ok(ops::lm_loss(&hidden, self.head(), batch.targets, &weights(&losses))?)
+    }
+
     /// Scores every prediction of a batch, whatever its weight.
     pub fn scores(&self, batch: &Batch) -> Result<Scores> {
-        let mut pass = Pass::eval();
+        self.scores_in(batch, Pass::eval())
+    }
+
+    /// [`Gpt2::scores`] in a pass of another precision.
+    pub fn scores_in(&self, batch: &Batch, mut pass: Pass) -> Result<Scores> {
         pass.lens = batch.lens.map(<[usize]>::to_vec);
         let hidden = self.hidden(batch.ids, batch.batch, &mut pass)?;
         let (loss, correct) = ops::lm_scores(&hidden, self.head(), batch.targets)?;

@@ -4,6 +4,7 @@ use models::Gpt2Config;
 use serde::{Deserialize, Serialize};
 use tensor::Precision;
 
+use crate::dpo::Objective;
 use crate::optimizer::{AdamConfig, OptimizerConfig};
 use crate::schedule::{Decay, Schedule};
 use crate::{Result, TrainError};
@@ -43,6 +44,15 @@ pub struct TrainConfig {
     pub documents: bool,
     /// Steps between saves of the state; 0 saves at the end only.
     pub save_interval: u64,
+    /// What is made smaller.
+    #[serde(default)]
+    pub objective: Objective,
+    /// Whether the model is validated before the first step, too.
+    #[serde(default)]
+    pub eval_first: bool,
+    /// Validations without a better one after which the run ends; `None` makes all steps.
+    #[serde(default)]
+    pub patience: Option<u64>,
 }
 
 impl TrainConfig {
@@ -58,6 +68,14 @@ impl TrainConfig {
             if n == 0 {
                 return refuse(name, n.to_string(), "it must be at least 1");
             }
+        }
+        if self.patience == Some(0) {
+            return refuse("--patience", "0".to_owned(), "it must be at least 1");
+        }
+        if let Objective::Dpo { beta } = self.objective
+            && !(beta > 0.0 && beta.is_finite())
+        {
+            return refuse("--beta", beta.to_string(), "it must be a positive number");
         }
         for (name, clip) in [("--clip-norm", self.clip_norm), ("--clip-value", self.clip_value)] {
             if clip.is_some_and(|clip| !(clip > 0.0 && clip.is_finite())) {
@@ -103,6 +121,9 @@ pub fn plain_cost(model: &Gpt2Config) -> Cost {
         eval_tokens: 0,
         documents: false,
         save_interval: 0,
+        objective: Objective::Likelihood,
+        eval_first: false,
+        patience: None,
     };
     cost(model, &config, model.n_ctx)
 }

@@ -3,21 +3,25 @@
 //! A step: batches → losses and gradients → their norm, clipped → the optimiser → the log. The numbers are
 //! checked before the weights change, so that a loss that is not a number leaves the last good state. Validation
 //! keeps the best model in `DIR`; the resumable state goes to `DIR/last`.
+//!
+//! Text, examples and pairs go through the same steps: [`Batches`] says which tokens count, and the [`Objective`]
+//! what is made of their losses.
 
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use data::Tokens;
-use data::batches::{Batcher, OwnedBatch};
-use eval::{EvalError, Report};
+use data::batches::{Batches, OwnedBatch};
+use eval::EvalError;
 use models::{Batch, Gpt2, Pass};
 use serde::Serialize;
 use tensor::Grads;
 use tokenizer::Tokenizer;
 
+use crate::dpo::{self, Objective, Rewards};
 use crate::metrics::Metrics;
 use crate::optimizer::{Optimizer, clip_factor, global_norm};
-use crate::state::{self, Progress};
+use crate::state::{self, Before, Progress};
+use crate::validation::{self, Judge, Measured, Validation};
 use crate::{Result, TrainConfig, TrainError, config};
 
 /// A run in progress.
@@ -25,8 +29,8 @@ pub struct Run {
     model: Gpt2,
     tokenizer: Tokenizer,
     optimizer: Optimizer,
-    batcher: Batcher,
-    val: Option<Tokens>,
+    batches: Box<dyn Batches>,
+    val: Option<Validation>,
     config: TrainConfig,
     progress: Progress,
     dir: PathBuf,
@@ -45,8 +49,11 @@ pub struct StepReport {
     pub max_steps: u64,
     /// Passes over the data, as a fraction.
     pub epoch: f64,
-    /// Mean loss of the step's tokens before the update.
+    /// Mean loss of the step's tokens, or pairs, before the update.
     pub loss: f64,
+    /// Of the step's pairs, before the update.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rewards: Option<Rewards>,
     /// Learning rate.
     pub lr: f32,
     /// Length of the gradient before clipping.
@@ -63,7 +70,7 @@ pub struct EvalReport {
     /// Steps made.
     pub step: u64,
     /// What was measured.
-    pub report: Report,
+    pub report: Measured,
     /// Whether the loss is the lowest so far.
     pub best: bool,
 }
@@ -73,10 +80,14 @@ pub struct EvalReport {
 pub struct Outcome {
     /// Steps made.
     pub step: u64,
-    /// Whether all steps were made, or it was asked to stop.
+    /// Whether it came to its end, rather than being asked to stop.
     pub finished: bool,
+    /// Whether it ended because validation had not improved for as long as its patience lasts.
+    pub stopped_early: bool,
+    /// The model on the whole validation data before the first step, where the settings ask for it.
+    pub before: Option<Before>,
     /// The best model on the whole validation data.
-    pub val: Option<Report>,
+    pub val: Option<Measured>,
     /// The lowest validation loss and its step.
     pub best: Option<(f64, u64)>,
     /// Seconds spent training, in all sessions.
@@ -87,6 +98,8 @@ pub struct Outcome {
 
 /// Sees what happens.
 pub trait Observer {
+    /// While the model it starts from scores pairs: how many are done, of how many.
+    fn on_prepare(&mut self, _done: usize, _total: usize) {}
     /// After each step.
     fn on_step(&mut self, _report: &StepReport, _model: &Gpt2) {}
     /// After each validation.
@@ -118,22 +131,30 @@ impl Run {
     pub fn new(
         model: Gpt2,
         tokenizer: Tokenizer,
-        batcher: Batcher,
-        val: Option<Tokens>,
+        batches: impl Batches + 'static,
+        val: Option<Validation>,
         config: TrainConfig,
         dir: &Path,
         caller: serde_json::Value,
     ) -> Result<Run> {
         config.validate()?;
-        let data_hash = batcher.fingerprint()?;
-        let position = batcher.position().clone();
-        let flops_per_token = config::cost(model.config(), &config, batcher.time()).flops_per_token;
+        let val = val.filter(|val| !val.is_empty());
+        if let (Some(patience), None) = (config.patience, &val) {
+            let want = "there is no held-out data to judge by; hold some out, or leave it off";
+            return Err(TrainError::Setting { name: "--patience", got: patience.to_string(), want });
+        }
+        let data_hash = batches.fingerprint()?;
+        let position = batches.position().clone();
+        let flops_per_token = config::cost(model.config(), &config, batches.time()).flops_per_token;
         let progress = Progress {
             step: 0,
             position,
             best: None,
             seconds: 0.0,
             data_hash,
+            before: None,
+            reference: Vec::new(),
+            val_reference: Vec::new(),
             config: config.clone(),
             caller,
         };
@@ -142,8 +163,8 @@ impl Run {
             grads: model.zero_grads(),
             model,
             tokenizer,
-            batcher,
-            val: val.filter(|val| val.len() > 1),
+            batches: Box::new(batches),
+            val,
             config,
             progress,
             dir: dir.to_owned(),
@@ -176,7 +197,7 @@ impl Run {
         if progress.position.used.len() != self.progress.position.used.len() {
             return refuse("its place in the data is of another number of sources");
         }
-        self.batcher.seek(&progress.position);
+        self.batches.seek(&progress.position);
         self.saved = Some(progress.step);
         self.progress = Progress { config: self.config.clone(), ..progress };
         Ok(())
@@ -203,9 +224,14 @@ impl Run {
         self.tokenizer.save(&self.dir)?;
         self.progress.config = self.config.clone();
         let mut metrics = Metrics::open(&self.dir, self.progress.step)?;
-        let nothing_to_do = self.progress.step >= self.config.max_steps;
-        let mut stopped = false;
-        while self.progress.step < self.config.max_steps && !stopped {
+        let nothing_to_do = self.is_finished();
+        let mut stopped = !self.prepare(observer)?;
+        if stopped {
+            self.save(observer)?;
+            return self.outcome(&metrics);
+        }
+        self.validate_before(&mut metrics, observer)?;
+        while !self.is_finished() && !stopped {
             let report = self.train_step()?;
             metrics.write(report.step, &report.values())?;
             observer.on_step(&report, &self.model);
@@ -217,30 +243,83 @@ impl Run {
                 self.save(observer)?;
             }
         }
-        let finished = self.progress.step >= self.config.max_steps;
         if !nothing_to_do {
-            self.finish(finished, &mut metrics, observer)?;
+            self.finish(&mut metrics, observer)?;
         }
-        self.outcome(finished, &metrics)
+        self.outcome(&metrics)
+    }
+
+    /// Whether all steps were made, or validation says that more would not help.
+    fn is_finished(&self) -> bool {
+        self.progress.step >= self.config.max_steps || self.is_impatient()
+    }
+
+    /// Whether as many validations as patience lasts have not been better than the best one.
+    fn is_impatient(&self) -> bool {
+        let (Some(patience), Some((_, best))) = (self.config.patience, self.progress.best) else {
+            return false;
+        };
+        self.progress.step - best >= patience.saturating_mul(self.config.eval_interval)
     }
 
     fn is_due(&self, interval: u64) -> bool {
         interval > 0 && self.progress.step.is_multiple_of(interval)
     }
 
+    /// Has the model score all pairs before it changes, where it is to learn from pairs. False if asked to stop.
+    fn prepare(&mut self, observer: &mut dyn Observer) -> Result<bool> {
+        if self.config.objective == Objective::Likelihood || !self.progress.reference.is_empty() {
+            return Ok(true);
+        }
+        let not_finite = |value: f64| TrainError::NotFinite {
+            what: "log-probability of a pair under the model to start from",
+            value,
+            step: 0,
+            saved: None,
+        };
+        let mut held_out = Vec::new();
+        if let Some(Validation::Pairs(pairs)) = &self.val {
+            validation::log_ratios(&self.model, pairs, &mut |ratio| held_out.push(ratio))?;
+        }
+        let n = self.batches.sequences_per_epoch() as usize;
+        let mut reference = vec![0.0; n];
+        let mut done = 0;
+        // At the beginning there is no epoch yet; the first one has every pair once.
+        while self.batches.epoch() == 0 && !observer.should_stop() {
+            let batch = self.batches.next_batch()?;
+            let pass = Pass::eval().precision(self.config.precision);
+            let losses = self.model.scores_in(&view(&batch), pass)?.loss;
+            for (&pair, ratio) in batch.examples.iter().zip(dpo::log_ratios(&batch, &losses)) {
+                if !ratio.is_finite() {
+                    return Err(not_finite(ratio));
+                }
+                reference[pair] = ratio;
+            }
+            done += batch.examples.len();
+            observer.on_prepare(done.min(n), n);
+        }
+        let all = self.batches.epoch() > 0;
+        self.batches.seek(&self.progress.position);
+        if all {
+            (self.progress.reference, self.progress.val_reference) = (reference, held_out);
+        }
+        Ok(all)
+    }
+
     /// One optimiser step.
     pub fn train_step(&mut self) -> Result<StepReport> {
+        self.prepare(&mut ())?;
         let start = Instant::now();
         let step = self.progress.step;
         let epoch = step / self.config.steps_per_epoch.max(1);
         let lr = self.config.schedule.at(step, self.config.max_steps, epoch);
-        let position = self.batcher.position().clone();
-        let (loss, weight, tokens) = self.gradients()?;
+        let position = self.batches.position().clone();
+        let Summed { loss, weight, tokens, pairs } = self.gradients()?;
         let checked = self.check(loss / weight, weight);
         let (loss, norm, scale) = match checked {
             Ok(checked) => checked,
             Err(error) => {
-                self.batcher.seek(&position);
+                self.batches.seek(&position);
                 return Err(error);
             }
         };
@@ -249,12 +328,13 @@ impl Run {
         let seconds = start.elapsed().as_secs_f64();
         self.progress.step += 1;
         self.progress.seconds += seconds;
-        self.progress.position = self.batcher.position().clone();
+        self.progress.position = self.batches.position().clone();
         Ok(StepReport {
             step: step + 1,
             max_steps: self.config.max_steps,
             epoch: (step + 1) as f64 / self.config.steps_per_epoch.max(1) as f64,
             loss,
+            rewards: (pairs.pairs > 0.0).then(|| pairs.rewards()),
             lr,
             grad_norm: norm,
             tok_per_sec: tokens as f64 / seconds,
@@ -262,22 +342,34 @@ impl Run {
         })
     }
 
-    /// Sums the gradients of the step's batches; the summed loss, the weight it is summed over, and tokens.
-    fn gradients(&mut self) -> Result<(f64, f64, usize)> {
-        let (mut loss, mut weight, mut tokens) = (0.0, 0.0, 0);
+    /// Sums the gradients of the step's batches.
+    fn gradients(&mut self) -> Result<Summed> {
+        let mut sum = Summed::default();
         for micro in 0..self.config.grad_accum as u64 {
-            let batch = self.batcher.next_batch()?;
+            let batch = self.batches.next_batch()?;
             let number = self.progress.step * self.config.grad_accum as u64 + micro;
             let pass = Pass::train(std::mem::take(&mut self.grads), self.config.seed, number)
                 .precision(self.config.precision)
                 .recompute(self.config.recompute);
-            let result = self.model.loss(&view(&batch), pass)?;
-            loss += result.value;
-            weight += result.weight;
-            tokens += batch.ids.len();
+            let result = match self.config.objective {
+                Objective::Likelihood => {
+                    let result = self.model.loss(&view(&batch), pass)?;
+                    sum.loss += result.value;
+                    sum.weight += result.weight;
+                    result
+                }
+                Objective::Dpo { beta } => self.model.loss_weighted_by(&view(&batch), pass, |losses| {
+                    let (weights, pairs) = dpo::weights(&batch, losses, beta, &self.progress.reference);
+                    sum.loss += pairs.loss;
+                    sum.weight += pairs.pairs;
+                    sum.pairs += pairs;
+                    weights
+                })?,
+            };
+            sum.tokens += batch.ids.len();
             self.grads = result.backward().expect("a training pass has a way back");
         }
-        Ok((loss, weight, tokens))
+        Ok(sum)
     }
 
     /// The mean loss, the gradient's norm, and the factor to apply it with, if these are numbers.
@@ -304,30 +396,58 @@ impl Run {
         TrainError::NotFinite { what, value, step, saved: self.saved }
     }
 
+    /// Judges the model that the run starts from, where the settings ask for it: it is the best until another is better.
+    fn validate_before(&mut self, metrics: &mut Metrics, observer: &mut dyn Observer) -> Result<()> {
+        let Some(val) = self.val.as_ref().filter(|_| self.config.eval_first && self.progress.step == 0)
+        else {
+            return Ok(());
+        };
+        let (all, part) = (val.len(), val.part(self.config.eval_tokens));
+        let before = self.measure(val, all)?;
+        self.progress.before = Some(Before { loss: before.loss(), accuracy: before.accuracy() });
+        let report = if part == all { before } else { self.measure(val, part)? };
+        self.judge(report, metrics, observer)
+    }
+
     /// Scores the validation data, and keeps the model if it is the best so far.
     fn validate(&mut self, metrics: &mut Metrics, observer: &mut dyn Observer) -> Result<()> {
         let Some(val) = &self.val else { return Ok(()) };
-        let part = val.slice(0..val.len().min(self.config.eval_tokens.max(2)));
-        let report = eval::evaluate(&self.model, &self.tokenizer, &part, self.eval_options(), &mut |_| {});
-        let report = report.map_err(|error| match error {
-            EvalError::NotFinite { loss, .. } => {
-                self.not_finite("validation loss", loss.into(), self.progress.step)
-            }
-            error => error.into(),
-        })?;
-        let step = self.progress.step;
-        let best = self.progress.best.is_none_or(|(best, _)| report.loss < best);
+        let report = self.measure(val, val.part(self.config.eval_tokens))?;
+        self.judge(report, metrics, observer)
+    }
+
+    fn judge(&mut self, report: Measured, metrics: &mut Metrics, observer: &mut dyn Observer) -> Result<()> {
+        let (step, loss) = (self.progress.step, report.loss());
+        let best = self.progress.best.is_none_or(|(best, _)| loss < best);
         if best {
             self.save_model()?;
-            self.progress.best = Some((report.loss, step));
+            self.progress.best = Some((loss, step));
         }
-        metrics.write(step, &[("val/loss", report.loss), ("val/accuracy", report.accuracy)])?;
+        metrics.write(step, &report.values())?;
         observer.on_eval(&EvalReport { step, report, best });
         Ok(())
     }
 
-    fn eval_options(&self) -> eval::Options {
-        eval::Options { documents: self.config.documents, ..Default::default() }
+    /// The model as it is, on the first `n` of the validation data.
+    fn measure(&self, val: &Validation, n: usize) -> Result<Measured> {
+        val.measure(&self.model, n, &self.judgement()).map_err(|error| match error {
+            EvalError::NotFinite { loss, .. } => {
+                self.not_finite("validation loss", loss.into(), self.progress.step)
+            }
+            EvalError::ExampleNotFinite { loss, .. } => {
+                self.not_finite("validation loss", loss, self.progress.step)
+            }
+            error => error.into(),
+        })
+    }
+
+    fn judgement(&self) -> Judge<'_> {
+        let beta = match self.config.objective {
+            Objective::Likelihood => 0.0,
+            Objective::Dpo { beta } => beta,
+        };
+        let (tokenizer, documents) = (&self.tokenizer, self.config.documents);
+        Judge { tokenizer, documents, beta, reference: &self.progress.val_reference }
     }
 
     fn save(&mut self, observer: &mut dyn Observer) -> Result<()> {
@@ -371,9 +491,9 @@ impl Run {
     /// Refuses to keep a state of finite weights that the last step has sent too far to compute with. The loss of the
     /// sequences that come next tells; the run goes on as if it had not been asked.
     fn check_next_loss(&mut self) -> Result<()> {
-        let position = self.batcher.position().clone();
-        let batch = self.batcher.next_batch();
-        self.batcher.seek(&position);
+        let position = self.batches.position().clone();
+        let batch = self.batches.next_batch();
+        self.batches.seek(&position);
         let batch = batch?;
         let loss = self.model.loss(&view(&batch), Pass::eval())?;
         let loss = loss.value / loss.weight;
@@ -384,9 +504,9 @@ impl Run {
     }
 
     /// The last validation and the last save.
-    fn finish(&mut self, finished: bool, metrics: &mut Metrics, observer: &mut dyn Observer) -> Result<()> {
+    fn finish(&mut self, metrics: &mut Metrics, observer: &mut dyn Observer) -> Result<()> {
         let validated = self.progress.best.is_some() && self.is_due(self.config.eval_interval);
-        if finished && !validated {
+        if self.is_finished() && !validated {
             self.validate(metrics, observer)?;
         }
         // Without a validation the last model is the best there is.
@@ -398,36 +518,51 @@ impl Run {
     }
 
     /// What the run has come to. The best model is scored on all of the validation data.
-    fn outcome(&self, finished: bool, metrics: &Metrics) -> Result<Outcome> {
-        let plot = Some(metrics.plot()?);
+    fn outcome(&self, metrics: &Metrics) -> Result<Outcome> {
+        let (plot, finished) = (Some(metrics.plot()?), self.is_finished());
         let val = match &self.val {
             Some(val) if finished => {
                 let best = Gpt2::load(&self.dir)?;
-                Some(eval::evaluate(&best, &self.tokenizer, val, self.eval_options(), &mut |_| {})?)
+                Some(val.measure(&best, val.len(), &self.judgement())?)
             }
             _ => None,
         };
-        let Progress { step, best, seconds, .. } = self.progress;
-        Ok(Outcome { step, finished, val, best, seconds, plot })
+        let Progress { step, best, seconds, before, .. } = self.progress;
+        let stopped_early = finished && step < self.config.max_steps;
+        Ok(Outcome { step, finished, stopped_early, before, val, best, seconds, plot })
     }
+}
+
+/// Sums over the batches of a step.
+#[derive(Default)]
+struct Summed {
+    loss: f64,
+    /// What the loss is to be divided by.
+    weight: f64,
+    tokens: usize,
+    pairs: dpo::Sums,
 }
 
 /// A batch of the data as the model takes it.
 fn view(batch: &OwnedBatch) -> Batch<'_> {
-    let OwnedBatch { ids, targets, weights, batch, lens } = batch;
+    let OwnedBatch { ids, targets, weights, batch, lens, .. } = batch;
     Batch { ids, targets, weights, batch: *batch, lens: lens.as_deref() }
 }
 
 impl StepReport {
-    fn values(&self) -> [(&'static str, f64); 6] {
-        [
+    fn values(&self) -> Vec<(&'static str, f64)> {
+        let mut values = vec![
             ("train/loss", self.loss),
             ("lr", f64::from(self.lr)),
             ("grad_norm", self.grad_norm),
             ("tok_per_sec", self.tok_per_sec),
             ("gflops", self.flops_per_sec / 1e9),
             ("epoch", self.epoch),
-        ]
+        ];
+        if let Some(Rewards { accuracy, margin }) = self.rewards {
+            values.extend([("rewards/accuracy", accuracy), ("rewards/margin", margin)]);
+        }
+        values
     }
 }
 

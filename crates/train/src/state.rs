@@ -27,10 +27,28 @@ pub struct Progress {
     pub seconds: f64,
     /// A hash of the training tokens.
     pub data_hash: u64,
+    /// The model it started from, on the validation data.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub before: Option<Before>,
+    /// `ln p(chosen) - ln p(rejected)` of each training pair under the model it started from.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub reference: Vec<f64>,
+    /// The same of the held-out pairs.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub val_reference: Vec<f64>,
     /// The settings.
     pub config: TrainConfig,
     /// What the caller wants to find again, such as the flags as they were typed.
     pub caller: serde_json::Value,
+}
+
+/// A model on the whole validation data, before training.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Before {
+    /// The mean loss.
+    pub loss: f64,
+    /// Share of tokens that were the most likely one; of pairs it is 0, since no answer has a reward yet.
+    pub accuracy: f64,
 }
 
 /// Where the state of a run lies.

@@ -15,7 +15,7 @@ use tensor::{Precision, isa, pool, timing};
 use tokenizer::Tokenizer;
 use train::optimizer::{AdamConfig, OptimizerConfig};
 use train::schedule::{Decay, Schedule};
-use train::{Run, TrainConfig};
+use train::{Objective, Run, TrainConfig};
 
 use crate::output::{note, say};
 
@@ -222,6 +222,9 @@ fn recipe(args: &TrainArgs) -> Result<TrainConfig> {
         eval_tokens: 0,
         documents: false,
         save_interval: 0,
+        objective: Objective::Likelihood,
+        eval_first: false,
+        patience: None,
     })
 }
 

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
+use data::batches::Batches;
 use data::corpus::{self, Lang, Split, check::Checker};
 use data::prepare::Options;
 use data::read::Source;
@@ -12,7 +13,7 @@ use generate::{Request, Sampling};
 use models::Gpt2;
 use serde_json::json;
 use tokenizer::Tokenizer;
-use train::{Outcome, Run, RunLock, StepReport, TrainError};
+use train::{Measured, Outcome, Run, RunLock, StepReport, TrainError, Validation};
 
 use crate::input::{self, duration, grouped};
 use crate::output::note;
@@ -238,7 +239,7 @@ fn start_run(args: &Args, corpus: Corpus, settings: &mut Settings, start: &Insta
     );
     let build = |model: Gpt2, config, settings: &Settings| {
         let caller = serde_json::to_value(plan::absolute(settings)?)?;
-        let corpus = (corpus.tokenizer.clone(), batcher.clone(), corpus.val.clone());
+        let corpus = (corpus.tokenizer.clone(), batcher.clone(), corpus.val.clone().map(Validation::Tokens));
         anyhow::Ok(Run::new(model, corpus.0, corpus.1, corpus.2, config, &args.out, caller)?)
     };
     let max_steps = match args.max_steps {
@@ -297,7 +298,7 @@ fn report(
     langs: &[Lang],
     stories: &[Stories],
 ) -> Result<()> {
-    if let Some(val) = &outcome.val {
+    if let Some(Measured::Text(val)) = &outcome.val {
         note!(
             "\nOn stories it has never seen: loss {:.3} ± {:.3}, perplexity {:.2}, {:.1} % of the next tokens right.\n",
             val.loss,

@@ -4,10 +4,11 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
+use data::batches::Batches;
 use models::{Gpt2Config, checkpoint};
 use serde_json::json;
 use tensor::timing;
-use train::{Outcome, Run, RunLock, TrainConfig};
+use train::{Measured, Outcome, Run, RunLock, TrainConfig, Validation};
 
 use crate::input::{self, duration, grouped};
 use crate::output::{note, say};
@@ -71,7 +72,8 @@ pub fn run(args: Args, offline: bool) -> Result<()> {
     }
 
     let caller = serde_json::to_value(plan::absolute(&settings)?)?;
-    let mut run = Run::new(model, corpus.tokenizer, batcher, corpus.val, config.clone(), &args.out, caller)?;
+    let val = corpus.val.map(Validation::Tokens);
+    let mut run = Run::new(model, corpus.tokenizer, batcher, val, config.clone(), &args.out, caller)?;
     if args.resume {
         run.resume()?;
         note!("resuming after step {} of {}", run.step(), config.max_steps);
@@ -172,7 +174,7 @@ pub fn remove_old_state(dir: &Path) -> Result<()> {
 
 fn report(args: &Args, outcome: &Outcome) -> Result<()> {
     let out = args.out.display();
-    if let Some(val) = &outcome.val {
+    if let Some(Measured::Text(val)) = &outcome.val {
         let bits = match val.bytes {
             Some(_) => format!("{:.3} bits a byte", val.bits_per_byte),
             None => "bits a byte not known".to_owned(),

@@ -3,7 +3,8 @@
 use super::*;
 use crate::optimizer::{AdamConfig, OptimizerConfig};
 use crate::schedule::{Decay, Schedule};
-use data::batches::Mode;
+use data::Tokens;
+use data::batches::{Batcher, Mode};
 use models::{Dropouts, Gpt2Config, Init};
 use tensor::Precision;
 
@@ -27,6 +28,9 @@ fn config(max_steps: u64) -> TrainConfig {
         eval_tokens: 1000,
         documents: false,
         save_interval: 0,
+        objective: Objective::Likelihood,
+        eval_first: false,
+        patience: None,
     }
 }
 
@@ -39,7 +43,8 @@ fn run_in(dir: &Path, config: TrainConfig) -> Run {
     let model = Gpt2::new(shape, Init::Gpt2, 1).unwrap();
     let (train, val) = tokens.split_end(0.1);
     let batcher = Batcher::new(vec![(train, None)], config.batch, 16, 5, Mode::Stream).unwrap();
-    Run::new(model, tokenizer, batcher, Some(val), config, dir, serde_json::Value::Null).unwrap()
+    Run::new(model, tokenizer, batcher, Some(Validation::Tokens(val)), config, dir, serde_json::Value::Null)
+        .unwrap()
 }
 
 /// Every weight's bits.
@@ -70,8 +75,8 @@ fn it_learns_and_keeps_the_best_model() {
     let mut watch = Watch::default();
     let outcome = run.run(&mut watch).unwrap();
     let val = outcome.val.unwrap();
-    assert!(watch.losses[0] > 2.5 && val.loss < 0.5, "{} {}", watch.losses[0], val.loss);
-    assert!((val.loss - outcome.best.unwrap().0).abs() < 1e-6);
+    assert!(watch.losses[0] > 2.5 && val.loss() < 0.5, "{} {}", watch.losses[0], val.loss());
+    assert!((val.loss() - outcome.best.unwrap().0).abs() < 1e-6);
     assert!(outcome.finished && dir.path().join("loss.svg").exists());
     assert!(Run::refuse_existing(dir.path()).unwrap_err().to_string().contains("--force"));
 }
@@ -268,7 +273,7 @@ fn resuming_a_finished_run_adds_nothing() {
     again.resume().unwrap();
     let second = again.run(&mut ()).unwrap();
     assert_eq!(before, metrics());
-    assert!(second.finished && second.val.unwrap().loss == first.val.unwrap().loss);
+    assert!(second.finished && second.val.unwrap().loss() == first.val.unwrap().loss());
 }
 
 #[test]
