@@ -1,10 +1,11 @@
-//! How good a model is. One task a file; so far [`perplexity`], the loss on a text and what follows from it, and
-//! [`per_token`], a table of every prediction.
+//! How good a model is. One task a file: [`perplexity`], the loss on a text and what follows from it, [`per_token`], a table
+//! of every prediction, and [`rouge`], summaries held to references.
 #![forbid(unsafe_code)]
 
 mod measure;
 pub mod per_token;
 pub mod perplexity;
+pub mod rouge;
 
 pub use measure::Measure;
 pub use per_token::PerToken;
