@@ -1,8 +1,12 @@
-//! A linear layer with what follows it: bias, activation, dropout and the residual sum ride in the product's last step, while
-//! its values are still in the first-level cache.
+//! A linear layer with what follows it: bias, a product of low rank, activation, dropout and the residual sum ride in the
+//! product's last step, while its values are still in the first-level cache.
 //!
 //! x: (rows, K); w: (K, N), always `f32`; b: (N); out: (rows, N). Results are `f32` or bfloat16, as the caller's slices
 //! are; where x is bfloat16, so is the product, with sums in `f32`.
+
+mod added;
+
+pub use added::{Added, LowRank};
 
 use crate::activation::Activation;
 use crate::bf16::{SharedValues, Values, ValuesMut, bf16, widen};
@@ -15,24 +19,22 @@ use crate::random::Dropout;
 /// Columns that are handed over together at most.
 const MOST: usize = 256;
 
-fn check(x: &Operand, w: &Weight, b: Option<&[f32]>, out: usize) {
-    assert!(
-        b.is_none_or(|b| b.len() == w.cols()) && out == x.rows() * w.cols(),
-        "one value a row and column"
-    );
+fn check(x: &Operand, w: &Weight, added: &Added, out: usize) {
+    assert!(out == x.rows() * w.cols(), "one value a row and column");
+    added.check(x.rows(), w.cols());
 }
 
-/// `out = x w + b`.
-pub fn linear<'w>(out: ValuesMut, x: Operand, w: impl Into<Weight<'w>>, b: Option<&[f32]>) {
-    linear_on(isa::current(), out, x, w.into(), b);
+/// `out = x w + b`, where b is whatever is added.
+pub fn linear<'a>(out: ValuesMut, x: Operand, w: impl Into<Weight<'a>>, b: impl Into<Added<'a>>) {
+    linear_on(isa::current(), out, x, w.into(), b.into());
 }
 
-pub(crate) fn linear_on(isa: Isa, out: ValuesMut, x: Operand, w: Weight, b: Option<&[f32]>) {
-    check(&x, &w, b, out.len());
-    match (out, b) {
-        (ValuesMut::F32(out), None) => multiply_on(isa, x, w, Output::Set(out)),
-        (ref mut out, _) => {
-            let sink = Store { out: out.shared(), n: w.cols(), bias: b };
+pub(crate) fn linear_on(isa: Isa, out: ValuesMut, x: Operand, w: Weight, added: Added) {
+    check(&x, &w, &added, out.len());
+    match out {
+        ValuesMut::F32(out) if added.is_nothing() => multiply_on(isa, x, w, Output::Set(out)),
+        mut out => {
+            let sink = Store { out: out.shared(), n: w.cols(), added };
             multiply_on(isa, x, w, Output::To(&sink));
         }
     }
@@ -41,14 +43,14 @@ pub(crate) fn linear_on(isa: Isa, out: ValuesMut, x: Operand, w: Weight, b: Opti
 /// `out = x w` in bfloat16, in rows of `stride` values, of which the first N are written.
 pub fn linear_strided(out: &mut [bf16], stride: usize, x: Operand, w: Operand) {
     assert!(out.len() == x.rows() * stride && w.cols() <= stride);
-    let sink = Store { out: SharedValues::Bf16(Shared::new(out)), n: stride, bias: None };
+    let sink = Store { out: SharedValues::Bf16(Shared::new(out)), n: stride, added: Added::default() };
     multiply_on(isa::current(), x, w, Output::To(&sink));
 }
 
 struct Store<'a> {
     out: SharedValues,
     n: usize,
-    bias: Option<&'a [f32]>,
+    added: Added<'a>,
 }
 
 impl Sink for Store<'_> {
@@ -57,20 +59,12 @@ impl Sink for Store<'_> {
     }
 }
 
-#[inline(always)]
-fn add_bias(values: &mut [f32], bias: Option<&[f32]>, col: usize) {
-    if let Some(bias) = bias {
-        let bias = &bias[col..col + values.len()];
-        map_pairs(values, bias, |x, b| x + b);
-    }
-}
-
 vectorised! {
     fn store(sink: &Store, at: (usize, usize), values: &mut [f32], stride: usize, cols: usize) {
         let (row, col) = at;
         for (i, values) in values.chunks_mut(stride).enumerate() {
             let values = &mut values[..cols];
-            add_bias(values, sink.bias, col);
+            sink.added.add::<FMA>(values, row + i, col, sink.n);
             // SAFETY: the caller of the product borrows `out`, and each element is handed over once.
             unsafe { sink.out.write((row + i) * sink.n + col, values) };
         }
@@ -78,15 +72,15 @@ vectorised! {
 }
 
 /// `pre = x w + b`, kept if wanted, and `out = activation(pre)`.
-pub fn linear_activated<'w>(
+pub fn linear_activated<'a>(
     activation: Activation,
     pre: Option<ValuesMut>,
     out: ValuesMut,
     x: Operand,
-    w: impl Into<Weight<'w>>,
-    b: Option<&[f32]>,
+    w: impl Into<Weight<'a>>,
+    b: impl Into<Added<'a>>,
 ) {
-    linear_activated_on(isa::current(), activation, pre, out, x, w.into(), b);
+    linear_activated_on(isa::current(), activation, pre, out, x, w.into(), b.into());
 }
 
 pub(crate) fn linear_activated_on(
@@ -96,12 +90,12 @@ pub(crate) fn linear_activated_on(
     mut out: ValuesMut,
     x: Operand,
     w: Weight,
-    b: Option<&[f32]>,
+    added: Added,
 ) {
-    check(&x, &w, b, out.len());
+    check(&x, &w, &added, out.len());
     assert!(pre.as_ref().is_none_or(|pre| pre.len() == out.len()));
     let pre = pre.as_mut().map(ValuesMut::shared);
-    let sink = Activated { activation, pre, out: out.shared(), n: w.cols(), bias: b };
+    let sink = Activated { activation, pre, out: out.shared(), n: w.cols(), added };
     multiply_on(isa, x, w, Output::To(&sink));
 }
 
@@ -110,7 +104,7 @@ struct Activated<'a> {
     pre: Option<SharedValues>,
     out: SharedValues,
     n: usize,
-    bias: Option<&'a [f32]>,
+    added: Added<'a>,
 }
 
 impl Sink for Activated<'_> {
@@ -124,7 +118,7 @@ vectorised! {
         let (row, col) = at;
         for (i, values) in values.chunks_mut(stride).enumerate() {
             let values = &mut values[..cols];
-            add_bias(values, sink.bias, col);
+            sink.added.add::<FMA>(values, row + i, col, sink.n);
             let start = (row + i) * sink.n + col;
             if let Some(pre) = &sink.pre {
                 // SAFETY: the caller of the product borrows `pre`, and each element is handed over once.
@@ -138,15 +132,15 @@ vectorised! {
 }
 
 /// `out = residual + dropout(x w + b)`; the dropout of element (i, j) has index `i N + j`.
-pub fn linear_dropout_add<'w>(
+pub fn linear_dropout_add<'a>(
     out: &mut [f32],
     x: Operand,
-    w: impl Into<Weight<'w>>,
-    b: Option<&[f32]>,
+    w: impl Into<Weight<'a>>,
+    b: impl Into<Added<'a>>,
     dropout: Option<Dropout>,
     residual: &[f32],
 ) {
-    linear_dropout_add_on(isa::current(), out, x, w.into(), b, dropout, residual);
+    linear_dropout_add_on(isa::current(), out, x, w.into(), b.into(), dropout, residual);
 }
 
 pub(crate) fn linear_dropout_add_on(
@@ -154,13 +148,13 @@ pub(crate) fn linear_dropout_add_on(
     out: &mut [f32],
     x: Operand,
     w: Weight,
-    b: Option<&[f32]>,
+    added: Added,
     dropout: Option<Dropout>,
     residual: &[f32],
 ) {
-    check(&x, &w, b, out.len());
+    check(&x, &w, &added, out.len());
     assert_eq!(residual.len(), out.len());
-    let sink = DropoutAdd { out: Shared::new(out), residual, n: w.cols(), bias: b, dropout };
+    let sink = DropoutAdd { out: Shared::new(out), residual, n: w.cols(), added, dropout };
     multiply_on(isa, x, w, Output::To(&sink));
 }
 
@@ -168,7 +162,7 @@ struct DropoutAdd<'a> {
     out: Shared<f32>,
     residual: &'a [f32],
     n: usize,
-    bias: Option<&'a [f32]>,
+    added: Added<'a>,
     dropout: Option<Dropout>,
 }
 
@@ -184,7 +178,7 @@ vectorised! {
         let mut factors = [0.0; MOST];
         for (i, values) in values.chunks_mut(stride).enumerate() {
             let values = &mut values[..cols];
-            add_bias(values, sink.bias, col);
+            sink.added.add::<FMA>(values, row + i, col, sink.n);
             let start = (row + i) * sink.n + col;
             if let Some(dropout) = &sink.dropout {
                 for (c, values) in values.chunks_mut(MOST).enumerate() {
@@ -202,9 +196,15 @@ vectorised! {
     }
 }
 
-/// The gradient by the input, `dx = dout wᵀ`; where the input was `activation(pre)`, that by `pre`.
-pub fn linear_backward_input(dx: ValuesMut, dout: Operand, w: Operand, pre: Option<(Activation, Values)>) {
-    linear_backward_input_on(isa::current(), dx, dout, w, pre);
+/// The gradient by the input, `dx = dout wᵀ`, and what is added to it; where the input was `activation(pre)`, that by `pre`.
+pub fn linear_backward_input<'a>(
+    dx: ValuesMut,
+    dout: Operand,
+    w: Operand,
+    b: impl Into<Added<'a>>,
+    pre: Option<(Activation, Values)>,
+) {
+    linear_backward_input_on(isa::current(), dx, dout, w, b.into(), pre);
 }
 
 pub(crate) fn linear_backward_input_on(
@@ -212,11 +212,13 @@ pub(crate) fn linear_backward_input_on(
     mut dx: ValuesMut,
     dout: Operand,
     w: Operand,
+    added: Added,
     pre: Option<(Activation, Values)>,
 ) {
-    let Some((activation, pre)) = pre else { return linear_on(isa, dx, dout, w.t().into(), None) };
+    let Some((activation, pre)) = pre else { return linear_on(isa, dx, dout, w.t().into(), added) };
     assert!(dx.len() == dout.rows() * w.rows() && pre.len() == dx.len());
-    let sink = Slope { activation, out: dx.shared(), pre, n: w.rows() };
+    added.check(dout.rows(), w.rows());
+    let sink = Slope { activation, out: dx.shared(), pre, n: w.rows(), added };
     multiply_on(isa, dout, w.t(), Output::To(&sink));
 }
 
@@ -225,6 +227,7 @@ struct Slope<'a> {
     out: SharedValues,
     pre: Values<'a>,
     n: usize,
+    added: Added<'a>,
 }
 
 impl Sink for Slope<'_> {
@@ -238,6 +241,7 @@ vectorised! {
         let (row, col) = at;
         for (i, values) in values.chunks_mut(stride).enumerate() {
             let values = &mut values[..cols];
+            sink.added.add::<FMA>(values, row + i, col, sink.n);
             let start = (row + i) * sink.n + col;
             match sink.pre {
                 Values::F32(pre) => {
@@ -306,7 +310,9 @@ mod tests {
             let mut plain = vec![0.0; m * n];
             reference::gemm(&mut plain, &x, &w, [m, k, n]);
             plain.iter_mut().enumerate().for_each(|(i, y)| *y += b[i % n]);
-            hold(&plain, &case, |isa, out, h| linear_on(isa, out, x_of(h), w_of().into(), Some(&b)));
+            hold(&plain, &case, |isa, out, h| {
+                linear_on(isa, out, x_of(h), w_of().into(), Some(&b[..]).into())
+            });
 
             for activation in Activation::ALL {
                 let value = |&x: &f32| reference::activation(activation, f64::from(x)).0 as f32;
@@ -314,7 +320,15 @@ mod tests {
                 hold(&want, &format!("{case} {activation:?}"), |isa, out, h| {
                     let mut kept = vec![0.0; m * n];
                     let pre = Some(ValuesMut::F32(&mut kept));
-                    linear_activated_on(isa, activation, pre, out, x_of(h), w_of().into(), Some(&b));
+                    linear_activated_on(
+                        isa,
+                        activation,
+                        pre,
+                        out,
+                        x_of(h),
+                        w_of().into(),
+                        Some(&b[..]).into(),
+                    );
                     assert!(
                         kept.iter().zip(&plain).all(|(x, y)| (x - y).abs() <= 1e-3 * (1.0 + y.abs())),
                         "{case}"
@@ -333,7 +347,7 @@ mod tests {
                     &mut wide,
                     x_of(h),
                     w_of().into(),
-                    Some(&b),
+                    Some(&b[..]).into(),
                     Some(dropout),
                     &residual,
                 );
@@ -347,15 +361,78 @@ mod tests {
             let dout_of = |is_half| -> Operand {
                 if is_half { Mat::new(&half_dout, m, n).into() } else { Mat::new(&dout, m, n).into() }
             };
-            hold(&dx, &case, |isa, out, h| linear_backward_input_on(isa, out, dout_of(h), w_of(), None));
+            hold(&dx, &case, |isa, out, h| {
+                linear_backward_input_on(isa, out, dout_of(h), w_of(), Added::default(), None)
+            });
             for activation in Activation::ALL {
                 let slope = |x: f32| reference::activation(activation, f64::from(x)).1 as f32;
                 let want: Vec<f32> = dx.iter().zip(&pre).map(|(dx, &pre)| dx * slope(pre)).collect();
                 hold(&want, &format!("{case} slope of {activation:?}"), |isa, out, h| {
                     let pre = if h { Values::Bf16(&half_pre) } else { Values::F32(&pre) };
-                    linear_backward_input_on(isa, out, dout_of(h), w_of(), Some((activation, pre)));
+                    linear_backward_input_on(
+                        isa,
+                        out,
+                        dout_of(h),
+                        w_of(),
+                        Added::default(),
+                        Some((activation, pre)),
+                    );
                 });
             }
         }
+    }
+
+    /// Products of low rank against the plain ones, with ranks at which groups of steps end, and columns past a part.
+    #[test]
+    fn low_ranks_are_added() {
+        for ([m, k, n], rank) in SIZES.into_iter().zip([1, 4, 7, 8]) {
+            let (x, w, b) = (random(m * k, 1), random(k * n, 2), random(n, 3));
+            let (u, v, residual) = (random(m * rank, 4), random(rank * n, 5), random(m * n, 6));
+            let [mut plain, mut low, mut dropped] = [0, 1, 2].map(|_| vec![0.0; m * n]);
+            reference::gemm(&mut plain, &x, &w, [m, k, n]);
+            reference::gemm(&mut low, &u, &v, [m, rank, n]);
+            let (case, dropout) =
+                (format!("{m} × {k} × {n}, rank {rank}"), Dropout { p: 0.3, stream: Stream::new(7, 8, 9) });
+            rows::dropout(&mut dropped, &low, dropout);
+            for (dropout, low) in [(None, &low), (Some(dropout), &dropped)] {
+                let low_rank = Some(LowRank { u: &u, v: &v, rank, dropout });
+                let added = Added { bias: Some(&b), low_rank };
+                let want: Vec<f32> = (0..m * n).map(|i| plain[i] + b[i % n] + low[i]).collect();
+                let (x, w) = (|| Mat::new(&x, m, k).into(), || Operand::from(Mat::new(&w, k, n)));
+                let mut wt = vec![0.0; n * k];
+                (0..n * k).for_each(|i| wt[i] = w_at(&w(), i % k, i / k));
+                hold(&want, &case, |isa, out, _| linear_on(isa, out, x(), w().into(), added));
+                hold(&want, &case, |isa, out, _| {
+                    let turned = Mat::new(&wt, n, k).into();
+                    linear_backward_input_on(isa, out, x(), turned, added, None);
+                });
+                let active: Vec<f32> = want
+                    .iter()
+                    .map(|&x| reference::activation(Activation::Silu, f64::from(x)).0 as f32)
+                    .collect();
+                hold(&active, &case, |isa, out, _| {
+                    linear_activated_on(isa, Activation::Silu, None, out, x(), w().into(), added);
+                });
+                let slope = |&pre: &f32| reference::activation(Activation::Silu, f64::from(pre)).1 as f32;
+                let sloped: Vec<f32> = want.iter().zip(&residual).map(|(&x, pre)| x * slope(pre)).collect();
+                hold(&sloped, &case, |isa, out, _| {
+                    let (turned, pre) =
+                        (Mat::new(&wt, n, k).into(), Some((Activation::Silu, Values::F32(&residual))));
+                    linear_backward_input_on(isa, out, x(), turned, added, pre);
+                });
+                let sum: Vec<f32> = want.iter().zip(&residual).map(|(x, r)| x + r).collect();
+                hold(&sum, &case, |isa, mut out, _| {
+                    let mut wide = vec![0.0; m * n];
+                    linear_dropout_add_on(isa, &mut wide, x(), w().into(), added, None, &residual);
+                    // SAFETY: `out` is ours.
+                    unsafe { out.shared().write(0, &wide) };
+                });
+            }
+        }
+    }
+
+    fn w_at(w: &Operand, i: usize, j: usize) -> f32 {
+        let Operand::F32(w) = w else { unreachable!("it was made so") };
+        w.data[i * w.row_stride + j * w.col_stride]
     }
 }

@@ -211,6 +211,51 @@ pub(crate) fn layer_norm_backward_on(
 }
 
 vectorised! {
+    fn layer_norm_backward_row(dx: &mut [f32], dout: &[f32], x: &[f32], w: &[f32], mean: f32, rstd: f32) {
+        let (mean_g, mean_gn) = gradient_means::<FMA>(dout, x, w, mean, rstd);
+        for (dx, ((&dout, &w), &x)) in dx.iter_mut().zip(dout.iter().zip(w).zip(x)) {
+            *dx += rstd * (dout * w - mean_g - (x - mean) * rstd * mean_gn);
+        }
+    }
+}
+
+/// [`layer_norm_backward`] for a `w` and a `b` that are not trained: adds to `dx` alone, the same.
+pub fn layer_norm_backward_input(
+    dx: &mut [f32],
+    dout: Values,
+    x: &[f32],
+    w: &[f32],
+    mean: &[f32],
+    rstd: &[f32],
+) {
+    let _span = timing::values("layer_norm backward", 4 * x.len());
+    layer_norm_backward_input_on(isa::current(), dx, dout, x, w, mean, rstd);
+}
+
+pub(crate) fn layer_norm_backward_input_on(
+    isa: Isa,
+    dx: &mut [f32],
+    dout: Values,
+    x: &[f32],
+    w: &[f32],
+    mean: &[f32],
+    rstd: &[f32],
+) {
+    let (c, rows) = (w.len(), mean.len());
+    assert!(dx.len() == rows * c && dout.len() == rows * c && x.len() == rows * c && rstd.len() == rows);
+    let step = task_rows(c);
+    pool::for_each_chunk_mut(dx, step * c, |i, dx| {
+        with_row(c, |wide| {
+            for (dx, row) in dx.chunks_exact_mut(c).zip(i * step..) {
+                let at = row * c..(row + 1) * c;
+                let dout = dout.wide(isa, at.clone(), wide);
+                layer_norm_backward_row(isa, dx, dout, &x[at], w, mean[row], rstd[row]);
+            }
+        });
+    });
+}
+
+vectorised! {
     fn add_into(x: &mut [f32], y: &[f32]) {
         x.iter_mut().zip(y).for_each(|(x, y)| *x += y);
     }
@@ -418,6 +463,26 @@ pub fn dropout_backward(dx: &mut [f32], dout: &[f32], dropout: Dropout) {
     let isa = isa::current();
     pool::for_each_chunk_mut(dx, CHUNK, |i, dx| {
         drop_chunk(isa, dx, &dout[i * CHUNK..][..dx.len()], &dropout, (i * CHUNK) as u64, true);
+    });
+}
+
+/// [`dropout`] for values of either type, rounded if need be; without dropout, a copy in the type of `out`.
+pub fn dropout_values(mut out: ValuesMut, x: Values, dropout: Option<Dropout>) {
+    let _span = timing::values("dropout", 2 * x.len());
+    assert_eq!(out.len(), x.len());
+    let (isa, len, out) = (isa::current(), x.len(), out.shared());
+    pool::for_each(len.div_ceil(CHUNK), |i| {
+        let at = i * CHUNK..len.min((i + 1) * CHUNK);
+        with_row(2 * at.len(), |scratch| {
+            let (wide, dropped) = scratch.split_at_mut(at.len());
+            let mut values = x.wide(isa, at.clone(), wide);
+            if let Some(dropout) = &dropout {
+                drop_chunk(isa, dropped, values, dropout, at.start as u64, false);
+                values = dropped;
+            }
+            // SAFETY: `out` is borrowed by this function, and each chunk is written once.
+            unsafe { write_row(isa, &out, at.start, values) };
+        });
     });
 }
 

@@ -8,6 +8,7 @@ mod archive;
 mod gguf;
 mod huggingface;
 mod llmc;
+mod peft;
 mod pickle;
 mod safetensors;
 mod shards;
@@ -29,6 +30,8 @@ pub use self::gguf::write::{GgufType, save_gguf};
 pub use self::gguf::{GgufTokenizer, read_metadata, read_tokenizer};
 pub use self::huggingface::{HfOptions, save_hf};
 pub use self::llmc::{LlmcType, save_llmc};
+pub use self::peft::{ADAPTER_CONFIG, ADAPTER_WEIGHTS, base_of_adapter, is_adapter};
+pub(crate) use self::peft::{load_adapter, save_adapter};
 use self::safetensors::{Entry, write_entries};
 pub use self::safetensors::{read_tensors, write_tensors};
 pub use self::shards::INDEX;
@@ -248,6 +251,7 @@ pub fn read_nano_gpt_chars(path: &Path) -> Result<Vec<(String, u32)>> {
 
 /// Writes a model as a state dict that PyTorch loads (`.pt`), whole or not at all.
 pub fn save_torch(model: &Gpt2, path: &Path) -> Result<()> {
+    refuse_adapter(model, "a state dict")?;
     torch::write(model, path)
 }
 
@@ -290,8 +294,9 @@ fn parse_config(path: &Path, text: &[u8]) -> Result<Gpt2Config> {
 type Fixed = (&'static str, Vec<serde_json::Value>);
 
 /// Refuses a model whose config says what a format has no place for.
-fn check_carries(config: &Gpt2Config, format: &'static str, fixed: &[Fixed]) -> Result<()> {
-    let json = config.to_json();
+fn check_carries(model: &Gpt2, format: &'static str, fixed: &[Fixed]) -> Result<()> {
+    refuse_adapter(model, format)?;
+    let json = model.config().to_json();
     for (field, only) in fixed {
         let Some(got) = json.get(field).filter(|got| !only.contains(got)) else { continue };
         let only: Vec<String> = only.iter().map(ToString::to_string).collect();
@@ -301,8 +306,14 @@ fn check_carries(config: &Gpt2Config, format: &'static str, fixed: &[Fixed]) -> 
     Ok(())
 }
 
+/// Refuses a model whose adapter would not come along.
+fn refuse_adapter(model: &Gpt2, what: &'static str) -> Result<()> {
+    model.lora().map_or(Ok(()), |_| Err(ModelError::HasAdapter { what }))
+}
+
 /// Writes a model directory; the weights come last but one, so that a directory with weights has its config.
 pub(crate) fn save(model: &Gpt2, dir: &Path) -> Result<()> {
+    refuse_adapter(model, "a model directory")?;
     fs::create_dir_all(dir).map_err(ModelError::io(dir))?;
     let eot = model.config().eot;
     let generation = json!({ "bos_token_id": eot, "eos_token_id": eot, "do_sample": true });

@@ -282,6 +282,55 @@ pub enum ModelError {
         /// The function or class, with its module.
         global: String,
     },
+    /// A setting of an adapter that cannot be.
+    #[error("lora: `{name}` is {got}, but {want}")]
+    Lora {
+        /// The setting.
+        name: &'static str,
+        /// Its value.
+        got: String,
+        /// What it must be, and what to do.
+        want: String,
+    },
+    /// A directory that holds no adapter, or one of a kind that is not computed with.
+    #[error("{}: {reason}", .path.display())]
+    Adapter {
+        /// The file, or the directory.
+        path: PathBuf,
+        /// What is wrong with it, and what to do.
+        reason: String,
+    },
+    /// An adapter's weight that has no place in this model.
+    #[error(
+        "{}: tensor `{name}` {problem}: the adapter was made for another model; run it with the one that it was made for",
+        .path.display()
+    )]
+    AdapterTensor {
+        /// The file.
+        path: PathBuf,
+        /// The tensor, by its name in the file.
+        name: String,
+        /// What does not fit.
+        problem: String,
+    },
+    /// An adapter and weights of a type that do not go together.
+    #[error("an adapter cannot be {what} weights of type {dtype}: {advice}")]
+    AdapterBase {
+        /// What was to be done.
+        what: &'static str,
+        /// The type of the model's weights.
+        dtype: crate::Dtype,
+        /// Why, and what to do.
+        advice: &'static str,
+    },
+    /// A model with an adapter that was to be written without.
+    #[error(
+        "{what} would leave out the model's adapter; merge it first (`gpt2 merge`), or save the adapter by itself"
+    )]
+    HasAdapter {
+        /// What was to be done.
+        what: &'static str,
+    },
     /// An operation refused its input.
     #[error(transparent)]
     Tensor(#[from] TensorError),

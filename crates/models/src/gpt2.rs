@@ -14,8 +14,13 @@ use tensor::{Grads, Precision, Tensor};
 use crate::dtype::{HEAD, is_matrix, is_table};
 use crate::layers::{LayerNorm, Linear, Weights};
 use crate::{
-    Dtype, Gpt2Config, Init, KvCache, KvPool, ModelError, Pass, Result, checkpoint, equalise, kv_cache,
+    Dtype, Gpt2Config, Init, KvCache, KvPool, LoraConfig, ModelError, Pass, Result, checkpoint, equalise,
+    kv_cache,
 };
+
+mod adapters;
+
+pub(crate) use adapters::LoadedAdapter;
 
 /// A GPT-2 language model.
 #[derive(Clone, Debug)]
@@ -27,6 +32,8 @@ pub struct Gpt2 {
     ln_f: LayerNorm,
     lm_head: Option<Tensor>, // (V, C), where it is not `wte`
     dtype: Dtype,
+    /// How the layers' adapters were made, where there are any.
+    lora: Option<LoraConfig>,
 }
 
 #[derive(Clone, Debug)]
@@ -100,7 +107,7 @@ impl Attention {
     fn forward(&self, x: &Tensor, residual: &Tensor, at: &Place, pass: &mut Pass) -> Result<Tensor> {
         let (n_head, scale) = (at.config.n_head, at.config.attn_scale(at.layer));
         pass.see(at.layer, "attn.c_attn", x);
-        let qkv = self.c_attn.forward(x)?; // (B, T, 3C)
+        let qkv = self.c_attn.forward(x, pass)?; // (B, T, 3C)
         let out = match &mut pass.runs {
             Some(runs) => {
                 kv_cache::append(runs, at.layer, qkv.storage());
@@ -115,9 +122,10 @@ impl Attention {
         // Nothing reads the last block's other rows.
         if let Some(rows) = pass.rows.as_ref().filter(|_| at.layer + 1 == at.config.n_layer) {
             let (out, residual) = (out.select_rows(rows)?, residual.select_rows(rows)?);
-            return self.c_proj.forward_add(&out, None, &residual);
+            return self.c_proj.forward_add(&out, None, &residual, pass);
         }
-        self.c_proj.forward_add(&out, pass.dropout(at.config.dropout.resid), residual)
+        let dropout = pass.dropout(at.config.dropout.resid);
+        self.c_proj.forward_add(&out, dropout, residual, pass)
     }
 }
 
@@ -125,9 +133,10 @@ impl Mlp {
     /// Each position by itself, through a wider layer; the result is added to `residual`. Both are (B, T, C).
     fn forward(&self, x: &Tensor, residual: &Tensor, at: &Place, pass: &mut Pass) -> Result<Tensor> {
         pass.see(at.layer, "mlp.c_fc", x);
-        let x = self.c_fc.forward_activated(x, at.config.activation_function)?; // (B, T, 4C)
+        let x = self.c_fc.forward_activated(x, at.config.activation_function, pass)?; // (B, T, 4C)
         pass.see(at.layer, "mlp.c_proj", &x);
-        self.c_proj.forward_add(&x, pass.dropout(at.config.dropout.resid), residual)
+        let dropout = pass.dropout(at.config.dropout.resid);
+        self.c_proj.forward_add(&x, dropout, residual, pass)
     }
 }
 
@@ -145,6 +154,10 @@ fn equalise(norm: &mut LayerNorm, linear: &mut Linear) -> Result<()> {
         row.iter_mut().for_each(|w| *w *= factor);
     }
     linear.weight = Tensor::new(linear.weight.shape(), matrix)?;
+    if let Some(adapter) = &mut linear.adapter {
+        let rows = adapter.a.data_mut().chunks_exact_mut(factors.len());
+        rows.for_each(|row| row.iter_mut().zip(&factors).for_each(|(a, factor)| *a *= factor));
+    }
     Ok(())
 }
 
@@ -186,7 +199,8 @@ impl Gpt2 {
         checkpoint::open_exact(path)
     }
 
-    /// Writes `config.json`, `model.safetensors` and `generation_config.json` into `dir`, each whole or not at all.
+    /// Writes `config.json`, `model.safetensors` and `generation_config.json` into `dir`, each whole or not at all. A model
+    /// with an adapter is refused: see [`Gpt2::save_adapter`] and [`Gpt2::merge_adapter`].
     pub fn save(&self, dir: &Path) -> Result<()> {
         checkpoint::save(self, dir)
     }
@@ -203,6 +217,7 @@ impl Gpt2 {
             ln_f: weights.layer_norm("ln_f")?,
             lm_head: if config.tie_word_embeddings { None } else { Some(weights.tensor(HEAD)?) },
             dtype: Dtype::F32,
+            lora: None,
             config,
         })
     }
@@ -376,6 +391,7 @@ impl Gpt2 {
             Ok(Tensor::from_weights(tensor.rows(), tensor.cols(), weights)?)
         })?;
         model.dtype = dtype;
+        model.take_adapters_of(self);
         Ok(model)
     }
 
@@ -398,12 +414,16 @@ impl Gpt2 {
     pub fn weight_bytes(&self) -> usize {
         let bytes =
             |tensor: &Tensor| tensor.weights().map_or(4 * tensor.len(), |weights| weights.bytes().len());
-        self.parameters().into_iter().map(|(_, tensor)| bytes(tensor)).sum()
+        let adapters = self.adapter_tensors().into_iter().map(|(_, tensor)| 4 * tensor.len());
+        self.parameters().into_iter().map(|(_, tensor)| bytes(tensor)).chain(adapters).sum()
     }
 
     /// The summed loss of a batch. In a training pass, [`LmLoss::backward`] then gives the gradients.
     pub fn loss(&self, batch: &Batch, mut pass: Pass) -> Result<LmLoss> {
         pass.lens = batch.lens.map(<[usize]>::to_vec);
+        if pass.tape.is_some() && self.lora.is_some() {
+            self.ensure_trainable()?;
+        }
         let hidden = self.hidden(batch.ids, batch.batch, &mut pass)?;
         Ok(ops::lm_loss(&hidden, self.head(), batch.targets, batch.weights)?)
     }
@@ -435,7 +455,7 @@ impl Gpt2 {
         Ok(Scores { loss, correct })
     }
 
-    /// Every weight with its name, in a fixed order: that of [`Gpt2Config::shapes`].
+    /// Every weight but an adapter's with its name, in a fixed order: that of [`Gpt2Config::shapes`].
     pub fn parameters(&self) -> Vec<(String, &Tensor)> {
         let mut tensors = vec![&self.wte, &self.wpe];
         for Block { ln_1, attn, ln_2, mlp } in &self.h {
@@ -451,12 +471,11 @@ impl Gpt2 {
 
     /// Refuses weights that are NaN or infinite, by name. Reads every one: of a large model that takes seconds.
     pub fn check_finite(&self) -> Result<()> {
-        self.parameters()
-            .iter()
-            .try_for_each(|(name, tensor)| checkpoint::finite(name, tensor.decoded()).map(drop))
+        let all = self.parameters().into_iter().chain(self.adapter_tensors());
+        all.into_iter().try_for_each(|(name, tensor)| checkpoint::finite(&name, tensor.decoded()).map(drop))
     }
 
-    /// Every weight with its name, to be changed.
+    /// Every weight but an adapter's with its name, to be changed.
     pub fn parameters_mut(&mut self) -> Vec<(String, &mut Tensor)> {
         let names = self.names();
         let mut tensors = vec![&mut self.wte, &mut self.wpe];
@@ -475,9 +494,9 @@ impl Gpt2 {
         self.config.shapes().into_iter().map(|(name, _)| name)
     }
 
-    /// Gradients of zero for every weight.
+    /// Gradients of zero for every weight that is trained.
     pub fn zero_grads(&self) -> Grads {
-        let lens: Vec<usize> = self.parameters().iter().map(|(_, tensor)| tensor.len()).collect();
+        let lens: Vec<usize> = self.trainable().iter().map(|(_, tensor)| tensor.len()).collect();
         Grads::new(&lens)
     }
 }

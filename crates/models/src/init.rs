@@ -56,7 +56,11 @@ impl Init {
 }
 
 /// Draws all values on all threads, and brings each into place.
-fn fill(values: &mut [f32], draw: impl Fn(u64, &mut [f32]) + Sync, place: impl Fn(f32) -> f32 + Sync) {
+pub(crate) fn fill(
+    values: &mut [f32],
+    draw: impl Fn(u64, &mut [f32]) + Sync,
+    place: impl Fn(f32) -> f32 + Sync,
+) {
     pool::for_each_chunk_mut(values, CHUNK, |chunk, values| {
         draw((chunk * CHUNK) as u64, values);
         values.iter_mut().for_each(|value| *value = place(*value));

@@ -30,6 +30,8 @@ pub(crate) enum Origin {
     Parameter(usize),
     /// The result of a recorded operation.
     Node(Tape, usize),
+    /// Needs no gradient, but was made while this tape recorded: what is made from it may.
+    Beside(Tape),
 }
 
 /// What an operation refuses.
@@ -143,11 +145,16 @@ impl Tensor {
         self.with_origin(Origin::Constant)
     }
 
-    /// The tape this tensor was recorded on.
+    /// The same values, which need no gradient, for operations with parameters that this tape shall record.
+    pub(crate) fn beside(self, tape: &Tape) -> Tensor {
+        self.with_origin(Origin::Beside(tape.clone()))
+    }
+
+    /// The tape this tensor was recorded on, or lies beside.
     pub fn tape(&self) -> Option<&Tape> {
         match &self.origin {
-            Origin::Node(tape, _) => Some(tape),
-            _ => None,
+            Origin::Node(tape, _) | Origin::Beside(tape) => Some(tape),
+            Origin::Constant | Origin::Parameter(_) => None,
         }
     }
 
@@ -218,7 +225,7 @@ impl Tensor {
 
     pub(crate) fn target(&self) -> Target {
         match self.origin {
-            Origin::Constant => Target::Nowhere,
+            Origin::Constant | Origin::Beside(_) => Target::Nowhere,
             Origin::Parameter(slot) => Target::Parameter(slot),
             Origin::Node(_, index) => Target::Node(index),
         }

@@ -41,6 +41,9 @@ fn layer_norm_and_its_backward() {
             }
             assert_close(&dw, &wdw, &case);
             assert_close(&db, &wdb, &case);
+            let mut alone = start[0].clone();
+            layer_norm_backward_input_on(isa, &mut alone, Values::F32(&dout), &x, &w, &mean, &rstd);
+            assert!(alone == dx, "{case}: the gradient by the input alone");
         }
     }
 }
@@ -238,6 +241,16 @@ fn the_way_back_through_dropout_and_bias() {
             sum_rows(&mut sums[2], Values::F32(&want));
             assert!(out == want && narrow == half(&want), "{rows} × {c}");
             assert!(sums[0] == sums[1] && sums[0] == sums[2], "{rows} × {c} sums");
+            for values in [Values::F32(&dout), Values::Bf16(&half(&dout))] {
+                if let (Values::Bf16(values), None) = (values, dropout) {
+                    want = wide(values);
+                } else if let (Values::Bf16(values), Some(dropout)) = (values, dropout) {
+                    super::dropout(&mut want, &wide(values), dropout);
+                }
+                dropout_values(ValuesMut::F32(&mut out), values, dropout);
+                dropout_values(ValuesMut::Bf16(&mut narrow), values, dropout);
+                assert!(out == want && narrow == half(&want), "{rows} × {c} without a bias");
+            }
         }
     }
 }

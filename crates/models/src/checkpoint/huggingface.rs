@@ -10,7 +10,7 @@ use serde_json::json;
 
 use super::safetensors::{Entry, write_entries};
 use super::shards::{INDEX, Index};
-use super::{CONFIG, WEIGHTS, write_json, write_whole};
+use super::{CONFIG, WEIGHTS, refuse_adapter, write_json, write_whole};
 use crate::{Dtype, Gpt2, ModelError, Result};
 
 /// How [`save_hf`] writes.
@@ -38,6 +38,7 @@ impl HfOptions {
 /// Writes the model so that transformers, and whoever reads its format, can load it. One tensor at a time is in memory
 /// besides the model. A model card that is there already stays.
 pub fn save_hf(model: &Gpt2, dir: &Path, options: &HfOptions) -> Result<()> {
+    refuse_adapter(model, "a model directory")?;
     let torch_dtype = match options.dtype {
         Dtype::F32 => "float32",
         Dtype::F16 => "float16",

@@ -166,7 +166,7 @@ pub fn save_llmc(model: &Gpt2, path: &Path, kind: LlmcType) -> Result<()> {
         ("layer_norm_epsilon", vec![json!(1e-5)]),
         ("n_inner", vec![json!(null), json!(4 * config.n_embd)]),
     ];
-    check_carries(config, FORMAT, &fixed)?;
+    check_carries(model, FORMAT, &fixed)?;
     let padded = config.vocab_size.next_multiple_of(PADDING);
     let Gpt2Config { n_ctx, vocab_size, n_layer, n_head, n_embd, .. } = *config;
     let mut header = vec![MAGIC, kind.version()];

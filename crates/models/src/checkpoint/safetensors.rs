@@ -39,7 +39,7 @@ pub(super) fn read(path: &Path) -> Result<(Archive, Bytes)> {
 }
 
 /// The tensors of a file under the names that it gives them.
-fn entries(path: &Path, bytes: &Bytes) -> Result<Vec<(String, Stored)>> {
+pub(super) fn entries(path: &Path, bytes: &Bytes) -> Result<Vec<(String, Stored)>> {
     let entry = |(name, view): (&str, TensorView)| {
         let start = view.data().as_ptr() as usize - bytes.as_ptr() as usize;
         let part = bytes.part(start..start + view.data().len());

@@ -1,6 +1,6 @@
 //! Addition: `out = a + b`, element by element. The residual connections of the model.
 
-use super::tape_of;
+use super::{is_wanted, tape_of};
 use crate::memory::Buffer;
 use crate::{Result, Tensor};
 
@@ -13,6 +13,9 @@ impl Tensor {
         let out = Tensor::from_buffer(self.shape(), out);
         let Some(tape) = tape_of(&[self, other]) else { return Ok(out) };
         let targets = [self.target(), other.target()];
+        if !is_wanted(&targets) {
+            return Ok(out.beside(tape));
+        }
         Ok(tape.record(out, move |dout, back| {
             back.add(targets[0], dout.clone());
             back.add(targets[1], dout);

@@ -10,7 +10,7 @@ use kernels::attention::cached::{Heads, Sequence, attention_cached};
 pub use kernels::attention::default_scale;
 use kernels::random::Dropout;
 
-use super::tape_of;
+use super::{is_wanted, tape_of};
 use crate::memory::Buffer;
 use crate::storage::Storage;
 use crate::{Result, Tensor, TensorError};
@@ -85,6 +85,9 @@ impl Tensor {
         let out = Tensor::from_buffer(&dims, out);
         let Some(tape) = tape_of(&[self]) else { return Ok(out) };
         let (saved_out, target) = (out.shared(), self.target());
+        if !is_wanted(&[target]) {
+            return Ok(out.beside(tape));
+        }
         let (lens, dropout) = (args.lens.map(<[usize]>::to_vec), args.dropout);
         Ok(tape.record(out, move |dout, back| {
             let lens = lens.as_deref();

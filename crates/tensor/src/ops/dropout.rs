@@ -3,7 +3,7 @@
 //! The mask is never stored: element `i` is kept or not by the counter-based random number `i` of a stream, so
 //! the backward pass draws the same numbers again (Srivastava et al., 2014).
 
-use super::tape_of;
+use super::{is_wanted, tape_of};
 use crate::memory::Buffer;
 use crate::{Result, Tensor};
 pub use kernels::random::Dropout;
@@ -17,6 +17,9 @@ impl Tensor {
         let out = Tensor::from_buffer(self.shape(), out);
         let Some(tape) = tape_of(&[self]) else { return Ok(out) };
         let target = self.target();
+        if !is_wanted(&[target]) {
+            return Ok(out.beside(tape));
+        }
         Ok(tape.record(out, move |dout, back| {
             let mut dx = back.take(target, dout.len());
             if let Some(dx) = &mut dx {

@@ -2,6 +2,7 @@
 //!
 //! out: (…, C); table: (V, C). Backward: `dtable[ids[i]] += dout[i]`.
 
+use super::is_wanted;
 use crate::memory::Buffer;
 use crate::{Result, Tape, Tensor, TensorError};
 
@@ -27,6 +28,9 @@ pub fn embedding(tape: Option<&Tape>, table: &Tensor, ids: &[u32], shape: &[usiz
     let out = Tensor::from_buffer(&out_shape, out);
     let Some(tape) = tape.or(table.tape()) else { return Ok(out) };
     let (ids, target, len) = (ids.to_vec(), table.target(), table.len());
+    if !is_wanted(&[target]) {
+        return Ok(out.beside(tape));
+    }
     Ok(tape.record(out, move |dout, back| {
         let mut dtable = back.take(target, len);
         if let Some(dtable) = &mut dtable {

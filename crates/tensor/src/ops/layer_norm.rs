@@ -2,7 +2,7 @@
 //!
 //! out, x: (rows, C); w, b: (C); mean, rstd: (rows), kept for the way back.
 
-use super::tape_of;
+use super::{is_wanted, tape_of};
 use crate::memory::Buffer;
 use crate::storage::{Precision, Storage};
 use crate::{Result, Tensor};
@@ -28,8 +28,19 @@ impl Tensor {
         let Some(tape) = tape_of(&[self, w, b]) else { return Ok(out) };
         let (x, weight) = (self.shared(), w.shared());
         let targets = [self.target(), w.target(), b.target()];
+        if !is_wanted(&targets) {
+            return Ok(out.beside(tape));
+        }
         Ok(tape.record(out, move |dout, back| {
             let lens = [x.len(), weight.len(), weight.len()];
+            if !is_wanted(&targets[1..]) {
+                let mut dx = back.take(targets[0], lens[0]);
+                if let Some(dx) = &mut dx {
+                    let (x, weight) = (x.f32(), weight.f32());
+                    kernels::rows::layer_norm_backward_input(dx, dout.values(), x, weight, &mean, &rstd);
+                }
+                return back.put(dx);
+            }
             let [mut dx, mut dw, mut db] = [0, 1, 2].map(|i| back.take(targets[i], lens[i]));
             let mut unused = [Vec::new(), Vec::new(), Vec::new()];
             let [ux, uw, ub] = &mut unused;
@@ -72,5 +83,8 @@ mod tests {
         check(&[random(&[5, 13], 1), random(&[13], 2), random(&[13], 3)], |x| {
             x[0].layer_norm(&x[1], &x[2], 1e-5, crate::Precision::F32)
         });
+        // Frozen.
+        let (w, b) = (random(&[13], 2), random(&[13], 3));
+        check(&[random(&[5, 13], 1)], |x| x[0].layer_norm(&w, &b, 1e-5, crate::Precision::F32));
     }
 }

@@ -7,26 +7,36 @@ use std::sync::Arc;
 
 use kernels::activation::Activation;
 
-use super::linear::{Operands, backward, shape_of};
+use super::linear::{Operands, added, backward, shape_of};
+use super::low_rank::LowRank;
 use super::tape_of;
 use crate::storage::Storage;
 use crate::tape::Pre;
 use crate::{Result, Tensor};
 
 impl Tensor {
-    /// `activation(self · w + b)`, for other linear layers to use.
-    pub fn linear_activated(&self, activation: Activation, w: &Tensor, b: &Tensor) -> Result<Tensor> {
+    /// `activation(self · w + b)`, for other linear layers to use; a product of low rank may go into the activation, too.
+    pub fn linear_activated(
+        &self,
+        activation: Activation,
+        w: &Tensor,
+        b: &Tensor,
+        low_rank: Option<LowRank>,
+    ) -> Result<Tensor> {
         let shape = shape_of(self, w, Some(b))?;
         let len = self.rows() * w.cols();
+        let factors = low_rank.map(|low_rank| low_rank.factors(self, w.cols())).transpose()?;
+        let operands = Operands::of(self, w, Some(b), factors);
         let tape = tape_of(&[self, w]);
+        let is_recorded = tape.is_some() && operands.is_wanted();
         let mut out = Storage::scratch(self.precision(), len);
-        let mut pre = tape.is_some().then(|| Storage::scratch(self.precision(), len));
+        let mut pre = is_recorded.then(|| Storage::scratch(self.precision(), len));
         let (x, weight) = (self.matrix(), w.factor(false));
-        let kept = pre.as_mut().map(Storage::values_mut);
-        kernels::linear::linear_activated(activation, kept, out.values_mut(), x, weight, Some(b.data()));
+        let (kept, added) = (pre.as_mut().map(Storage::values_mut), added(Some(b), operands.low_rank()));
+        kernels::linear::linear_activated(activation, kept, out.values_mut(), x, weight, added);
         let out = Tensor::from_buffer(&shape, out);
-        let (Some(tape), Some(pre)) = (tape, pre) else { return Ok(out) };
-        let operands = Operands::of(self, w, Some(b));
+        let Some(tape) = tape else { return Ok(out) };
+        let Some(pre) = pre else { return Ok(out.beside(tape)) };
         let pre = Pre { activation, values: Arc::new(pre) };
         Ok(tape.record_activated(out, Some(pre), move |dpre, back| backward(operands, &dpre, back)))
     }
@@ -44,7 +54,9 @@ mod tests {
         inputs[0].data_mut().iter_mut().for_each(|x| *x *= 0.05);
         inputs[2].data_mut().iter_mut().for_each(|b| *b += b.signum());
         for activation in Activation::ALL {
-            check(&inputs, |x| x[0].linear_activated(activation, &x[1], &x[2])?.linear(&x[3], None));
+            check(&inputs, |x| {
+                x[0].linear_activated(activation, &x[1], &x[2], None)?.linear(&x[3], None, None)
+            });
         }
     }
 }

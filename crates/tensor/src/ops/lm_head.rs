@@ -5,7 +5,7 @@
 
 use kernels::gemm::{Output, multiply};
 
-use super::tape_of;
+use super::{is_wanted, tape_of};
 use crate::memory::Buffer;
 use crate::storage::Storage;
 use crate::{Result, Tensor};
@@ -23,6 +23,9 @@ impl Tensor {
         let Some(tape) = tape_of(&[self, wte]) else { return Ok(out) };
         let (x, weight) = (self.shared(), wte.shared());
         let targets = (self.target(), wte.target());
+        if !is_wanted(&[targets.0, targets.1]) {
+            return Ok(out.beside(tape));
+        }
         Ok(tape.record(out, move |dout, back| {
             let dout = dout.matrix(rows, v);
             let mut dw = back.take_for_overwrite(targets.1, v * c);

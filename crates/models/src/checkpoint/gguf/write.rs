@@ -117,7 +117,7 @@ pub fn save_gguf(
     metadata: &[(&str, &str)],
 ) -> Result<()> {
     let config = model.config();
-    check_carries(config, FORMAT, &fixed())?;
+    check_carries(model, FORMAT, &fixed())?;
     let mut keys = Keys::default();
     keys.text("general.architecture", "gpt2");
     keys.text("general.type", "model");
