@@ -192,6 +192,7 @@ pub enum DataError {
     Instruction {
         /// What was typed.
         words: String,
+    },
     /// Nothing to learn from.
     #[error("there are no examples to learn from")]
     NoExamples,
