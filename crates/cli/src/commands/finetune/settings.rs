@@ -158,7 +158,10 @@ impl Settings {
         ensure!(self.limit != Some(0), "--limit 0: it must be at least 1");
         ensure!(self.epochs != Some(0), "--epochs 0: it must be at least 1");
         let fraction = self.val_fraction();
-        ensure!((0.0..1.0).contains(&fraction), "--val-fraction {fraction}: it must be at least 0 and below 1");
+        ensure!(
+            (0.0..1.0).contains(&fraction),
+            "--val-fraction {fraction}: it must be at least 0 and below 1"
+        );
         let dropout = self.dropout.unwrap_or(0.0);
         ensure!((0.0..1.0).contains(&dropout), "--dropout {dropout}: it must be at least 0 and below 1");
         let beta = self.beta();
@@ -199,10 +202,7 @@ impl Settings {
     /// Most tokens of an example for a model of this context.
     pub fn max_length(&self, n_ctx: usize) -> Result<usize> {
         let length = self.max_length.unwrap_or(n_ctx);
-        ensure!(
-            (2..=n_ctx).contains(&length),
-            "--max-length {length}: the model reads 2 to {n_ctx} tokens"
-        );
+        ensure!((2..=n_ctx).contains(&length), "--max-length {length}: the model reads 2 to {n_ctx} tokens");
         Ok(length)
     }
 
@@ -251,7 +251,8 @@ impl Settings {
     /// Takes over what was resolved, so that it is shown and kept.
     pub fn keep(&mut self, resolved: &TrainSettings) {
         let TrainSettings { batch, grad_accum, precision, recompute, lr, min_lr, .. } = resolved.clone();
-        let TrainSettings { schedule, warmup_steps, weight_decay, seed, eval_interval, .. } = resolved.clone();
+        let TrainSettings { schedule, warmup_steps, weight_decay, seed, eval_interval, .. } =
+            resolved.clone();
         (self.max_steps, self.epochs) = (resolved.max_steps, None);
         (self.batch, self.grad_accum, self.precision, self.recompute) =
             (batch, grad_accum, precision, recompute);
