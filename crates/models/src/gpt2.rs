@@ -439,6 +439,9 @@ impl Gpt2 {
         weights: impl FnOnce(&[f32]) -> Vec<f32>,
     ) -> Result<LmLoss> {
         pass.lens = batch.lens.map(<[usize]>::to_vec);
+        if pass.tape.is_some() && self.lora.is_some() {
+            self.ensure_trainable()?;
+        }
         let hidden = self.hidden(batch.ids, batch.batch, &mut pass)?;
         let (losses, _) = ops::lm_scores(&hidden, self.head(), batch.targets)?;
         Ok(ops::lm_loss(&hidden, self.head(), batch.targets, &weights(&losses))?)

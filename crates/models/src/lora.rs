@@ -29,6 +29,9 @@ pub struct LoraConfig {
     pub targets: Vec<String>,
     /// Whether the product is divided by √r instead of r (Kalajdzievski, 2023).
     pub use_rslora: bool,
+    /// Where the model lies that the adapter belongs to: a path, or a name on the hub. For whoever finds its files.
+    #[serde(default)]
+    pub base: String,
     /// Whether the embedding table, and an output layer of its own, are trained and saved, too, as a vocabulary that has
     /// grown needs.
     pub embeddings: bool,
@@ -43,6 +46,7 @@ impl Default for LoraConfig {
             dropout: 0.0,
             targets: vec!["c_attn".to_owned()],
             use_rslora: false,
+            base: String::new(),
             embeddings: false,
         }
     }
@@ -192,7 +196,7 @@ mod tests {
             dropout: 0.05,
             targets: vec!["attn.c_proj".into(), "c_fc".into()],
             use_rslora: true,
-            embeddings: false,
+            ..LoraConfig::default()
         };
         assert_eq!(config, want);
         assert_eq!("".parse::<LoraConfig>().unwrap(), LoraConfig::default());

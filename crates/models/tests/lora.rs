@@ -222,9 +222,12 @@ fn files_bring_the_same_adapter_back() {
         assert_eq!(models::checkpoint::base_of_adapter(dir.path()).unwrap().as_deref(), Some("some/base"));
         let mut read = base();
         read.load_adapter(dir.path()).unwrap();
-        assert_eq!(read.lora(), Some(&config(text)));
+        assert_eq!(read.lora(), Some(&LoraConfig { base: "some/base".into(), ..config(text) }));
         assert_eq!(logits(&read), logits(&model), "{text}");
         assert!(gradients(&read, Precision::F32, false).0 == gradients(&model, Precision::F32, false).0);
+        let mut trained = model.clone();
+        trained.trainable_mut().into_iter().for_each(|(_, tensor)| tensor.data_mut().fill(0.1));
+        assert_eq!(logits(&trained.load_trained(dir.path()).unwrap()), logits(&model), "{text}");
         // In place of another.
         let mut other = adapted("r=1,targets=c_fc");
         other.load_adapter(dir.path()).unwrap();

@@ -1,6 +1,6 @@
 //! What a run is made of, with every default filled, and what it will cost.
 
-use models::Gpt2Config;
+use models::{Gpt2, Gpt2Config, LoraConfig};
 use serde::{Deserialize, Serialize};
 use tensor::Precision;
 
@@ -92,10 +92,12 @@ impl TrainConfig {
 pub struct Cost {
     /// Trainable values.
     pub parameters: usize,
-    /// Bytes at the peak: weights, gradients, moments, activations, and a block of logits.
+    /// Bytes at the peak: weights, gradients, moments, activations, and a block of logits. Weights that are frozen have
+    /// neither gradients nor moments.
     pub bytes: f64,
     /// Floating-point operations for each token trained: `6 N + 12 L C T` (Chowdhery et al., 2022), with N values but
-    /// for the position table, L layers, width C and sequences of T.
+    /// for the position table, L layers, width C and sequences of T; `4 N` where they are frozen, and 6 for each value that
+    /// is trained beside them.
     pub flops_per_token: f64,
 }
 
@@ -128,33 +130,76 @@ pub fn plain_cost(model: &Gpt2Config) -> Cost {
     cost(model, &config, model.n_ctx)
 }
 
+/// [`cost`] of what is trained of this model: all of it, or its adapter.
+pub fn cost_of(model: &Gpt2, config: &TrainConfig, time: usize) -> Cost {
+    match model.lora() {
+        Some(lora) => lora_cost(model.config(), lora, config, time),
+        None => cost(model.config(), config, time),
+    }
+}
+
+/// Estimates the cost of training an adapter beside a model of this shape.
+pub fn lora_cost(model: &Gpt2Config, lora: &LoraConfig, config: &TrainConfig, time: usize) -> Cost {
+    let (c, inner) = (model.n_embd as f64, model.n_inner as f64);
+    // What goes into layers is kept only where an adapter needs it; what attention gives out is, in any case.
+    let inputs = [("attn.c_attn", c), ("mlp.c_fc", c), ("mlp.c_proj", inner)];
+    let inputs =
+        inputs.iter().filter(|(layer, _)| lora.is_target(&format!("h.0.{layer}"))).map(|(_, size)| size);
+    let kept = 4.0 * c + inner + inputs.sum::<f64>();
+    let shapes = lora.shapes(model);
+    let n = |shapes: &[(String, Vec<usize>)], name: &str| -> usize {
+        let all = shapes.iter().filter(|(other, _)| other.contains(name));
+        all.map(|(_, shape)| shape.iter().product::<usize>()).sum()
+    };
+    let (trained, adapters) = (n(&shapes, ""), n(&shapes, "lora"));
+    let frozen = model.n_params() - (trained - adapters);
+    let flops = 4 * model.n_compute_params() + 6 * adapters + 2 * (trained - adapters);
+    estimate(model, config, time, Estimate { shapes, frozen, kept, flops: flops as f64 })
+}
+
 /// Estimates the cost of training a model of this shape.
 pub fn cost(model: &Gpt2Config, config: &TrainConfig, time: usize) -> Cost {
+    let (c, inner) = (model.n_embd as f64, model.n_inner as f64);
+    // Two norms, queries, keys, values, attention, and the wide layer before and after its activation.
+    let (kept, flops) = (6.0 * c + 2.0 * inner, 6.0 * model.n_compute_params() as f64);
+    estimate(model, config, time, Estimate { shapes: model.shapes(), frozen: 0, kept, flops })
+}
+
+/// What differs by what is trained.
+struct Estimate {
+    /// The trained tensors.
+    shapes: Vec<(String, Vec<usize>)>,
+    /// Weights that are not trained.
+    frozen: usize,
+    /// Values of the products' type that each block keeps for the way back, for each token.
+    kept: f64,
+    /// Floating-point operations for each token, but for attention's.
+    flops: f64,
+}
+
+fn estimate(model: &Gpt2Config, config: &TrainConfig, time: usize, estimate: Estimate) -> Cost {
     const WIDE: f64 = 4.0; // bytes of an f32
     let size = match config.precision {
         Precision::F32 => WIDE,
         Precision::Bf16 => 2.0,
     };
-    let parameters = model.n_params();
+    let Estimate { shapes, frozen, kept, flops } = estimate;
+    let parameters: usize = shapes.iter().map(|(_, shape)| shape.iter().product::<usize>()).sum();
     let tokens = config.batch as f64 * time as f64;
     let (c, inner, layers) = (model.n_embd as f64, model.n_inner as f64, model.n_layer as f64);
-    // Kept by each block for the way back: two residual sums, and two norms, queries, keys, values, attention, and the
-    // wide layer before and after its activation.
-    let block = 2.0 * c * WIDE + (6.0 * c + 2.0 * inner) * size;
+    let block = 2.0 * c * WIDE + kept * size; // with two residual sums
     let kept = if config.recompute { layers * c * WIDE + block } else { layers * block };
     let on_the_way = 2.0 * c * WIDE + (5.0 * c + inner) * size; // gradients alive at one moment of the backward pass
     let logits =
         (tokens * model.vocab_size as f64 * size).min(LOGITS.max(16.0 * size * model.vocab_size as f64));
-    let shapes = model.shapes();
     let moments = shapes
         .iter()
         .map(|(name, shape)| config.optimizer.moments(name, shape) * shape.iter().product::<usize>());
-    let flops = 6.0 * model.n_compute_params() as f64 + 12.0 * (model.n_layer * model.n_embd * time) as f64;
     Cost {
         parameters,
-        bytes: WIDE * (2 * parameters + moments.sum::<usize>()) as f64
+        bytes: WIDE * (frozen + 2 * parameters + moments.sum::<usize>()) as f64
             + tokens * (kept + on_the_way)
             + logits,
-        flops_per_token: flops,
+        flops_per_token: flops + 12.0 * (model.n_layer * model.n_embd * time) as f64,
     }
 }

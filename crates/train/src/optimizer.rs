@@ -112,8 +112,8 @@ impl Optimizer {
     /// An optimiser that has not made a step.
     pub fn new(config: OptimizerConfig, model: &Gpt2) -> Optimizer {
         let zeros = |kept: usize| {
-            let parameters = model.parameters().into_iter();
-            parameters
+            let trainable = model.trainable().into_iter();
+            trainable
                 .map(|(name, tensor)| {
                     let kept = config.moments(&name, tensor.shape()) >= kept;
                     if kept { vec![0.0; tensor.len()] } else { Vec::new() }
@@ -128,7 +128,7 @@ impl Optimizer {
         let moments = self.first.iter_mut().zip(&mut self.second);
         let mut hidden = Vec::new();
         for (slot, ((name, tensor), (first, second))) in
-            model.parameters_mut().into_iter().zip(moments).enumerate()
+            model.trainable_mut().into_iter().zip(moments).enumerate()
         {
             let shape = tensor.shape().to_vec();
             let (p, g) = (tensor.data_mut(), grads.slot(slot));
@@ -197,6 +197,27 @@ mod tests {
                 let is_zero = before.iter().all(|&x| x == 0.0);
                 assert_eq!(moved, !is_zero && (biases_move || tensor.shape().len() > 1), "{config:?} {name}");
             }
+        }
+    }
+
+    #[test]
+    fn beside_an_adapter_nothing_else_is_kept_or_moves() {
+        let adam = AdamConfig { beta1: 0.9, beta2: 0.99, eps: 1e-8, weight_decay: 0.1 };
+        for config in [OptimizerConfig::AdamW(adam), OptimizerConfig::Muon { momentum: 0.9, adam }] {
+            let mut model = model();
+            model.add_lora(&"r=2,targets=all-linear".parse().unwrap(), 1).unwrap();
+            let values = |model: &Gpt2| -> Vec<Vec<f32>> {
+                model.parameters().iter().map(|(_, tensor)| tensor.data().to_vec()).collect()
+            };
+            let before = values(&model);
+            let mut optimizer = Optimizer::new(config, &model);
+            let kept: usize = optimizer.first.iter().map(Vec::len).sum();
+            assert_eq!(kept, model.lora().unwrap().n_params(model.config()));
+            let mut grads = model.zero_grads();
+            (0..grads.len()).for_each(|slot| grads.slot_mut(slot).fill(0.5));
+            optimizer.step(&mut model, &grads, 0.1, 1.0, 0);
+            assert_eq!(values(&model), before);
+            assert!(model.trainable().iter().all(|(_, tensor)| tensor.data().iter().any(|&x| x != 0.0)));
         }
     }
 

@@ -120,6 +120,9 @@ pub(crate) fn refuse_existing(dir: &Path) -> Result<()> {
     if dir.join(models::checkpoint::WEIGHTS).exists() {
         return holds("a model");
     }
+    if dir.join(models::checkpoint::ADAPTER_WEIGHTS).exists() {
+        return holds("an adapter");
+    }
     if state::path(dir).exists() {
         return holds("a training run");
     }
@@ -145,7 +148,7 @@ impl Run {
         }
         let data_hash = batches.fingerprint()?;
         let position = batches.position().clone();
-        let flops_per_token = config::cost(model.config(), &config, batches.time()).flops_per_token;
+        let flops_per_token = config::cost_of(&model, &config, batches.time()).flops_per_token;
         let progress = Progress {
             step: 0,
             position,
@@ -462,7 +465,7 @@ impl Run {
 
     fn save_model(&self) -> Result<()> {
         self.check_weights()?;
-        self.model.save(&self.dir).map_err(|error| self.not_saved(error.into()))
+        self.model.save_trained(&self.dir).map_err(|error| self.not_saved(error.into()))
     }
 
     fn not_saved(&self, error: TrainError) -> TrainError {
@@ -477,7 +480,7 @@ impl Run {
     /// Refuses to keep weights or moments that are not numbers: nothing could go on from them.
     fn check_weights(&self) -> Result<()> {
         let bad = |values: &[f32]| values.iter().copied().find(|value| !value.is_finite());
-        let weight = self.model.parameters().iter().find_map(|(_, tensor)| bad(tensor.data()));
+        let weight = self.model.trainable().iter().find_map(|(_, tensor)| bad(tensor.data()));
         let moments = self.optimizer.first.iter().chain(&self.optimizer.second);
         let moment = moments.filter_map(|values| bad(values)).next();
         for (what, value) in [("value of a weight", weight), ("value of a moment", moment)] {
@@ -522,7 +525,7 @@ impl Run {
         let (plot, finished) = (Some(metrics.plot()?), self.is_finished());
         let val = match &self.val {
             Some(val) if finished => {
-                let best = Gpt2::load(&self.dir)?;
+                let best = self.model.load_trained(&self.dir)?;
                 Some(val.measure(&best, val.len(), &self.judgement())?)
             }
             _ => None,

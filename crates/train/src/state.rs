@@ -82,7 +82,7 @@ fn load_file(dir: &Path) -> Result<(Tensors, Progress)> {
 pub fn load(dir: &Path, model: &mut Gpt2, optimizer: &mut Optimizer) -> Result<Progress> {
     let (mut tensors, progress) = load_file(dir)?;
     let path = path(dir);
-    for (slot, (name, tensor)) in model.parameters_mut().into_iter().enumerate() {
+    for (slot, (name, tensor)) in model.trainable_mut().into_iter().enumerate() {
         let shape = tensor.shape().to_vec();
         let mut take = |part: &str, into: &mut [f32]| {
             let key = format!("{part}.{name}");
@@ -113,9 +113,9 @@ pub fn save(dir: &Path, model: &Gpt2, optimizer: &Optimizer, progress: &Progress
     let path = path(dir);
     let folder = path.parent().unwrap_or(dir);
     std::fs::create_dir_all(folder).map_err(TrainError::io(folder))?;
-    let parameters = model.parameters();
-    let mut tensors: Vec<(String, &[usize], &[f32])> = Vec::with_capacity(3 * parameters.len());
-    for (slot, (name, tensor)) in parameters.iter().enumerate() {
+    let trainable = model.trainable();
+    let mut tensors: Vec<(String, &[usize], &[f32])> = Vec::with_capacity(3 * trainable.len());
+    for (slot, (name, tensor)) in trainable.iter().enumerate() {
         tensors.push((format!("model.{name}"), tensor.shape(), tensor.data()));
         tensors.push((format!("first.{name}"), tensor.shape(), &optimizer.first[slot]));
         if !optimizer.second[slot].is_empty() {

@@ -8,7 +8,7 @@ use std::time::Instant;
 use anyhow::{Result, ensure};
 use data::Tokens;
 use data::batches::{Batcher, Mode};
-use models::{Gpt2, Gpt2Config, Init};
+use models::{Gpt2, Gpt2Config, Init, LoraConfig};
 use serde_json::json;
 use tensor::peak::{self, Peaks};
 use tensor::{Precision, isa, pool, timing};
@@ -42,6 +42,7 @@ enum What {
     #[command(after_help = "Examples:\n  \
         gpt2 bench train --preset gpt2 --batch 4 --seq 256 --json\n  \
         gpt2 bench train --n-layer 4 --n-head 4 --n-embd 128 --vocab 65 --batch 12 --seq 64 --steps 200\n  \
+        gpt2 bench train --preset gpt2 --lora r=8,alpha=16\n  \
         GPT2_TIMING=1 gpt2 bench train --preset gpt2 --batch 4 --seq 256")]
     Train(TrainArgs),
     /// Generation: reading a prompt, writing one text, writing many at once
@@ -86,6 +87,9 @@ struct TrainArgs {
     /// Type of the products: f32, bf16, or auto: bf16 where the CPU multiplies it
     #[arg(long, value_name = "TYPE", default_value = "auto", value_parser = ["auto", "f32", "bf16"])]
     precision: String,
+    /// Train a low-rank adapter beside frozen weights, instead of all: r=8,alpha=16,targets=c_attn+c_proj
+    #[arg(long, value_name = "SETTINGS")]
+    lora: Option<LoraConfig>,
     /// Keep only what goes into each block, and compute the rest again on the way back
     #[arg(long)]
     recompute: bool,
@@ -142,11 +146,18 @@ fn bench_train(args: &TrainArgs) -> Result<()> {
     config.validate()?;
     let recipe = recipe(args)?;
     let precision = recipe.precision;
-    let cost = train::config::cost(&config, &recipe, args.seq);
+    let cost = match &args.lora {
+        Some(lora) => {
+            lora.validate_for(&config)?;
+            train::config::lora_cost(&config, lora, &recipe, args.seq)
+        }
+        None => train::config::cost(&config, &recipe, args.seq),
+    };
     crate::plan::ensure_fits(cost.bytes as u64)?;
     let peaks = peak::measure();
 
-    let model = Gpt2::new(config.clone(), Init::Gpt2, 1)?;
+    let mut model = Gpt2::new(config.clone(), Init::Gpt2, 1)?;
+    args.lora.iter().try_for_each(|lora| model.add_lora(lora, 1))?;
     let batcher = Batcher::new(
         vec![(random_tokens(args, config.vocab_size), None)],
         args.batch,
@@ -183,12 +194,13 @@ fn bench_train(args: &TrainArgs) -> Result<()> {
         return super::print_json(&json!({
             "tok_per_sec": tok_per_sec, "gflops": gflops, "peak_fraction": fraction, "peak_rss_bytes": rss,
             "ms_per_step": median, "ms_best": best, "ms_worst": worst, "steps": args.steps, "loss": loss,
-            "threads": threads, "isa": isa, "precision": precision, "recompute": args.recompute, "parameters": cost.parameters,
+            "threads": threads, "isa": isa, "precision": precision, "recompute": args.recompute, "lora": args.lora,
+            "parameters": cost.parameters,
             "peaks": peaks_json(&peaks),
         }));
     }
     say!(
-        "{} × {} tokens, {} parameters, {threads} threads, {isa}, {precision}: {tok_per_sec:.0} tokens/s, {median:.1} ms a step ({best:.1} to {worst:.1}), {gflops:.0} GFLOP/s ({:.0} % of the peak of {:.0}), {} of memory",
+        "{} × {} tokens, {} trained values, {threads} threads, {isa}, {precision}: {tok_per_sec:.0} tokens/s, {median:.1} ms a step ({best:.1} to {worst:.1}), {gflops:.0} GFLOP/s ({:.0} % of the peak of {:.0}), {} of memory",
         args.batch,
         args.seq,
         crate::input::grouped(cost.parameters as u64),

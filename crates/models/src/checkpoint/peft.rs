@@ -161,6 +161,7 @@ impl Settings {
                 _ => layers.to_vec(),
             },
             use_rslora: self.get("use_rslora").as_bool().unwrap_or(false),
+            base: self.get("base_model_name_or_path").as_str().unwrap_or_default().to_owned(),
             embeddings: false,
         };
         let named =

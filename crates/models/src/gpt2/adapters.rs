@@ -92,6 +92,26 @@ impl Gpt2 {
         checkpoint::save_adapter(self, dir, base)
     }
 
+    /// Writes what training has changed: the adapter if there is one, and the whole model else.
+    pub fn save_trained(&self, dir: &Path) -> Result<()> {
+        match &self.lora {
+            Some(lora) => self.save_adapter(dir, &lora.base),
+            None => self.save(dir),
+        }
+    }
+
+    /// The model as [`Gpt2::save_trained`] wrote it: this one with the adapter that lies there, or that which lies there.
+    pub fn load_trained(&self, dir: &Path) -> Result<Gpt2> {
+        match &self.lora {
+            None => Gpt2::load(dir),
+            Some(_) => {
+                let mut model = self.clone();
+                model.load_adapter(dir)?;
+                Ok(model)
+            }
+        }
+    }
+
     /// How the adapter was made, if there is one.
     pub fn lora(&self) -> Option<&LoraConfig> {
         self.lora.as_ref()
