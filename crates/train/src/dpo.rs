@@ -112,42 +112,4 @@ pub(crate) fn weights(batch: &OwnedBatch, losses: &[f32], beta: f64, reference: 
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_loss_at_any_margin() {
-        assert!((loss(0.0) - 2f64.ln()).abs() < 1e-15);
-        for margin in [-800.0, -30.0, -1.5, -1e-9, 1e-9, 0.3, 40.0, 800.0] {
-            let plain = (1.0 + f64::exp(-margin)).ln();
-            if plain.is_finite() && plain > 1e-6 {
-                assert!((loss(margin) - plain).abs() < 1e-12 * (1.0 + plain), "{margin}");
-            }
-            assert!(loss(margin).is_finite() && loss(margin) >= 0.0, "{margin}");
-            let step = 1e-5;
-            let falls = (loss(margin - step) - loss(margin + step)) / (2.0 * step);
-            assert!((slope(margin) - falls).abs() < 1e-7, "{margin}");
-        }
-    }
-
-    #[test]
-    fn a_weight_for_each_token_of_an_answer() {
-        let batch = OwnedBatch {
-            ids: vec![0; 7],
-            targets: vec![0; 7],
-            weights: vec![0.0, 1.0, 1.0, 0.0, 1.0, 1.0, 1.0],
-            batch: 4,
-            lens: Some(vec![3, 2, 1, 1]),
-            examples: vec![1, 0],
-        };
-        // Chosen: -(2 + 3), -5; rejected: -1, -4. The start preferred neither in pair 1, and the first by 3 in pair 0.
-        let losses = [9.0, 2.0, 3.0, 9.0, 1.0, 5.0, 4.0];
-        assert_eq!(log_ratios(&batch, &losses), [-4.0, -1.0]);
-        let (got, sums) = weights(&batch, &losses, 0.5, &[-3.0, 0.0]);
-        let (first, second) = (0.5 * slope(-2.0) as f32, 0.5 * slope(1.0) as f32);
-        assert_eq!(got, [0.0, first, first, 0.0, -first, second, -second]);
-        assert_eq!((sums.pairs, sums.right, sums.margin), (2.0, 1.0, -1.0));
-        assert_eq!(sums.loss, loss(-2.0) + loss(1.0));
-        assert_eq!(sums.rewards(), Rewards { accuracy: 0.5, margin: -0.5 });
-    }
-}
+mod tests;

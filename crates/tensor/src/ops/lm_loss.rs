@@ -3,7 +3,8 @@
 //! x: (rows, C); wte: (V, C); targets, weights: (rows). Where x is bfloat16, logits and their gradients are, too, with
 //! losses and sums in `f32`. The logits of a block of rows at a time are computed,
 //! turned into their gradient `weights · (p - onehot)` in place, and multiplied into `dx` and `dwte` while they
-//! are still in the cache. So no (rows × V) matrix is ever stored, and none is computed twice.
+//! are still in the cache. So no (rows × V) matrix is ever stored, and none is computed twice. Rows of weight 0, such as
+//! the prompts of examples, have no logits at all.
 
 use kernels::bf16::bf16;
 use kernels::gemm::{Mat, Operand, Output, multiply};
@@ -58,12 +59,49 @@ fn block_rows(rows: usize, v: usize, value_bytes: usize) -> usize {
 
 /// The weighted sum of cross-entropies. Where `x` was recorded, the gradients are taken in the same pass.
 pub fn lm_loss(x: &Tensor, wte: &Tensor, targets: &[u32], weights: &[f32]) -> Result<LmLoss> {
-    let (rows, c, v) = check(x, wte, targets)?;
+    let (rows, c, _) = check(x, wte, targets)?;
     if weights.len() != rows {
         let want = format!("{rows} weights");
         return Err(TensorError::Shape { op: "lm_loss", got: vec![weights.len()], want });
     }
     let tape = tape_of(&[x]);
+    let counted: Vec<usize> = (0..rows).filter(|&i| weights[i] != 0.0).collect();
+    let (value, dx) = if counted.len() == rows {
+        weighted_sum(x, wte, targets, weights, tape)
+    } else {
+        let targets: Vec<u32> = counted.iter().map(|&i| targets[i]).collect();
+        let weights: Vec<f32> = counted.iter().map(|&i| weights[i]).collect();
+        let (value, dx) = weighted_sum(&x.select_rows(&counted)?, wte, &targets, &weights, tape);
+        (value, dx.map(|dx| scatter(&dx, &counted, rows, c)))
+    };
+    let weight = weights.iter().map(|&w| f64::from(w)).sum();
+    let taped = tape.zip(dx).map(|(tape, dx)| {
+        let target = x.target();
+        let dx = Storage::F32(dx).into_precision(x.precision());
+        let out = Tensor::from_buffer(&[1], Buffer::from(vec![value as f32]));
+        (tape.clone(), tape.record(out, move |_one, back| back.add(target, dx)))
+    });
+    Ok(LmLoss { value, weight, taped })
+}
+
+/// Rows of width `c`, put where they belong among others of zeros.
+fn scatter(values: &[f32], at: &[usize], rows: usize, c: usize) -> Buffer {
+    let mut all = Buffer::zeroed(rows * c);
+    for (row, &i) in values.chunks_exact(c).zip(at) {
+        all[i * c..(i + 1) * c].copy_from_slice(row);
+    }
+    all
+}
+
+/// The weighted sum and, on a tape, its gradient by `x`; that by `wte` goes straight to the parameter.
+fn weighted_sum(
+    x: &Tensor,
+    wte: &Tensor,
+    targets: &[u32],
+    weights: &[f32],
+    tape: Option<&Tape>,
+) -> (f64, Option<Buffer>) {
+    let (rows, c, v) = (targets.len(), wte.cols(), wte.rows());
     let mut dx = tape.map(|_| Buffer::scratch(rows * c));
     let mut losses = vec![0.0; rows];
     let size = if x.precision() == Precision::F32 { size_of::<f32>() } else { size_of::<bf16>() };
@@ -80,17 +118,7 @@ pub fn lm_loss(x: &Tensor, wte: &Tensor, targets: &[u32], weights: &[f32]) -> Re
         multiply(dlogits, Operand::from(table), Output::Set(&mut dx[start * c..end * c]));
         add_dwte(tape, wte, dlogits, block);
     }
-    let value =
-        losses.iter().zip(weights).filter(|(_, w)| **w != 0.0).map(|(l, w)| f64::from(*l) * f64::from(*w));
-    let value = value.sum();
-    let weight = weights.iter().map(|&w| f64::from(w)).sum();
-    let taped = tape.zip(dx).map(|(tape, dx)| {
-        let target = x.target();
-        let dx = Storage::F32(dx).into_precision(x.precision());
-        let out = Tensor::from_buffer(&[1], Buffer::from(vec![value as f32]));
-        (tape.clone(), tape.record(out, move |_one, back| back.add(target, dx)))
-    });
-    Ok(LmLoss { value, weight, taped })
+    (losses.iter().zip(weights).map(|(&loss, &weight)| f64::from(loss) * f64::from(weight)).sum(), dx)
 }
 
 /// The logits of a block of rows, then their gradient.
@@ -198,6 +226,60 @@ mod tests {
                 assert!((got - want).abs() < 5e-3 * (1.0 + want.abs()), "slot {slot}, {i}: {got} {want}");
             }
         }
+    }
+
+    /// Preference tuning learns against some tokens.
+    #[test]
+    fn weights_of_either_sign() {
+        let (x, wte) = (random(&[5, 6], 1), random(&[13, 6], 2).parameter(1));
+        for precision in [Precision::F32, Precision::Bf16] {
+            let x = Tensor::from_buffer(&[5, 6], x.storage().clone().into_precision(precision)).parameter(0);
+            let gradients = |weights: [f32; 5]| {
+                let tape = Tape::new(Grads::new(&[30, 78]));
+                let loss = lm_loss(&tape.input(&x), &wte, &TARGETS, &weights).unwrap();
+                (loss.value, loss.weight, loss.backward().unwrap())
+            };
+            let weights = [1.0, -0.5, 0.0, 2.0, -2.5];
+            let (value, weight, grads) = gradients(weights);
+            assert_eq!(weight, 0.0);
+            // Backwards, all signs turn.
+            let (opposite, _, turned) = gradients(weights.map(|weight| -weight));
+            assert_eq!(value, -opposite);
+            for slot in 0..2 {
+                assert!(grads.slot(slot).iter().zip(turned.slot(slot)).all(|(a, b)| *a == -b));
+                assert!(grads.slot(slot).iter().any(|&g| g != 0.0));
+            }
+            // Together they are what each adds by itself.
+            let alone = |i: usize| gradients(std::array::from_fn(|j| if i == j { weights[i] } else { 0.0 }));
+            let each: Vec<_> = (0..5).map(alone).collect();
+            assert!((value - each.iter().map(|each| each.0).sum::<f64>()).abs() < 1e-5);
+            let tolerance = if precision == Precision::F32 { 1e-5 } else { 2e-2 };
+            for slot in 0..2 {
+                for (i, &got) in grads.slot(slot).iter().enumerate() {
+                    let sum: f32 = each.iter().map(|each| each.2.slot(slot)[i]).sum();
+                    assert!((got - sum).abs() < tolerance * (1.0 + sum.abs()), "{slot} {i}: {got} {sum}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn rows_of_weight_zero_have_no_gradient_and_are_not_looked_at() {
+        let mut x = random(&[5, 6], 1);
+        x.data_mut()[12..18].fill(f32::NAN); // the row of weight 0
+        let tape = Tape::new(Grads::new(&[30, 78]));
+        let wte = random(&[13, 6], 2).parameter(1);
+        let loss = lm_loss(&tape.input(&x.parameter(0)), &wte, &TARGETS, &WEIGHTS).unwrap();
+        assert!(loss.value.is_finite());
+        let grads = loss.backward().unwrap();
+        assert!(grads.slot(0)[12..18].iter().all(|&g| g == 0.0));
+        assert!((0..2).all(|slot| grads.slot(slot).iter().all(|g| g.is_finite())));
+        // And none at all where nothing counts.
+        let tape = Tape::new(Grads::new(&[30, 78]));
+        let x = random(&[5, 6], 1).parameter(0);
+        let nothing = lm_loss(&tape.input(&x), &wte, &TARGETS, &[0.0; 5]).unwrap();
+        assert_eq!((nothing.value, nothing.weight), (0.0, 0.0));
+        assert!(nothing.backward().unwrap().slot(1).iter().all(|&g| g == 0.0));
     }
 
     #[test]
