@@ -80,28 +80,20 @@ pub fn run(args: Args, offline: bool) -> Result<()> {
     announce::examples(&material.items.first(args.show), is_preference, &tokenizer)?;
     announce::counts(&counts, is_preference);
     announce::warn_about_few(&counts, &config);
-    let (lock, out) = match (lock, &args.out) {
-        (Some(lock), Some(out)) => (lock, out),
-        _ => {
-            announce::cost(
-                &counts,
-                &config,
-                &base.cost(&config, counts.longest)?,
-                base.trained(lora.as_ref()),
-            )?;
-            return finish_dry_run(&args, &settings, &material, &config);
-        }
+    // The two answers of a pair are computed together.
+    let time = counts.longest * if is_preference { 2 } else { 1 };
+    announce::cost(&counts, &config, &base.cost(&tokenizer, lora.as_ref(), &config, time))?;
+    let (Some(lock), Some(out)) = (lock, &args.out) else {
+        return finish_dry_run(&args, &settings, &material, &config);
     };
     lock.remove_leftovers()?;
     let model = base.load(&settings, &tokenizer, lora.as_ref(), is_preference)?;
-    let cost = train::config::cost(model.config(), &config, counts.longest);
-    announce::cost(&counts, &config, &cost, model_trained(&model))?;
     super::train::save_settings(out, "finetune.toml", &settings)?;
     if args.force {
         super::train::remove_old_state(out)?;
     }
 
-    let sources = card::sources(&settings, &material);
+    let sources = card::sources(&material);
     let outcome = {
         let mut run = new_run(model, tokenizer, material.items, &config, out, &settings)?;
         if args.resume {
@@ -169,12 +161,20 @@ impl Base {
         Ok(Base { path, tokenizer, config, n_ctx, n_embd, vocab_size })
     }
 
-    fn cost(&self, config: &TrainConfig, longest: usize) -> Result<Cost> {
-        Ok(train::config::cost(&self.config, config, longest))
-    }
-
-    fn trained(&self, lora: Option<&LoraConfig>) -> usize {
-        lora.map_or(self.config.n_params(), |lora| lora.n_params(&self.config))
+    /// What training would cost, without the weights being read.
+    fn cost(
+        &self,
+        tokenizer: &Tokenizer,
+        lora: Option<&LoraConfig>,
+        config: &TrainConfig,
+        time: usize,
+    ) -> Cost {
+        let mut shape = self.config.clone();
+        shape.vocab_size = shape.vocab_size.max(tokenizer.vocab_size());
+        match lora {
+            Some(lora) => train::config::lora_cost(&shape, lora, config, time),
+            None => train::config::cost(&shape, config, time),
+        }
     }
 
     /// Its weights, with rows for new tokens and an adapter, as it will be trained.
@@ -196,14 +196,11 @@ impl Base {
             model.set_dropout(Dropouts { embd: p, attn: p, resid: p });
         }
         if let Some(lora) = lora {
-            model.add_lora(lora, seed)?;
+            let base = settings.absolute()?.model.unwrap_or_default();
+            model.add_lora(&LoraConfig { base, ..lora.clone() }, seed)?;
         }
         Ok(model)
     }
-}
-
-fn model_trained(model: &Gpt2) -> usize {
-    model.trainable().iter().map(|(_, tensor)| tensor.len()).sum()
 }
 
 /// The numbers of the run, of which the settings keep those that were resolved.

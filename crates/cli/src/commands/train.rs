@@ -160,7 +160,9 @@ pub fn save_settings(dir: &Path, name: &str, settings: &impl serde::Serialize) -
 
 /// With --force, an older run must not be found by a later --resume.
 pub fn remove_old_state(dir: &Path) -> Result<()> {
-    for path in [train::state::path(dir), dir.join(checkpoint::WEIGHTS), dir.join(checkpoint::INDEX)] {
+    let files =
+        [checkpoint::WEIGHTS, checkpoint::INDEX, checkpoint::ADAPTER_WEIGHTS].map(|name| dir.join(name));
+    for path in files.into_iter().chain([train::state::path(dir)]) {
         if path.exists() {
             std::fs::remove_file(&path).with_context(|| format!("cannot remove {}", path.display()))?;
         }

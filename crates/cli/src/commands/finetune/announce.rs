@@ -173,21 +173,17 @@ pub fn warn_about_few(counts: &Counts, config: &TrainConfig) {
 }
 
 /// What will run, and what it costs.
-pub fn cost(counts: &Counts, config: &TrainConfig, cost: &Cost, trained: usize) -> Result<()> {
-    let rows = if matches!(config.objective, Objective::Dpo { .. }) { 2.0 } else { 1.0 };
-    let mean = counts.tokens as f64 / counts.examples.max(1) as f64;
-    let per_step = (config.batch * config.grad_accum) as f64 * mean;
+pub fn cost(counts: &Counts, config: &TrainConfig, cost: &Cost) -> Result<()> {
+    let per_step = (config.batch * config.grad_accum * counts.tokens) as f64 / counts.examples.max(1) as f64;
+    // The output layer runs twice for pairs, and the model that is started from scores them all once.
+    let more = if matches!(config.objective, Objective::Dpo { .. }) { 1.3 } else { 1.0 };
     let peak = tensor::peak::measure().f32_gflops * 1e9;
-    let seconds = config.max_steps as f64 * per_step * cost.flops_per_token / (EXPECTED_SHARE * peak);
-    note!(
-        "model:      {} parameters, {} of them trained",
-        grouped(cost.parameters as u64),
-        grouped(trained as u64)
-    );
+    let flops = more * config.max_steps as f64 * per_step * cost.flops_per_token;
+    note!("trained:    {} values", grouped(cost.parameters as u64));
     note!(
         "cost:       about {:.2} GB of memory, about {} for {} steps of about {} tokens",
         cost.bytes / 1e9,
-        duration(seconds * if rows > 1.0 { 1.5 } else { 1.0 }),
+        duration(flops / (EXPECTED_SHARE * peak)),
         grouped(config.max_steps),
         grouped(per_step as u64)
     );

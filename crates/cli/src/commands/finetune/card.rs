@@ -25,14 +25,14 @@ pub fn next_command(out: &Path, settings: &Settings) -> String {
     }
 }
 
-pub fn sources(settings: &Settings, material: &Material) -> Sources {
+/// Takes down what the card tells of the data.
+pub fn sources(material: &Material) -> Sources {
     let file = |file: &super::material::FileReport| {
         let shapes: Vec<String> = file.shapes.iter().map(|(shape, rows)| format!("{rows} {shape}")).collect();
         let name = file.path.file_name().unwrap_or_default().to_string_lossy();
         let use_for = if file.for_validation { ", to validate on" } else { "" };
         format!("`{name}`: {}{use_for}", shapes.join(", "))
     };
-    let _ = settings;
     Sources {
         files: material.files.iter().map(file).collect(),
         counts: material.items.counts(),
