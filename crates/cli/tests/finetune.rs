@@ -151,7 +151,7 @@ fn bad_input() {
     fails("--data chat.jsonl --max-length 5", &["nothing is left", "too long"]);
     fails("--data chat.jsonl --val-fraction 2", &["--val-fraction"]);
     fails("--data chat.jsonl --instruction Short", &["{text}"]);
-    fails("--data chat.jsonl --lr -1", &["--lr"]);
+    fails("--data chat.jsonl --lr=-1", &["--lr"]);
     folder.fails("finetune --data chat.jsonl --out out", &["-m MODEL"]);
     folder.fails("finetune --resume --out out", &["out"]);
     assert!(!folder.exists("out/model.safetensors"));

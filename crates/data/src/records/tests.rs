@@ -1,3 +1,5 @@
+//! Shapes, tables, options, errors with their line, what is dropped, and how records become tokens.
+
 use serde_json::json;
 
 use super::examples::{Tokenize, examples, pairs};

@@ -52,6 +52,9 @@ pub fn files(material: &Material, settings: &Settings) {
     for line in material.dropped.lines() {
         note!("  left out: {line}");
     }
+    if material.dropped.counts().any(|(reason, _)| reason == "too long") && settings.cut_long != Some(true) {
+        note!("  (--cut-long cuts documents that are too long at the end of a sentence instead)");
+    }
     for (count, what) in [
         (material.left_off, "conversations end with the user; that turn was left off"),
         (material.shortened, "conversations lost their last turns, to fit"),
