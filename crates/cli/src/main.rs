@@ -48,6 +48,8 @@ enum Command {
     Prepare(commands::prepare::Args),
     /// Train a model on your text
     Train(Box<commands::train::Args>),
+    /// Teach a model to answer: chat, instructions, summaries, articles, preferences
+    Finetune(Box<commands::finetune::Args>),
     /// Write text with a model
     Generate(Box<commands::generate::Args>),
     /// Measure loss, perplexity, bits per byte and accuracy on a text
@@ -106,6 +108,7 @@ fn run() -> anyhow::Result<()> {
         Command::Quickstart(args) => commands::quickstart::run(args),
         Command::Prepare(args) => commands::prepare::run(args, offline),
         Command::Train(args) => commands::train::run(*args, offline),
+        Command::Finetune(args) => commands::finetune::run(*args, offline),
         Command::Generate(args) => commands::generate::run(*args, offline),
         Command::Eval(args) => commands::eval::run(args, offline),
         Command::Quantize(args) => commands::quantize::run(args, offline),

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use thiserror::Error;
 use tokenizer::TokenizerError;
 
+use crate::records::RecordError;
+
 /// Why text cannot be read, or batches cannot be made.
 #[derive(Debug, Error)]
 pub enum DataError {
@@ -142,6 +144,54 @@ pub enum DataError {
     Exists {
         /// The directory.
         path: PathBuf,
+    },
+    /// A file of examples that is none.
+    #[error("{}: examples are read from .jsonl, .json, .csv and .tsv, each also as .gz; to train on plain text use `gpt2 train`", .path.display())]
+    RecordKind {
+        /// The file.
+        path: PathBuf,
+    },
+    /// UTF-16 that was not announced.
+    #[error("{}: this is UTF-16; give --encoding {name}", .path.display())]
+    Utf16 {
+        /// The file.
+        path: PathBuf,
+        /// The encoding that it has.
+        name: &'static str,
+    },
+    /// A row of a file of examples that is wrong.
+    #[error("{}: line {line}: {reason}", .path.display())]
+    Record {
+        /// The file.
+        path: PathBuf,
+        /// The line that the row starts at, from 1.
+        line: u64,
+        /// What is wrong.
+        reason: RecordError,
+    },
+    /// Columns that are not well named.
+    #[error(
+        "--columns {spec}: {reason}; give it as in prompt=question,completion=answer, or with numbers from 1 for a table without a header"
+    )]
+    Columns {
+        /// What was typed.
+        spec: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// Roles that are not well named.
+    #[error(
+        "--roles {spec}: give each name once with system, user or assistant, as in usr=user,sys=assistant"
+    )]
+    Roles {
+        /// What was typed.
+        spec: String,
+    },
+    /// An instruction without a place for the text.
+    #[error("--instruction {words:?}: it needs {{text}}, where the text goes, as in \"Summarize: {{text}}\"")]
+    Instruction {
+        /// What was typed.
+        words: String,
     },
     /// Nothing to learn from.
     #[error("there are no examples to learn from")]

@@ -1,7 +1,8 @@
 //! Text files to token shards to batches, and the built-in demo corpus.
 //!
 //! The path of data: [`read`] turns files into documents, [`prepare`] into tokens (in memory or as [`shards`]),
-//! and [`batches`] into what a training step takes; [`packed`] does that for examples with answers. [`corpus`] writes small stories, so that no file is needed.
+//! and [`batches`] into what a training step takes. [`records`] reads examples of questions and answers for fine-tuning,
+//! and [`packed`] makes batches of them. [`corpus`] writes small stories, so that no file is needed.
 #![forbid(unsafe_code)]
 
 pub mod batches;
@@ -11,6 +12,7 @@ pub mod example;
 pub mod packed;
 pub mod prepare;
 pub mod read;
+pub mod records;
 pub mod shards;
 mod tokens;
 

@@ -68,23 +68,11 @@ pub fn read(
     path: &Path,
     encoding: &'static Encoding,
 ) -> Result<Box<dyn Iterator<Item = Result<Piece>> + Send>> {
-    let name = path.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
-    let (name, packed) = match name.strip_suffix(".gz") {
-        Some(name) => (name, true),
-        None => (name.as_str(), false),
-    };
-    let kind = Path::new(name).extension().unwrap_or_default().to_string_lossy().into_owned();
+    let (kind, packed) = kind(path);
     if !["txt", "jsonl", "json"].contains(&kind.as_str()) && path.exists() && !path.is_dir() {
         return Err(DataError::Kind { path: path.to_owned() });
     }
-    let file = File::open(path).map_err(DataError::io(path))?;
-    if path.is_dir() {
-        let path = path.to_owned();
-        let has_shards = Shard::open_all(&path, "train").map_or(true, |shards| !shards.is_empty());
-        return Err(if has_shards { DataError::NeedsText { path } } else { DataError::Directory { path } });
-    }
-    let bytes: Box<dyn Read + Send> = if packed { Box::new(Unpacked::new(file)) } else { Box::new(file) };
-    let text = Text::new(path, bytes, encoding);
+    let text = Text::open(path, packed, encoding)?;
     Ok(match kind.as_str() {
         "txt" => Box::new(Plain { text, buffer: String::new(), offset: 0, done: false }),
         "jsonl" => {
@@ -92,6 +80,16 @@ pub fn read(
         }
         _ => Box::new(whole_json(text)?),
     })
+}
+
+/// What a file's name says that it is (its extension, in small letters), and whether it is packed (`.gz` behind that).
+pub(crate) fn kind(path: &Path) -> (String, bool) {
+    let name = path.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
+    let (name, packed) = match name.strip_suffix(".gz") {
+        Some(name) => (name, true),
+        None => (name.as_str(), false),
+    };
+    (Path::new(name).extension().unwrap_or_default().to_string_lossy().into_owned(), packed)
 }
 
 /// The documents of a stream without a name, such as standard input: one plain text.
@@ -148,8 +146,8 @@ impl BufRead for Counted {
 }
 
 /// A file's bytes as UTF-8.
-struct Text {
-    path: PathBuf,
+pub(crate) struct Text {
+    pub(crate) path: PathBuf,
     bytes: Box<dyn Read + Send>,
     decoder: Decoder,
     raw: Vec<u8>,
@@ -162,6 +160,22 @@ struct Text {
 }
 
 impl Text {
+    /// A file that is not a directory.
+    pub(crate) fn open(path: &Path, packed: bool, encoding: &'static Encoding) -> Result<Text> {
+        let file = File::open(path).map_err(DataError::io(path))?;
+        if path.is_dir() {
+            let path = path.to_owned();
+            let has_shards = Shard::open_all(&path, "train").map_or(true, |shards| !shards.is_empty());
+            return Err(if has_shards {
+                DataError::NeedsText { path }
+            } else {
+                DataError::Directory { path }
+            });
+        }
+        let bytes: Box<dyn Read + Send> = if packed { Box::new(Unpacked::new(file)) } else { Box::new(file) };
+        Ok(Text::new(path, bytes, encoding))
+    }
+
     fn new(path: &Path, bytes: Box<dyn Read + Send>, encoding: &'static Encoding) -> Text {
         let decoder = encoding.new_decoder_with_bom_removal();
         let (raw, ready) = (Vec::new(), String::new());
@@ -179,7 +193,7 @@ impl Text {
     }
 
     /// Appends about a block of text; false at the end of the file.
-    fn append(&mut self, out: &mut String) -> Result<bool> {
+    pub(crate) fn append(&mut self, out: &mut String) -> Result<bool> {
         if self.ended {
             return Ok(false);
         }
@@ -241,7 +255,7 @@ impl Read for Text {
 }
 
 /// Gives our error back if that is what the I/O error holds.
-fn unwrap_io(path: &Path, error: std::io::Error) -> DataError {
+pub(crate) fn unwrap_io(path: &Path, error: std::io::Error) -> DataError {
     match error.downcast::<DataError>() {
         Ok(error) => error,
         Err(error) => DataError::io(path)(error),

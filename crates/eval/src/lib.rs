@@ -1,11 +1,12 @@
-//! How good a model is. One task a file; so far [`perplexity`], the loss on a text and what follows from it,
-//! [`answers`], the loss on the answers of examples, and [`per_token`], a table of every prediction.
+//! How good a model is. One task a file: [`perplexity`], the loss on a text and what follows from it, [`answers`], the loss on
+//! the answers of examples, [`per_token`], a table of every prediction, and [`rouge`], summaries held to references.
 #![forbid(unsafe_code)]
 
 pub mod answers;
 mod measure;
 pub mod per_token;
 pub mod perplexity;
+pub mod rouge;
 
 pub use answers::AnswerReport;
 pub use measure::Measure;

@@ -1,1 +1,4 @@
 //! What people do with a model: talk to it, let it write, let it summarise. Each is a program over [`crate::Texts`].
+
+pub mod sentences;
+pub mod tasks;

@@ -6,9 +6,11 @@ use std::path::{Path, PathBuf};
 use crate::{Result, TrainError, state};
 
 /// Files that a run writes, relative to its directory.
-const WRITTEN: [&str; 12] = [
+const WRITTEN: [&str; 14] = [
     "last/state.safetensors",
     "model.safetensors",
+    "adapter_model.safetensors",
+    "adapter_config.json",
     "config.json",
     "generation_config.json",
     "tokenizer.json",

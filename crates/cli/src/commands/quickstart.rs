@@ -264,7 +264,7 @@ fn start_run(args: &Args, corpus: Corpus, settings: &mut Settings, start: &Insta
     config.max_steps = max_steps;
     config.eval_interval = (max_steps / 4).max(1);
     note!("{max_steps} steps (--max-steps {max_steps} --seed {} makes the same model again)", args.seed);
-    super::train::save_settings(&args.out, settings)?;
+    super::train::save_settings(&args.out, "train.toml", settings)?;
     Ok((build(model, config, settings)?, max_steps))
 }
 

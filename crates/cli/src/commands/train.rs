@@ -66,7 +66,7 @@ pub fn run(args: Args, offline: bool) -> Result<()> {
     let batcher = plan::batcher(&mut settings, &corpus, model.config().n_ctx)?;
     let config = plan::train_config(&mut settings, model.config().n_embd, batcher.sequences_per_epoch())?;
     announce(&settings, &corpus, model.config(), &config)?;
-    save_settings(&args.out, &settings)?;
+    save_settings(&args.out, "train.toml", &settings)?;
     if args.force {
         remove_old_state(&args.out)?;
     }
@@ -151,16 +151,18 @@ fn announce(settings: &Settings, corpus: &Corpus, model: &Gpt2Config, config: &T
 }
 
 /// Keeps the resolved settings with the model, as a recipe.
-pub fn save_settings(dir: &Path, settings: &Settings) -> Result<()> {
+pub fn save_settings(dir: &Path, name: &str, settings: &impl serde::Serialize) -> Result<()> {
     std::fs::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display()))?;
-    let path = dir.join("train.toml");
+    let path = dir.join(name);
     std::fs::write(&path, toml::to_string(settings)?)
         .with_context(|| format!("cannot write {}", path.display()))
 }
 
 /// With --force, an older run must not be found by a later --resume.
 pub fn remove_old_state(dir: &Path) -> Result<()> {
-    for path in [train::state::path(dir), dir.join(checkpoint::WEIGHTS), dir.join(checkpoint::INDEX)] {
+    let files =
+        [checkpoint::WEIGHTS, checkpoint::INDEX, checkpoint::ADAPTER_WEIGHTS].map(|name| dir.join(name));
+    for path in files.into_iter().chain([train::state::path(dir)]) {
         if path.exists() {
             std::fs::remove_file(&path).with_context(|| format!("cannot remove {}", path.display()))?;
         }

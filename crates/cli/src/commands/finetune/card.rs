@@ -1,0 +1,105 @@
+//! README.md of a fine-tuned model: from what it was made, with what, and how well it does.
+
+use std::fmt::Write;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use train::Outcome;
+
+use super::material::{Counts, Material};
+use super::settings::Settings;
+
+/// What is told of the data, before it is used up by the run.
+pub struct Sources {
+    files: Vec<String>,
+    counts: Counts,
+    dropped: usize,
+    is_preference: bool,
+}
+
+/// What to try next.
+pub fn next_command(out: &Path, settings: &Settings) -> String {
+    match (&settings.lora, &settings.model) {
+        (Some(_), Some(base)) => format!("gpt2 chat -m {base} --adapter {}", out.display()),
+        _ => format!("gpt2 chat -m {}", out.display()),
+    }
+}
+
+/// Takes down what the card tells of the data.
+pub fn sources(material: &Material) -> Sources {
+    let file = |file: &super::material::FileReport| {
+        let shapes: Vec<String> = file.shapes.iter().map(|(shape, rows)| format!("{rows} {shape}")).collect();
+        let name = file.path.file_name().unwrap_or_default().to_string_lossy();
+        let use_for = if file.for_validation { ", to validate on" } else { "" };
+        format!("`{name}`: {}{use_for}", shapes.join(", "))
+    };
+    Sources {
+        files: material.files.iter().map(file).collect(),
+        counts: material.items.counts(),
+        dropped: material.dropped.total(),
+        is_preference: material.items.is_preference(),
+    }
+}
+
+/// Writes the card, beside its place and then into it.
+pub fn write(out: &Path, settings: &Settings, sources: &Sources, outcome: &Outcome) -> Result<()> {
+    let path = out.join("README.md");
+    let text = text(out, settings, sources, outcome)?;
+    let temporary = out.join("README.md.part");
+    std::fs::write(&temporary, text)
+        .and_then(|()| std::fs::rename(&temporary, &path))
+        .with_context(|| format!("cannot write {}", path.display()))
+}
+
+fn text(out: &Path, settings: &Settings, sources: &Sources, outcome: &Outcome) -> Result<String> {
+    let name = out.file_name().unwrap_or_default().to_string_lossy();
+    let base = settings.model.as_deref().unwrap_or_default();
+    let base = Path::new(base).file_name().map_or(base.into(), |name| name.to_string_lossy());
+    let (how, what) = match (sources.is_preference, &settings.lora) {
+        (true, _) => ("preference tuning (DPO)", "pairs"),
+        (false, Some(_)) => ("fine-tuning of a low-rank adapter", "examples"),
+        (false, None) => ("fine-tuning", "examples"),
+    };
+    let library = if settings.lora.is_some() { "peft" } else { "transformers" };
+    let mut text = format!(
+        "---\nlibrary_name: {library}\npipeline_tag: text-generation\ntags:\n- gpt2\n- finetuned\n---\n\n# {name}\n\n\
+         Made from `{base}` by {how} with `gpt2 finetune`. Conversations are written with the chat template in \
+         `tokenizer_config.json`.\n\n## Data\n\n"
+    );
+    for file in &sources.files {
+        writeln!(text, "- {file}")?;
+    }
+    let Counts { examples, held_out, tokens, learnt, .. } = sources.counts;
+    writeln!(
+        text,
+        "\n{examples} {what} to learn from ({tokens} tokens, {learnt} of them learnt), {held_out} held out, {} left out.\n",
+        sources.dropped
+    )?;
+    text += "## Result\n\n";
+    writeln!(text, "{} steps.", outcome.step)?;
+    if let (Some(before), Some(after)) = (&outcome.before, &outcome.val) {
+        text += "\n| on held-out answers | before | after |\n|---|---|---|\n";
+        writeln!(text, "| loss | {:.4} | {:.4} ± {:.4} |", before.loss, after.loss(), after.loss_stderr())?;
+        writeln!(
+            text,
+            "| accuracy | {:.1} % | {:.1} % |",
+            100.0 * before.accuracy,
+            100.0 * after.accuracy()
+        )?;
+    }
+    writeln!(text, "\n## Use\n\n```\n{}\n```\n", next_command(out, settings))?;
+    write!(text, "## Settings\n\n```toml\n{}```\n", toml::to_string(&settings_without_paths(settings))?)?;
+    Ok(text)
+}
+
+/// The card travels with the model: it names files, not where they lay.
+fn settings_without_paths(settings: &Settings) -> Settings {
+    let names = |paths: &[std::path::PathBuf]| {
+        paths.iter().map(|path| path.file_name().unwrap_or_default().into()).collect()
+    };
+    let model = settings.model.as_deref().map(|model| match Path::new(model).exists() {
+        true => Path::new(model).file_name().unwrap_or_default().to_string_lossy().into_owned(),
+        false => model.to_owned(),
+    });
+    Settings { model, data: names(&settings.data), val: names(&settings.val), ..settings.clone() }
+}

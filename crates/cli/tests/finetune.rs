@@ -1,0 +1,158 @@
+//! `gpt2 finetune` as a user runs it: English and Chinese, full weights, adapters and preferences, and what is refused.
+
+mod common;
+
+use common::{Folder, text};
+
+const SMALL: &str = "--n-layer 1 --n-head 2 --n-embd 16 --n-ctx 96 --batch 4 --seed 3";
+const TUNE: &str = "finetune -m m --seed 5 --precision f32";
+
+/// A folder with a model `m` of English and Chinese, and examples in `chat.jsonl`.
+fn trained() -> Folder {
+    let folder = Folder::new();
+    folder.write("a.txt", text());
+    folder.succeeds(&format!("train --data a.txt --tokenizer bpe:300 {SMALL} --max-steps 2 --out m"));
+    let lines: Vec<String> = (0..40)
+        .map(|i| match i % 2 {
+            0 => format!("{{\"prompt\": \"Where is fox {i}?\", \"completion\": \"In the wood.\"}}"),
+            _ => format!("{{\"turns\": [\"狐狸{i}在哪里？\", \"在树林里。\"]}}"),
+        })
+        .collect();
+    folder.write("chat.jsonl", lines.join("\n"));
+    folder
+}
+
+#[test]
+fn full_weights_learn_english_and_chinese() {
+    let folder = trained();
+    let flags = "--data chat.jsonl --lr 0.01 --max-steps 30 --batch 8 --val-fraction 0.2";
+    let out = folder.succeeds(&format!("{TUNE} {flags} --out tuned --json"));
+    let report: serde_json::Value = serde_json::from_str(&out).unwrap();
+    let loss = |when: &str| report[when]["loss"].as_f64().unwrap();
+    assert!(loss("after") < 0.8 * loss("before"), "{report}");
+    for file in ["model.safetensors", "tokenizer_config.json", "finetune.toml", "README.md", "metrics.jsonl"]
+    {
+        assert!(folder.exists(&format!("tuned/{file}")), "{file}");
+    }
+    assert!(folder.read("tuned/tokenizer_config.json").contains("im_start"));
+    assert!(folder.read("tuned/README.md").contains("`chat.jsonl`"));
+    // The vocabulary has grown by the two tokens of ChatML, and the same seed gives the same bytes.
+    folder.succeeds(&format!("{TUNE} {flags} --out again -t 1"));
+    let bytes = |dir: &str| std::fs::read(folder.path(dir).join("model.safetensors")).unwrap();
+    assert!(bytes("tuned") == bytes("again"));
+    folder.fails(&format!("{TUNE} {flags} --out tuned"), &["tuned", "a model"]);
+    folder.fails(&format!("{TUNE} {flags} --out m --force"), &["model to start from"]);
+}
+
+#[test]
+fn a_resumed_run_is_the_straight_one() {
+    let folder = trained();
+    let flags = "--data chat.jsonl --schedule constant --warmup-steps 0 --eval-interval 2 --patience 0";
+    folder.succeeds(&format!("{TUNE} {flags} --max-steps 6 --out straight"));
+    folder.succeeds(&format!("{TUNE} {flags} --max-steps 3 --out halved"));
+    folder.fails("finetune --resume --out halved --lr 1", &["leave out everything"]);
+    folder.succeeds("finetune --resume --out halved --max-steps 6");
+    let last = |dir: &str| folder.read(&format!("{dir}/metrics.jsonl")).lines().last().unwrap().to_owned();
+    let loss = |dir: &str| serde_json::from_str::<serde_json::Value>(&last(dir)).unwrap()["val/loss"].clone();
+    assert!(loss("straight").is_number() && loss("straight") == loss("halved"));
+}
+
+#[test]
+fn an_adapter() {
+    let folder = trained();
+    folder.succeeds(&format!("{TUNE} --data chat.jsonl --lora r=2,alpha=4 --max-steps 3 --out adapter"));
+    assert!(
+        folder.exists("adapter/adapter_model.safetensors") && folder.exists("adapter/adapter_config.json")
+    );
+    assert!(!folder.exists("adapter/model.safetensors"));
+    assert!(folder.read("adapter/README.md").contains("--adapter adapter"));
+    folder.fails(&format!("{TUNE} --data chat.jsonl --lora q=2 --out b"), &["--lora q=2"]);
+}
+
+#[test]
+fn preferences() {
+    let folder = trained();
+    let pairs: Vec<String> = (0..20)
+        .map(|i| format!("{{\"prompt\": \"早上好 {i}\", \"chosen\": \"早上好！\", \"rejected\": \"fox\"}}"))
+        .collect();
+    folder.write("pairs.jsonl", pairs.join("\n"));
+    let out = folder.succeeds(&format!("{TUNE} --data pairs.jsonl --lr 0.001 --max-steps 8 --out p --json"));
+    let report: serde_json::Value = serde_json::from_str(&out).unwrap();
+    assert!(
+        report["after"]["loss"].as_f64().unwrap() < report["before"]["loss"].as_f64().unwrap(),
+        "{report}"
+    );
+    folder.fails(
+        &format!("{TUNE} --data pairs.jsonl chat.jsonl --out q"),
+        &["pairs.jsonl", "chat.jsonl", "first"],
+    );
+    folder.fails(&format!("{TUNE} --data chat.jsonl --beta 0.2 --out q"), &["--beta 0.2"]);
+}
+
+#[test]
+fn a_dry_run_says_what_it_sees_and_writes_nothing() {
+    let folder = trained();
+    folder.write("faq.csv", "问题,回答\n早上好,您好！\n再见,\n早上好,您好！\n");
+    let command = folder
+        .command(&format!("{TUNE} --data faq.csv --columns prompt=问题,completion=回答 --dry-run --json"));
+    let done = folder.finish(command, b"");
+    assert!(done.ok, "{}", done.stderr);
+    for part in [
+        "2 prompts with completions",
+        "1 empty answer",
+        "line 3",
+        "⟦您好！<|im_end|>⟧",
+        "ChatML",
+        "by heart",
+        "nothing was trained",
+    ] {
+        let part = part.replace("2 prompts", "3 prompts");
+        assert!(done.stderr.contains(&part), "{part}: {}", done.stderr);
+    }
+    let report: serde_json::Value = serde_json::from_str(&done.stdout).unwrap();
+    assert_eq!(report["data"]["counts"]["examples"], 1);
+    assert_eq!(report["data"]["dropped"]["duplicate"], 1);
+    assert!(!folder.exists("out"));
+}
+
+#[test]
+fn bad_input() {
+    let folder = trained();
+    let fails = |flags: &str, parts: &[&str]| folder.fails(&format!("{TUNE} --out out {flags}"), parts);
+    let line = |text: &str| folder.write("x.jsonl", text);
+    fails("", &["--data"]);
+    fails("--data none.jsonl", &["none.jsonl", "No such file"]);
+    fails("--data a.txt", &["a.txt", "gpt2 train"]);
+    line("");
+    fails("--data x.jsonl", &["x.jsonl", "no text"]);
+    line("{\"prompt\": \"a\", \"completion\": \"b\"}\n{\"prompt\": ");
+    fails("--data x.jsonl", &["x.jsonl: line 2", "not JSON"]);
+    line("{\"text\": \"only\"}");
+    fails("--data x.jsonl", &["line 1", "gpt2 train"]);
+    line("{\"a\": 1}");
+    fails("--data x.jsonl", &["`a`", "--columns"]);
+    line(
+        "{\"messages\": [{\"role\": \"user\", \"content\": \"a\"}, {\"role\": \"user\", \"content\": \"b\"}, {\"role\": \"assistant\", \"content\": \"c\"}]}",
+    );
+    fails("--data x.jsonl", &["nothing is left", "1 roles out of order", "line 1"]);
+    line("{\"messages\": []}");
+    fails("--data x.jsonl", &["nothing is left", "1 no assistant turn"]);
+    line("{\"prompt\": \"a\", \"completion\": \"\"}");
+    fails("--data x.jsonl", &["1 empty answer"]);
+    folder.write("x.csv", "question,reply\na,b\n");
+    fails(
+        "--data x.csv --columns prompt=question,completion=answer",
+        &["line 2", "`answer`", "`question`, `reply`"],
+    );
+    folder.write("x.csv", b"\x89PNG\r\n\x1a\n\0\0");
+    fails("--data x.csv", &["x.csv", "byte 0"]);
+    fails("--data chat.jsonl --roles boss", &["--roles boss"]);
+    fails("--data chat.jsonl --max-length 4000", &["--max-length 4000", "96"]);
+    fails("--data chat.jsonl --max-length 5", &["nothing is left", "too long"]);
+    fails("--data chat.jsonl --val-fraction 2", &["--val-fraction"]);
+    fails("--data chat.jsonl --instruction Short", &["{text}"]);
+    fails("--data chat.jsonl --lr=-1", &["--lr"]);
+    folder.fails("finetune --data chat.jsonl --out out", &["-m MODEL"]);
+    folder.fails("finetune --resume --out out", &["out"]);
+    assert!(!folder.exists("out/model.safetensors"));
+}
