@@ -11,6 +11,7 @@ pub mod quantize;
 pub mod quickstart;
 pub mod rm;
 pub mod show;
+pub mod summarize;
 pub mod tokenizer;
 pub mod train;
 

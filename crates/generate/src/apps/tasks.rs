@@ -66,7 +66,7 @@ pub fn fill(wording: &str, text: &str) -> String {
 }
 
 /// Whether more than a fifth of the letters are Han.
-fn is_chinese(text: &str) -> bool {
+pub(super) fn is_chinese(text: &str) -> bool {
     let (mut letters, mut han) = (0usize, 0usize);
     for c in text.chars().filter(|c| c.is_alphabetic()) {
         letters += 1;
