@@ -7,7 +7,7 @@ mod scores;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use eval::rouge::Units;
 use generate::apps::summarize::{Ask, Summaries, Summary, SummaryEvent, SummarySettings};
 use generate::{Processors, Sampler, Sampling, Speculation};
@@ -204,7 +204,7 @@ impl Args {
     }
 }
 
-/// Summarises all texts, several at once, and reports them in their order.
+/// Summarises all texts and reports them; what is done is kept, whatever comes then.
 fn write(
     args: &Args,
     documents: &[Document],
@@ -215,11 +215,35 @@ fn write(
     let bar = ProgressBar::new(documents.len() as u64);
     let style = ProgressStyle::with_template("{bar:24} {pos}/{len} texts, {eta} left  {msg}");
     bar.set_style(style.expect("a valid template"));
+    let mut done = 0;
+    let written = in_order(args.batch, documents, &mut summaries, &bar, &stop, &mut |index, summary| {
+        bar.suspend(|| report.add(&documents[index], index, &summary))?;
+        bar.inc(1);
+        done = index + 1;
+        Ok(())
+    });
+    bar.finish_and_clear();
+    report.finish()?;
+    if done < documents.len() {
+        note!("stopped after {done} of {} texts; these are kept", documents.len());
+    }
+    written
+}
+
+/// Summarises texts, several at once, and hands the summaries over in the order of the texts.
+fn in_order(
+    batch: usize,
+    documents: &[Document],
+    summaries: &mut Summaries<&Gpt2>,
+    bar: &ProgressBar,
+    stop: &StopFlag,
+    on_summary: &mut dyn FnMut(usize, Summary) -> Result<()>,
+) -> Result<()> {
     let mut coming = 0..documents.len();
     let mut whole: BTreeMap<usize, Summary> = BTreeMap::new(); // that wait for an earlier one
     let (mut open, mut next) = (0, 0);
     while next < documents.len() && !stop.is_set() {
-        while open < args.batch
+        while open < batch
             && let Some(index) = coming.next()
         {
             summaries
@@ -241,17 +265,8 @@ fn write(
             }
         }
         while let Some(summary) = whole.remove(&next) {
-            bar.suspend(|| report.add(&documents[next], next, &summary))?;
-            bar.inc(1);
+            on_summary(next, summary)?;
             next += 1;
-        }
-    }
-    bar.finish_and_clear();
-    report.finish()?;
-    if next < documents.len() {
-        note!("stopped after {next} of {} texts; these are kept", documents.len());
-        if next == 0 {
-            bail!("nothing was summarised");
         }
     }
     Ok(())

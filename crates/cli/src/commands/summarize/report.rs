@@ -182,7 +182,7 @@ impl Part {
     }
 
     fn commit(mut self) -> Result<PathBuf> {
-        let all = || -> std::io::Result<()> {
+        let mut all = || -> std::io::Result<()> {
             self.file.flush()?;
             self.file.get_ref().sync_all()?;
             // Another process may have made the file meanwhile: a link does not replace it.
@@ -191,7 +191,6 @@ impl Part {
                 _ => fs::rename(&self.path, &self.target),
             })
         };
-        let mut all = all;
         all().with_context(|| format!("cannot write {}", self.target.display()))?;
         Ok(self.target.clone())
     }
