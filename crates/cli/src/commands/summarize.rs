@@ -168,7 +168,8 @@ impl Args {
     fn settings(&self, tokenizer: &Tokenizer, seed: u64) -> Result<SummarySettings> {
         let ask = match self.ask.as_deref() {
             Some("tldr") => Ask::TlDr,
-            given => Ask::of(tokenizer, given.is_some())?,
+            Some(_) => Ask::with_template(tokenizer)?,
+            None => Ask::of(tokenizer)?,
         };
         let temperature = self.temperature.unwrap_or(if matches!(ask, Ask::TlDr) { 1.0 } else { 0.0 });
         let sampling = Sampling {

@@ -12,7 +12,7 @@ use std::ops::Range;
 
 use serde::Serialize;
 
-use super::{sentences, tasks};
+use super::sentences;
 
 /// What is not in the source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -39,7 +39,7 @@ pub struct Unfound {
 
 /// The numbers and names of a summary that its source does not have, in their order; none lies within another.
 pub fn unfound(summary: &str, source: &str) -> Vec<Unfound> {
-    let is_chinese = tasks::is_chinese(summary);
+    let is_chinese = tokenizer::is_chinese(summary);
     let values: HashSet<String> = numbers(source).into_iter().map(|(_, value)| value).collect();
     let known: HashSet<String> = words(source).into_iter().map(|range| key(&source[range])).collect();
     let starts = starts(summary);

@@ -15,6 +15,7 @@ use std::ops::Deref;
 use models::Gpt2;
 use serde::Serialize;
 use thiserror::Error;
+use tokenizer::chat::TemplateError;
 use tokenizer::{Tokenizer, TokenizerError};
 
 pub use self::ask::Ask;
@@ -112,6 +113,9 @@ pub enum SummarizeError {
         /// Tokens left.
         room: usize,
     },
+    /// The template refused.
+    #[error(transparent)]
+    Template(#[from] TemplateError),
     /// The engine refused.
     #[error(transparent)]
     Generate(#[from] GenerateError),

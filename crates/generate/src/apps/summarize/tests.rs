@@ -169,3 +169,19 @@ fn a_base_model_reads_the_text_and_tl_dr() {
     assert_eq!(prompt(Some("In short:"), "A fox."), "A fox.\nIn short:");
     assert_eq!(prompt(Some("<{text}>"), "A {text}"), "<A {text}>");
 }
+
+#[test]
+fn a_tuned_model_is_asked_as_it_was_tuned() {
+    let tokenizer = bytes();
+    assert!(matches!(Ask::of(&tokenizer).unwrap(), Ask::TlDr));
+    let template = "{% for m in messages %}<{{ m.role }}>{{ m.content }}</>{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}";
+    let tuned = tokenizer.with_chat_template(Some(template.into()));
+    let ask = Ask::of(&tuned).unwrap();
+    let prompt = |instruction, text: &str| {
+        let wording = ask.wording(instruction, text);
+        tuned.decode(&ask.prompt(&tuned, &wording, text).unwrap()).unwrap()
+    };
+    assert_eq!(prompt(None, "A fox."), "<user>Summarize:\nA fox.</><assistant>");
+    assert_eq!(prompt(None, "狐狸。"), "<user>概括：\n狐狸。</><assistant>");
+    assert_eq!(prompt(Some("Shortly."), "A fox."), "<user>Shortly.\nA fox.</><assistant>");
+}
