@@ -38,6 +38,7 @@ impl Table {
             shown[name] = json!({ "lines": text, "scores": scores });
         }
         shown["units"] = json!(units);
+        shown["references"] = json!(references);
         self.units.push(units);
         Some(shown)
     }
