@@ -136,7 +136,7 @@ pub fn run(mut args: Args, offline: bool) -> Result<()> {
         if args.lookup > 0 { Speculation::Lookup { most: args.lookup } } else { Speculation::Off };
     let engine = plan::engine(&model, args.batch, speculation);
     let summaries = Summaries::new(&model, &tokenizer, settings, engine)?;
-    let report = Report::new(&args, seed)?;
+    let report = Report::new(&args, documents.len(), seed)?;
     let written = write(&args, &documents, summaries, report);
     written.map_err(|error| input::name_damage(&model, error))
 }

@@ -54,7 +54,7 @@ pub struct Round {
     pub parts: usize,
     /// Tokens of the text that was read.
     pub tokens: usize,
-    /// Tokens that were written.
+    /// Tokens of the summaries.
     pub written: usize,
     /// Sentences that were too long to be read at once, and were cut between words.
     pub split_sentences: usize,
@@ -238,7 +238,7 @@ impl<'a, M: Deref<Target = Gpt2>> Summaries<'a, M> {
         events: &mut Vec<SummaryEvent>,
     ) -> Result<(), SummarizeError> {
         let Some((id, part, _)) = self.tasks.remove(&task) else { return Ok(()) };
-        let written = self.trimmed(&result);
+        let written = self.trimmed(&result)?;
         let Some(job) = self.jobs.get_mut(&id) else { return Ok(()) };
         job.written[part] = Some(written);
         let done = job.written.iter().flatten().count();
@@ -333,7 +333,7 @@ impl<'a, M: Deref<Target = Gpt2>> Summaries<'a, M> {
     }
 
     /// What counts of what was written.
-    fn trimmed(&self, result: &Generation) -> Written {
+    fn trimmed(&self, result: &Generation) -> Result<Written, SummarizeError> {
         let whole = result.text.trim();
         let most = self.settings.max_sentences.unwrap_or(usize::MAX);
         let mut text = sentences::first(whole, most);
@@ -344,7 +344,9 @@ impl<'a, M: Deref<Target = Gpt2>> Summaries<'a, M> {
         if is_cut_off && self.settings.ratio.is_some() && n > 1 {
             (text, is_cut_off) = (sentences::first(text, n - 1), false);
         }
-        Written { text: text.to_owned(), is_cut_off, tokens: result.ids.len() }
+        // Not those that were drawn: where drafts hold, more may come before the writing is ended.
+        let tokens = self.tokenizer.encode(text)?.len();
+        Ok(Written { text: text.to_owned(), is_cut_off, tokens })
     }
 
     /// Tokens that the summary of a text of so many may have.

@@ -25,14 +25,16 @@ pub struct Report<'a> {
     table: Table,
     out: Option<Part>,
     colour: bool,
+    /// Texts there are, and those that are done.
+    texts: usize,
     n: usize,
 }
 
 impl<'a> Report<'a> {
-    pub fn new(args: &'a Args, seed: u64) -> Result<Report<'a>> {
+    pub fn new(args: &'a Args, texts: usize, seed: u64) -> Result<Report<'a>> {
         let out = args.out.as_deref().map(Part::beside).transpose()?;
         let colour = out.is_none() && !args.json && std::io::stdout().is_terminal();
-        Ok(Report { args, seed, table: Table::default(), out, colour, n: 0 })
+        Ok(Report { args, seed, table: Table::default(), out, colour, texts, n: 0 })
     }
 
     /// Shows a summary.
@@ -62,7 +64,7 @@ impl<'a> Report<'a> {
             }
             self.line(&value.to_string())?;
         } else {
-            if self.args.files.len() + usize::from(index > 0) > 1 {
+            if self.texts > 1 {
                 let empty = if self.n > 0 { "\n" } else { "" };
                 self.line(&format!("{empty}==> {} <==", document.name))?;
             }

@@ -92,7 +92,8 @@ fn longest_prefix(text: &str, room: usize, limits: &impl Limits) -> Result<usize
     let words = |&end: &usize| {
         let next = text[end..].chars().next();
         let last = text[..end].chars().next_back();
-        let divides = |c: Option<char>| c.is_some_and(|c| c.is_whitespace() || !c.is_ascii());
+        // Chinese and Japanese have no spaces.
+        let divides = |c: Option<char>| c.is_some_and(|c| c.is_whitespace() || c >= '\u{2e80}');
         divides(last) || (divides(next) && next.is_some_and(|c| !c.is_whitespace()))
     };
     let borders: Vec<usize> = chars.iter().copied().filter(words).collect();
@@ -108,8 +109,7 @@ fn longest_prefix(text: &str, room: usize, limits: &impl Limits) -> Result<usize
         if let Some(error) = error {
             return Err(error);
         }
-        // White space alone is no progress.
-        if n > 0 && !text[..ends[n - 1]].trim().is_empty() {
+        if n > 0 {
             return Ok(ends[n - 1]);
         }
     }
@@ -156,12 +156,9 @@ mod tests {
 
     #[test]
     fn a_long_sentence_is_cut_between_words() {
-        check(
-            "One. a very long sentence here. Two.",
-            10,
-            &["One.", "a very", "long", "sentence", "here.", "Two."],
-            1,
-        );
+        let want = ["One.", "A very", "long", "sentence", "here. Two."];
+        check("One. A very long sentence here. Two.", 10, &want, 1);
+        check(&format!("a{}b c", " ".repeat(5000)), 2, &["a", "b", "c"], 1);
         check("abcdefghijkl", 5, &["abcde", "fghij", "kl"], 1);
         check("狐狸回家找到苹果", 3, &["狐狸回", "家找到", "苹果"], 1);
     }
