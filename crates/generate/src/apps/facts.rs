@@ -193,19 +193,19 @@ fn numbers(text: &str) -> Vec<(Range<usize>, String)> {
 /// What is counted and dated in Chinese.
 const COUNTED: &str = "年月日号点时分秒岁人名位次倍天周元块米里度届级层章回";
 /// Words that look like numbers.
-const WORDS: [&str; 7] = ["一一", "万一", "千万", "十分", "百万一", "一二", "三两"];
+const WORDS: [&str; 4] = ["一一", "万一", "一二", "三两"];
+/// What 一 and 十 begin words with, more often than they count it.
+const AFTER_ONE: &str = "点次时分天块位层度";
 
 /// Whether a run of numerals is a number: several, or one before what is counted.
 fn is_number(run: &str, is_ordinal: bool, next: Option<char>) -> bool {
-    match run.chars().count() {
-        1 => {
-            run.chars().all(|c| digit(c).is_some() || c == '十')
-                && (is_ordinal || next.is_some_and(|c| COUNTED.contains(c)))
-                && !(run == "一"
-                    && matches!(next, Some('点' | '次' | '时' | '分' | '天' | '块' | '位' | '层' | '度')))
-        }
-        _ => !WORDS.contains(&run) && run.chars().any(|c| digit(c).is_some()),
+    let has_digit = run.chars().any(|c| digit(c).is_some());
+    if run.chars().nth(1).is_some() {
+        return has_digit && !WORDS.contains(&run);
     }
+    let before = |kinds: &str| next.is_some_and(|c| kinds.contains(c));
+    let is_word = (run == "一" && before(AFTER_ONE)) || (run == "十" && before("分"));
+    (has_digit || run == "十") && (is_ordinal || before(COUNTED)) && !is_word
 }
 
 fn digit(c: char) -> Option<f64> {
