@@ -122,7 +122,7 @@ fn references_give_rouge_of_the_model_and_of_sentences() {
     assert_eq!(table["lead"]["stderr"]["rouge2"]["f1"], 0.0);
     assert!(table["random"]["mean"]["rouge2"]["f1"].as_f64().is_some_and(|f1| f1 < 1.0), "{table}");
     let shown = folder.succeeds("summarize -m m refs.jsonl --seed 1");
-    assert!(shown.contains("rougeLsum") && shown.contains("\nlead     100.00 ± 0.00"), "{shown}");
+    assert!(shown.contains("rougeLsum") && shown.contains("\nlead       100.00 ± 0.00"), "{shown}");
     assert!(shown.contains("2 texts, counted in words, or characters where the text is Chinese"), "{shown}");
 
     folder.write("en.txt", ENGLISH);
@@ -221,7 +221,7 @@ fn what_cannot_be_summarised_is_refused() {
         ("a.txt -n 0", &["--max-tokens 0"]),
         ("a.txt -n 99999999999", &["does not hold the instruction"]),
         ("a.txt --batch 0", &["--batch 0"]),
-        ("a.txt --top-p 7", &["top_p"]),
+        ("a.txt --top-p 7", &["top-p"]),
         ("a.txt --references missing", &["--references", "cannot read missing"]),
         ("- -", &["- stands for standard input once"]),
     ] {

@@ -58,12 +58,12 @@ impl Table {
 
     /// The table for people: F1 in percent, with its standard error.
     pub fn lines(&self) -> Vec<String> {
-        let head = NAMES.map(|name| format!("{name:>13}")).concat();
+        let head = NAMES.map(|name| format!("{name:>16}")).concat();
         let mut lines = vec![format!("{:8}{head}", "F1, %")];
         for (name, corpus) in WRITERS.iter().zip(&self.all) {
             let cell = |mean: f64, error: f64| {
                 let error = if error.is_finite() { format!("{:.2}", 100.0 * error) } else { "?".into() };
-                format!("{:>13}", format!("{:.2} ±{error:>5}", 100.0 * mean))
+                format!("{:>16}", format!("{:.2} ±{error:>5}", 100.0 * mean))
             };
             let pairs = f1(&corpus.mean()).into_iter().zip(f1(&corpus.stderr()));
             let cells: String = pairs.map(|(mean, error)| cell(mean, error)).collect();
