@@ -52,6 +52,8 @@ enum Command {
     Finetune(Box<commands::finetune::Args>),
     /// Write text with a model
     Generate(Box<commands::generate::Args>),
+    /// Summarise texts with a model
+    Summarize(Box<commands::summarize::Args>),
     /// Measure loss, perplexity, bits per byte and accuracy on a text
     Eval(commands::eval::Args),
     /// Bring a model into fewer bits, and measure what that costs
@@ -110,6 +112,7 @@ fn run() -> anyhow::Result<()> {
         Command::Train(args) => commands::train::run(*args, offline),
         Command::Finetune(args) => commands::finetune::run(*args, offline),
         Command::Generate(args) => commands::generate::run(*args, offline),
+        Command::Summarize(args) => commands::summarize::run(*args, offline),
         Command::Eval(args) => commands::eval::run(args, offline),
         Command::Quantize(args) => commands::quantize::run(args, offline),
         Command::Convert(args) => commands::convert::run(args, offline),

@@ -6,7 +6,8 @@ use anyhow::{Context, Result, bail, ensure};
 use data::Tokens;
 use data::batches::{Batcher, Mode};
 use data::read::Source;
-use models::{Dropouts, Gpt2, Gpt2Config, Init};
+use generate::{EngineSettings, Speculation};
+use models::{Dropouts, Gpt2, Gpt2Config, Init, KvPool};
 use tensor::Precision;
 use tokenizer::{Tokenizer, TokenizerError};
 use train::optimizer::{AdamConfig, OptimizerConfig};
@@ -445,6 +446,24 @@ pub fn free_memory() -> Option<u64> {
     let text = std::fs::read_to_string("/proc/meminfo").ok()?;
     let line = text.lines().find(|line| line.starts_with("MemAvailable:"))?;
     Some(line.split_whitespace().nth(1)?.parse::<u64>().ok()? * 1024)
+}
+
+/// The settings of an engine for this model. Where memory is short, texts wait.
+pub fn engine(model: &Gpt2, batch: usize, speculation: Speculation) -> EngineSettings {
+    let bytes = |model: &Gpt2| KvPool::new(model.config(), model.precision(), 0).block_bytes();
+    let draft = if let Speculation::Model { model, .. } = &speculation { bytes(model) } else { 0 };
+    let all = EngineSettings::for_batch(model, batch);
+    // A part of what is free, since there are also the weights and what a step computes.
+    let room = free_memory().map_or(all.blocks, |free| (free / 4 * 3) as usize / (bytes(model) + draft));
+    let one = KvPool::blocks_for(model.config().n_ctx);
+    let blocks = all.blocks.min(room.max(one));
+    if blocks < all.blocks {
+        note!(
+            "memory holds {} texts of full length: --batch {batch} is met by shorter ones only",
+            blocks / one
+        );
+    }
+    EngineSettings { speculation, kept: 8, blocks, ..all }
 }
 
 #[cfg(test)]

@@ -92,6 +92,13 @@ pub(crate) fn kind(path: &Path) -> (String, bool) {
     (Path::new(name).extension().unwrap_or_default().to_string_lossy().into_owned(), packed)
 }
 
+/// The bytes of a file, unpacked if its name ends in .gz.
+pub fn open(path: &Path) -> Result<Box<dyn Read + Send>> {
+    let file = File::open(path).map_err(DataError::io(path))?;
+    let is_packed = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gz"));
+    Ok(if is_packed { Box::new(Unpacked::new(file)) } else { Box::new(file) })
+}
+
 /// The documents of a stream without a name, such as standard input: one plain text.
 pub fn read_stream(
     bytes: impl Read + Send + 'static,

@@ -14,6 +14,8 @@ mod lcs;
 use std::collections::HashMap;
 
 use serde::Serialize;
+use tokenizer::is_chinese;
+use tokenizer::split::is_han;
 
 use crate::Measure;
 
@@ -225,17 +227,6 @@ impl Corpus {
         };
         Scores::from_all(self.measures.each_ref().map(score))
     }
-}
-
-/// Characters of Chinese writing.
-fn is_han(c: char) -> bool {
-    matches!(c, '\u{3005}' | '\u{3007}' | '\u{3400}'..='\u{4dbf}' | '\u{4e00}'..='\u{9fff}' | '\u{f900}'..='\u{faff}' | '\u{20000}'..='\u{3ffff}')
-}
-
-/// Whether more than a fifth of the letters are Han.
-fn is_chinese(text: &str) -> bool {
-    let letters = || text.chars().filter(|c| c.is_alphabetic());
-    5 * letters().filter(|&c| is_han(c)).count() > letters().count()
 }
 
 #[cfg(test)]

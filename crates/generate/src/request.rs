@@ -423,4 +423,4 @@ fn check(model: &Gpt2, tokenizer: &Tokenizer, request: &Request) -> Result<usize
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

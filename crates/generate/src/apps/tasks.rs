@@ -7,6 +7,8 @@
 //! assert_eq!(tasks::article("狐狸回家"), "按标题写文章：狐狸回家");
 //! ```
 
+use tokenizer::is_chinese;
+
 /// Asks for the summary of a text.
 pub const SUMMARIZE: Instruction =
     Instruction { english: "Summarize:\n{text}", chinese: "概括：\n{text}" };
@@ -63,18 +65,6 @@ pub fn fill(wording: &str, text: &str) -> String {
         Some((before, after)) => [before, text, after].concat(),
         None => [wording, "\n", text].concat(),
     }
-}
-
-/// Whether more than a fifth of the letters are Han.
-fn is_chinese(text: &str) -> bool {
-    let (mut letters, mut han) = (0usize, 0usize);
-    for c in text.chars().filter(|c| c.is_alphabetic()) {
-        letters += 1;
-        han += usize::from(
-            matches!(c, '\u{3400}'..='\u{9fff}' | '\u{f900}'..='\u{faff}' | '\u{20000}'..='\u{3ffff}'),
-        );
-    }
-    5 * han > letters
 }
 
 #[cfg(test)]

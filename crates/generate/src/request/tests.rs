@@ -20,7 +20,12 @@ fn random() -> (Gpt2, Tokenizer) {
 /// A model that greedily writes `script` after a prompt of one token, then end-of-text, whatever it reads: blocks add
 /// nothing, and each position holds the direction of its token, which no other token shares.
 fn reciting(tokenizer: &Tokenizer, script: &[u32]) -> Gpt2 {
-    let config = Gpt2Config::new(2, 2, 16, N_CTX, tokenizer.vocab_size());
+    reciting_to(tokenizer, script, N_CTX)
+}
+
+/// The same with a context of this length.
+pub(crate) fn reciting_to(tokenizer: &Tokenizer, script: &[u32], n_ctx: usize) -> Gpt2 {
+    let config = Gpt2Config::new(2, 2, 16, n_ctx, tokenizer.vocab_size());
     let c = config.n_embd;
     let mut model = Gpt2::new(config, Init::Xavier, 3).unwrap();
     let mut wte = Vec::new();

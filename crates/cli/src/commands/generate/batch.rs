@@ -6,19 +6,18 @@ use std::io::{ErrorKind, Read, Seek, SeekFrom, Write};
 use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
-use generate::{EngineSettings, Overflow, Request, Speculation, TextEvent, Texts};
+use generate::{Overflow, Request, TextEvent, Texts};
 use indicatif::{ProgressBar, ProgressStyle};
-use models::{Gpt2, KvPool};
+use models::Gpt2;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokenizer::Tokenizer;
 
 use super::Args;
-use crate::input;
 use crate::model::Located;
 use crate::output::note;
-use crate::plan::free_memory;
 use crate::signals::StopFlag;
+use crate::{input, plan};
 
 /// A line of the input.
 #[derive(Debug, Deserialize)]
@@ -50,7 +49,8 @@ pub fn run(args: &Args, located: &Located, prompts: &Path, output: &Path) -> Res
         );
     }
     let stop = StopFlag::install()?;
-    let mut texts = Texts::new(&model, &tokenizer, args.engine(&model, &tokenizer)?)?;
+    let engine = plan::engine(&model, args.batch, args.speculation(&model, &tokenizer)?);
+    let mut texts = Texts::new(&model, &tokenizer, engine)?;
     let bar = ProgressBar::new(lines.len() as u64);
     bar.set_style(
         ProgressStyle::with_template("{bar:24} {pos}/{len} texts, {eta} left").expect("a valid template"),
@@ -194,26 +194,4 @@ fn open(path: &Path, lines: &[Line]) -> Result<(File, usize, Option<u64>)> {
     file.set_len(whole as u64).with_context(about)?;
     file.seek(SeekFrom::End(0)).with_context(about)?;
     Ok((file, done, seed))
-}
-
-impl Args {
-    /// The settings of an engine for this model. Where memory is short, texts wait.
-    fn engine(&self, model: &Gpt2, tokenizer: &Tokenizer) -> Result<EngineSettings> {
-        let speculation = self.speculation(model, tokenizer)?;
-        let bytes = |model: &Gpt2| KvPool::new(model.config(), model.precision(), 0).block_bytes();
-        let draft = if let Speculation::Model { model, .. } = &speculation { bytes(model) } else { 0 };
-        let all = EngineSettings::for_batch(model, self.batch);
-        // A part of what is free, since there are also the weights and what a step computes.
-        let room = free_memory().map_or(all.blocks, |free| (free / 4 * 3) as usize / (bytes(model) + draft));
-        let one = KvPool::blocks_for(model.config().n_ctx);
-        let blocks = all.blocks.min(room.max(one));
-        if blocks < all.blocks {
-            note!(
-                "memory holds {} texts of full length: --batch {} is met by shorter ones only",
-                blocks / one,
-                self.batch
-            );
-        }
-        Ok(EngineSettings { speculation, kept: 8, blocks, ..all })
-    }
 }
