@@ -49,6 +49,8 @@ enum Command {
     Train(Box<commands::train::Args>),
     /// Write text with a model
     Generate(Box<commands::generate::Args>),
+    /// Talk to a model
+    Chat(Box<commands::chat::Args>),
     /// Measure loss, perplexity, bits per byte and accuracy on a text
     Eval(commands::eval::Args),
     /// Bring a model into fewer bits, and measure what that costs
@@ -104,6 +106,7 @@ fn run() -> anyhow::Result<()> {
         Command::Prepare(args) => commands::prepare::run(args, offline),
         Command::Train(args) => commands::train::run(*args, offline),
         Command::Generate(args) => commands::generate::run(*args, offline),
+        Command::Chat(args) => commands::chat::run(*args, offline),
         Command::Eval(args) => commands::eval::run(args, offline),
         Command::Quantize(args) => commands::quantize::run(args, offline),
         Command::Convert(args) => commands::convert::run(args, offline),
