@@ -154,9 +154,9 @@ fn ctrl_c_ends_a_reply_and_not_the_chat() {
     let folder = assistant();
     // Its replies are long: it may not end them, and has not learnt to.
     folder.succeeds(
-        "train --data talk.jsonl --tokenizer char --n-layer 2 --n-head 2 --n-embd 64 --n-ctx 16384 --batch 1 --max-steps 1 --out long",
+        "train --data talk.jsonl --tokenizer char --n-layer 2 --n-head 2 --n-embd 64 --n-ctx 8192 --batch 1 --max-steps 1 --out long",
     );
-    let endless = "chat -m long --history h.sqlite -n 16000 --lookup 0";
+    let endless = "chat -m long --history h.sqlite -n 8000 --lookup 0";
     let endless = endless.replace(" --lookup 0", "");
     let newline = folder.run_with_input("tokenizer encode --tokenizer long -f -", b"\n");
     let ban = newline.stdout.trim().to_owned();
@@ -217,7 +217,7 @@ fn the_history_goes_on_in_another_session() {
         .wait("the earlier message", |terminal| terminal.rows().last().is_some_and(|row| row == "> 你好"));
     terminal.send("\r");
     terminal.wait_for_prompt();
-    assert_eq!(terminal.say("/history 1").len(), 5, "the conversation has grown");
+    assert_eq!(terminal.say("/history 1").len(), 6, "the conversation has grown");
     assert!(terminal.say("/history 7")[1].contains("no conversation 7"));
     assert!(terminal.say("/history one")[1].contains("a number of the list"));
     terminal.say("/undo");

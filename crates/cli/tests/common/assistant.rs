@@ -15,7 +15,7 @@ pub fn train(folder: &Folder) {
     let turns: String = TALK.iter().map(|(q, a)| line("", q, a) + &line("\n", q, a)).collect();
     folder.write("talk.jsonl", turns.repeat(30));
     folder.succeeds(
-        "train --data talk.jsonl --val-fraction 0 --tokenizer char --n-layer 2 --n-head 2 --n-embd 48 --n-ctx 128 --batch 8 --seed 3 \
+        "train --data talk.jsonl --val-fraction 0 --tokenizer bpe:300 --n-layer 2 --n-head 2 --n-embd 48 --n-ctx 128 --batch 8 --seed 3 \
          --lr 0.01 --max-steps 150 --out m",
     );
 }

@@ -98,9 +98,8 @@ pub enum ChatError {
     /// One message alone is too long.
     #[error(
         "the message has {message} tokens, {prompt} with the system prompt and the marks of its turn, and {max_tokens} \
-         are kept for the reply, but the model's context is {n_ctx}; shorten the message by {} tokens{}",
-        .prompt + .max_tokens - .n_ctx,
-        if *.max_tokens > 1 { ", or keep fewer for the reply" } else { "" }
+         are kept for the reply, but the model's context is {n_ctx}; shorten them by {} tokens",
+        .prompt + .max_tokens - .n_ctx
     )]
     TooLong {
         /// Tokens of the message.

@@ -12,6 +12,7 @@ use tokenizer::chat::Kind;
 use super::history::{Head, History, is_busy};
 use super::persona::{self, Lang};
 use super::{settings, slash, transcript};
+use crate::input;
 
 /// Conversations that `/history` lists.
 const LISTED: usize = 20;
@@ -57,7 +58,7 @@ pub fn no_history(error: &anyhow::Error) -> String {
 impl<'a> Session<'a> {
     pub fn new(chat: Chat<'a, &'a Gpt2>, opening: Opening) -> Session<'a> {
         let Opening { conversation, settings, model, persona, lang, history } = opening;
-        Session {
+        let session = Session {
             chat,
             conversation,
             settings,
@@ -70,7 +71,15 @@ impl<'a> Session<'a> {
             last: None,
             saved: BTreeSet::new(),
             news: Vec::new(),
-        }
+        };
+        session.note_unknown();
+        session
+    }
+
+    /// Says what of the system prompt the model cannot see.
+    fn note_unknown(&self) {
+        let system = self.conversation.system().unwrap_or_default();
+        input::note_unknown(self.chat.tokenizer(), system, "the system prompt");
     }
 
     /// What is to be said about the reply that came, and the keeping of it; each is told once.
@@ -107,7 +116,7 @@ impl<'a> Session<'a> {
     fn answer(&mut self, message: &str, on_text: &mut dyn FnMut(&str) -> bool) -> Result<Reply> {
         let mut settings = self.settings.clone();
         settings.sampling.seed = self.seed();
-        crate::input::note_unknown(self.chat.tokenizer(), message, "the message");
+        input::note_unknown(self.chat.tokenizer(), message, "the message");
         let reply = self.chat.reply(&self.conversation, message, &settings, on_text)?;
         let before = self.last.as_ref().map_or(0, |last| last.dropped);
         if reply.dropped > before {
@@ -187,6 +196,7 @@ impl<'a> Session<'a> {
         if !text.is_empty() {
             self.conversation.set_system((text != "none").then(|| text.to_owned()));
             self.persona = None;
+            self.note_unknown();
         }
         self.conversation.system().unwrap_or("no system prompt").to_owned()
     }
@@ -202,6 +212,7 @@ impl<'a> Session<'a> {
         let persona = persona::find(spec, self.lang)?;
         self.conversation.set_system(Some(persona.system));
         self.persona = Some(persona.name);
+        self.note_unknown();
         Ok(self.conversation.system().unwrap_or_default().to_owned())
     }
 
@@ -259,6 +270,7 @@ impl<'a> Session<'a> {
         let turns = conversation.turns().len();
         let open = if asked.is_some() { ", and a message without an answer: /retry answers it" } else { "" };
         self.replace(conversation, asked);
+        self.persona = None;
         Ok(format!("{turns} turns from {}{open}", path.display()))
     }
 

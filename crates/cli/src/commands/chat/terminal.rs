@@ -93,9 +93,10 @@ fn stream(
 ) -> Result<Reply> {
     let _quiet = Quiet::begin();
     let (mut out, mut wrap) = (std::io::stdout().lock(), Wrap::new(width));
-    let mut failed = None;
+    let (mut failed, mut began) = (None, false);
     let on_text = &mut |piece: &str| {
         if !piece.is_empty() {
+            began = true;
             let text = wrap.push(&printable(piece));
             failed = out.write_all(text.as_bytes()).and_then(|()| out.flush()).err();
         }
@@ -105,9 +106,7 @@ fn stream(
         Some(message) => session.say(message, on_text),
         None => session.retry(on_text),
     };
-    // What was said before an error stays on its line, too.
-    let rest = wrap.finish();
-    let end = if reply.as_ref().is_ok_and(|reply| reply.turn.answer.is_empty()) { "" } else { "\n" };
+    let (rest, end) = (wrap.finish(), if began { "\n" } else { "" });
     let written = write!(out, "{rest}{end}").and_then(|()| out.flush());
     if let Some(error) = failed.or(written.err()) {
         return Err(anyhow::Error::from(error).context(STDOUT));
