@@ -1,6 +1,7 @@
 //! The subcommands, one a file: its `Args`, whose comments are the help, and `run`, short enough to be the summary.
 
 pub mod bench;
+pub mod chat;
 pub mod convert;
 pub mod eval;
 pub mod finetune;

@@ -54,6 +54,8 @@ enum Command {
     Generate(Box<commands::generate::Args>),
     /// Summarise texts with a model
     Summarize(Box<commands::summarize::Args>),
+    /// Talk to a model
+    Chat(Box<commands::chat::Args>),
     /// Measure loss, perplexity, bits per byte and accuracy on a text
     Eval(commands::eval::Args),
     /// Bring a model into fewer bits, and measure what that costs
@@ -113,6 +115,7 @@ fn run() -> anyhow::Result<()> {
         Command::Finetune(args) => commands::finetune::run(*args, offline),
         Command::Generate(args) => commands::generate::run(*args, offline),
         Command::Summarize(args) => commands::summarize::run(*args, offline),
+        Command::Chat(args) => commands::chat::run(*args, offline),
         Command::Eval(args) => commands::eval::run(args, offline),
         Command::Quantize(args) => commands::quantize::run(args, offline),
         Command::Convert(args) => commands::convert::run(args, offline),

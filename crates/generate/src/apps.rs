@@ -4,3 +4,4 @@ pub mod facts;
 pub mod sentences;
 pub mod summarize;
 pub mod tasks;
+pub mod chat;

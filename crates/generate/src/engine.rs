@@ -286,11 +286,12 @@ impl<M: Deref<Target = Gpt2>> Engine<M> {
         Ok(id)
     }
 
-    /// Drops a task, wherever it stands. Says whether it was there.
+    /// Drops a task, wherever it stands. Says whether it was there. What it has computed is kept as that of one that is done:
+    /// a text that ends at a stop string, or that its reader has cut short, is often gone on with.
     pub fn cancel(&mut self, id: TaskId) -> bool {
         let before = self.waiting.len() + self.running.len();
         self.waiting.retain(|sequence| sequence.id != id);
-        self.running.retain(|sequence| sequence.id != id);
+        self.retire(id);
         before > self.waiting.len() + self.running.len()
     }
 
@@ -451,9 +452,12 @@ impl<M: Deref<Target = Gpt2>> Engine<M> {
     /// Takes a finished sequence out, and keeps what it has computed, if that is wanted.
     fn retire(&mut self, id: TaskId) {
         let Some(at) = self.running.iter().position(|sequence| sequence.id == id) else { return };
-        let Sequence { mut window, cache, .. } = self.running.remove(at);
-        if self.settings.kept > 0 && cache.len() >= BLOCK {
-            window.truncate(cache.len());
+        let Sequence { mut window, mut cache, .. } = self.running.remove(at);
+        // The last token may not be fed yet; drafts that did not stand may be, where the text ended before them.
+        let len = window.len().min(cache.len());
+        if self.settings.kept > 0 && len >= BLOCK {
+            window.truncate(len);
+            cache.truncate(len);
             self.kept.push_back((window, cache));
             if self.kept.len() > self.settings.kept {
                 self.kept.pop_front();

@@ -2,7 +2,7 @@
 
 mod batch;
 mod beams;
-mod choices;
+pub(super) mod choices;
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -229,7 +229,7 @@ fn write(
 }
 
 /// A text with all that is known of it.
-fn result_json(result: &Generation, seed: u64) -> serde_json::Value {
+pub(super) fn result_json(result: &Generation, seed: u64) -> serde_json::Value {
     let mut value = json!({
         "text": result.text, "ids": result.ids, "finish_reason": result.finish, "seed": seed, "timings": result.timings,
     });

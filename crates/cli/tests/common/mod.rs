@@ -1,6 +1,10 @@
 //! What the tests of the binary share: a folder to work in, and running `gpt2` in it.
 #![allow(dead_code)] // each test file uses a part
 
+pub mod assistant;
+#[cfg(unix)]
+pub mod terminal;
+
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};

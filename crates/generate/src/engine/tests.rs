@@ -165,6 +165,45 @@ fn sliding_into_a_shared_block_needs_no_block_that_is_not_there() {
     run(vec![first(0, 300, 30), Task { prompt: vec![9; 193], ..first(1, 300, 30) }]);
 }
 
+/// A text that ends before drafts that were fed with it, or that is cut short, is kept as far as it goes.
+#[test]
+fn what_is_kept_ends_where_its_text_does() {
+    let model = model(2, Dtype::F32);
+    let mut first = task(0, 100, 60);
+    first.sampling.processors = Processors { min_new_tokens: 60, ..Processors::NONE };
+    let off = |task: &Task| {
+        run_all(&model, std::slice::from_ref(task), settings(1, 99, 512, Speculation::Off)).remove(0)
+    };
+    let written = off(&first).0;
+    first.sampling.processors.min_new_tokens = 0;
+    let mut kept_blocks = 0;
+    for len in 1..60 {
+        for is_cut in [false, true] {
+            let speculation = Speculation::Lookup { most: 9 };
+            let mut engine = Engine::new(&model, VOCAB, EOT, settings(1, 99, 512, speculation)).unwrap();
+            let stop_tokens = if is_cut { vec![] } else { vec![written[len]] };
+            let processors = Processors { stop_tokens, ..Processors::NONE };
+            let sampling = Sampling { processors, ..first.sampling.clone() };
+            let id = engine.add(Task { sampling, ..first.clone() }).unwrap();
+            let mut so_far = 0;
+            while !engine.is_idle() && !(is_cut && so_far >= len) {
+                so_far += engine.step().unwrap().len();
+            }
+            engine.cancel(id);
+            kept_blocks += engine.blocks_used();
+            let mut next = task(0, 100, 20);
+            next.prompt.extend(&written[..len]);
+            let id = engine.add(next.clone()).unwrap();
+            let (mut tokens, mut done) = (HashMap::new(), HashMap::new());
+            while !engine.is_idle() {
+                collect(engine.step().unwrap(), &mut tokens, &mut done);
+            }
+            assert!(done[&id] == off(&next), "after {len} tokens, cut: {is_cut}");
+        }
+    }
+    assert!(kept_blocks >= 2 * 59, "nothing was kept");
+}
+
 #[test]
 fn log_probabilities_of_the_prompt_are_those_of_the_model() {
     let model = model(2, Dtype::F32);
