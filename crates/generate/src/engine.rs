@@ -273,7 +273,7 @@ impl<M: Deref<Target = Gpt2>> Engine<M> {
             return Err(EngineError::QueueFull { waiting: self.waiting.len() });
         }
         let ends: Vec<u32> = task.sampling.processors.stop_tokens.iter().copied().chain([self.eot]).collect();
-        let matcher = task.constraint.as_ref().filter(|_| task.max_new > 0);
+        let matcher = task.constraint.as_ref();
         let matcher = matcher.map(|constraint| Matcher::new(constraint, &ends, task.max_new)).transpose()?;
         let id = self.next;
         self.next += 1;
