@@ -19,6 +19,7 @@
 mod closing;
 mod error;
 mod matcher;
+mod numbers;
 mod vocabulary;
 
 use std::sync::Mutex;
@@ -33,6 +34,8 @@ pub use vocabulary::Vocabulary;
 
 use self::closing::Search;
 
+/// What a constraint by a JSON schema is called.
+const SCHEMA: &str = "schema";
 /// Bytes of a schema or a grammar, at most.
 const MOST_BYTES: usize = 1 << 20;
 /// Brackets in brackets, at most: the compiler goes into them with the stack.
@@ -40,12 +43,13 @@ const MOST_DEPTH: usize = 200;
 /// Bytes of stack for the compiler, which also follows rules into each other.
 const STACK: usize = 256 << 20;
 /// Places that are looked at for the first ending, and the bytes it may have.
-const EFFORT: usize = 20_000;
+const EFFORT: usize = 10_000;
 const LONGEST: usize = 1 << 16;
 
 /// What a text must be, for one vocabulary. Made once, and shared by many texts.
 pub struct Constraint {
     what: &'static str,
+    is_json: bool,
     vocabulary: Vocabulary,
     /// At the start; copied for each text. Parsers may not be used by two threads at once.
     parser: Mutex<TokenParser>,
@@ -60,8 +64,7 @@ impl Constraint {
     /// # Errors
     /// No JSON, no schema, or keywords that cannot be held to (such as `uniqueItems`), by name.
     pub fn json_schema(vocabulary: &Vocabulary, schema: &str) -> Result<Constraint, ConstraintError> {
-        const WHAT: &str = "schema";
-        check_size(WHAT, schema)?;
+        check_size(SCHEMA, schema)?;
         let schema = serde_json::from_str(schema)
             .map_err(|error| ConstraintError::Json { reason: error.to_string() })?;
         let mut schema = match schema {
@@ -83,7 +86,7 @@ impl Constraint {
             ..JsonCompileOptions::default()
         };
         options.apply_to(&mut schema);
-        Constraint::new(WHAT, vocabulary, TopLevelGrammar::from_json_schema(schema))
+        Constraint::new(SCHEMA, vocabulary, TopLevelGrammar::from_json_schema(schema))
     }
 
     /// What a grammar in llguidance's dialect of Lark allows from its rule `start`.
@@ -94,6 +97,12 @@ impl Constraint {
         const WHAT: &str = "grammar";
         check_size(WHAT, grammar)?;
         check_depth(WHAT, grammar)?;
+        // The compiler does not tell of this one everywhere.
+        let heads = grammar.lines().filter_map(|line| line.split_once(':')?.0.split_once('['));
+        if heads.into_iter().any(|(_, attributes)| attributes.contains("temperature")) {
+            let instead = "use the temperature of the sampling";
+            return Err(ConstraintError::Attribute { attribute: "temperature", instead });
+        }
         Constraint::new(WHAT, vocabulary, TopLevelGrammar::from_lark(grammar.to_owned()))
     }
 
@@ -160,7 +169,6 @@ fn compile(
     parser.start_without_prompt();
     let spec = parser.parser.grammar().lexer_spec();
     let attributes = [
-        (spec.has_temperature, "temperature", "use the temperature of the sampling"),
         (
             spec.has_max_tokens,
             "max_tokens",
@@ -182,7 +190,15 @@ fn compile(
         Ok(Search { vocabulary, banned: &[], effort: EFFORT, longest: LONGEST }.run(&mut probe.parser, &[]))
     });
     let shortest = found?.filter(|text| vocabulary.fewest(text, &[]).is_some()).ok_or_else(none)?;
-    Ok(Constraint { what, vocabulary: vocabulary.clone(), parser: Mutex::new(parser), shortest, notes })
+    let is_json = what == SCHEMA;
+    Ok(Constraint {
+        what,
+        is_json,
+        vocabulary: vocabulary.clone(),
+        parser: Mutex::new(parser),
+        shortest,
+        notes,
+    })
 }
 
 /// Runs what belongs to the compiler: its errors and its panics become ours.

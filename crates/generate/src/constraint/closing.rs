@@ -67,7 +67,7 @@ impl Walker<'_> {
         ends
     }
 
-    /// The longest end of `hint` that ends the text here.
+    /// The shortest end of `hint` that ends the text here.
     fn end_of<'h>(&mut self, hint: &'h [u8]) -> Option<&'h [u8]> {
         let fits = self.parser.with_recognizer(|recognizer| {
             recognizer.trie_started("end");
@@ -81,7 +81,7 @@ impl Walker<'_> {
             recognizer.trie_finished();
             fits
         });
-        fits.into_iter().map(|from| &hint[from..]).find(|rest| self.ends_after(rest))
+        fits.into_iter().rev().map(|from| &hint[from..]).find(|rest| self.ends_after(rest))
     }
 }
 

@@ -6,6 +6,7 @@
 use llguidance::TokenParser;
 
 use super::closing::Search;
+use super::numbers::Numbers;
 use super::{Constraint, ConstraintError, Vocabulary, guard};
 use crate::sampling::{Draw, History, Sampler, SamplingError};
 
@@ -21,6 +22,8 @@ pub struct Matcher {
     /// Tokens that end a text, and are no part of it.
     ends: Vec<u32>,
     closing: Closing,
+    /// For JSON: where its numbers stand.
+    numbers: Option<Numbers>,
 }
 
 /// An ending, and the fewest tokens that write it.
@@ -44,7 +47,8 @@ impl Matcher {
     pub fn new(constraint: &Constraint, ends: &[u32], most: usize) -> Result<Matcher, ConstraintError> {
         let vocabulary = constraint.vocabulary.clone();
         let parser = constraint.parser()?;
-        let mut matcher = Matcher { parser, vocabulary, ends: ends.to_vec(), closing: Closing::default() };
+        let (closing, numbers) = (Closing::default(), constraint.is_json.then(Numbers::default));
+        let mut matcher = Matcher { parser, vocabulary, ends: ends.to_vec(), closing, numbers };
         let none = || ConstraintError::NoText { what: constraint.what, tokens: most };
         matcher.closing = match matcher.written(constraint.shortest.clone()) {
             Some(closing) => closing,
@@ -92,9 +96,10 @@ impl Matcher {
         let draw = sampler.sample_among(logits, history, position, &only)?;
         if first.is_some() {
             self.advance(draw.id).map_err(failed)?;
-            let bytes = self.vocabulary.trie().token(draw.id).len();
+            let bytes = self.vocabulary.trie().token(draw.id);
+            self.numbers = self.numbers.and_then(|numbers| numbers.after(bytes));
             self.closing.tokens.remove(0);
-            self.closing.bytes.drain(..bytes);
+            self.closing.bytes.drain(..bytes.len());
         }
         Ok(draw)
     }
@@ -131,11 +136,20 @@ impl Matcher {
 
     /// Takes in a token, unless the text could not be ended with `left` tokens then.
     fn take(&mut self, id: u32, left: usize) -> Result<Tried, ConstraintError> {
+        let numbers = self.numbers.map(|numbers| numbers.after(self.vocabulary.trie().token(id)));
+        if numbers == Some(None) {
+            return Ok(Tried::Lost);
+        }
         self.advance(id)?;
-        let closing = self.closing_after(id)?;
+        let fits = |closing: &Closing| match numbers {
+            Some(Some(numbers)) => numbers.after(&closing.bytes).is_some(),
+            _ => true,
+        };
+        let closing = self.closing_after(id)?.filter(fits);
         let tried = match closing {
             Some(closing) if closing.tokens.len() <= left => {
                 self.closing = closing;
+                self.numbers = numbers.flatten();
                 return Ok(Tried::Stands);
             }
             Some(_) => Tried::Late,
@@ -171,7 +185,9 @@ impl Matcher {
         }
         let mut whole = self.closing.tokens.clone();
         whole.push(self.vocabulary.trie().eos_token());
-        if guard(|| self.parser.validate_tokens_raw(&whole))? == whole.len() {
+        // A digit that ended a number is not needed again.
+        let is_digit = self.closing.bytes.first().is_some_and(u8::is_ascii_digit);
+        if !is_digit && guard(|| self.parser.validate_tokens_raw(&whole))? == whole.len() {
             return Ok(Some(self.closing.clone()));
         }
         let hint = self.closing.bytes.clone();

@@ -103,7 +103,7 @@ impl std::fmt::Debug for Vocabulary {
 
 /// What a grammar may cost. Those of a step are wide: a limit that is met ends the text with an error.
 const LIMITS: ParserLimits = ParserLimits {
-    max_items_in_row: 2000,
+    max_items_in_row: 20_000,
     initial_lexer_fuel: 1_000_000,
     step_lexer_fuel: 2_000_000,
     step_max_items: 200_000,
