@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 mod commands;
+mod constrain;
 mod download;
 mod input;
 mod model;

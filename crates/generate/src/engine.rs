@@ -10,10 +10,12 @@
 
 use std::collections::VecDeque;
 use std::ops::Deref;
+use std::sync::Arc;
 
 use models::{BLOCK, Gpt2, KvCache, KvPool, ModelError, Pass, Run};
 use thiserror::Error;
 
+use crate::constraint::{Constraint, ConstraintError, Matcher};
 use crate::sampling::{Draw, History, Sampler, Sampling, SamplingError, TokenLogprobs, top_logprobs};
 use crate::speculate::{Drafter, Speculation};
 
@@ -75,6 +77,8 @@ pub struct Task {
     pub prompt_logprobs: Option<usize>,
     /// What happens when the context is full.
     pub overflow: Overflow,
+    /// What the text must be as a whole.
+    pub constraint: Option<Arc<Constraint>>,
 }
 
 /// A task's number, in the order in which they were added.
@@ -164,6 +168,9 @@ pub enum EngineError {
     /// Settings that cannot be met.
     #[error(transparent)]
     Sampling(#[from] SamplingError),
+    /// A constraint that cannot be met.
+    #[error(transparent)]
+    Constraint(#[from] ConstraintError),
     /// The model refused.
     #[error(transparent)]
     Model(#[from] ModelError),
@@ -189,6 +196,7 @@ struct Sequence {
     id: TaskId,
     task: Task,
     sampler: Sampler,
+    matcher: Option<Matcher>,
     generated: Vec<u32>,
     /// The context: what is in the cache, and what is still to be fed.
     window: Vec<u32>,
@@ -264,6 +272,9 @@ impl<M: Deref<Target = Gpt2>> Engine<M> {
         if self.waiting.len() >= self.settings.queue {
             return Err(EngineError::QueueFull { waiting: self.waiting.len() });
         }
+        let ends: Vec<u32> = task.sampling.processors.stop_tokens.iter().copied().chain([self.eot]).collect();
+        let matcher = task.constraint.as_ref();
+        let matcher = matcher.map(|constraint| Matcher::new(constraint, &ends, task.max_new)).transpose()?;
         let id = self.next;
         self.next += 1;
         let mut window = task.prompt.clone();
@@ -273,6 +284,7 @@ impl<M: Deref<Target = Gpt2>> Engine<M> {
         self.waiting.push_back(Sequence {
             id,
             sampler,
+            matcher,
             generated: Vec::new(),
             window,
             cache: KvCache::of(&self.pool),
@@ -491,7 +503,12 @@ impl Sequence {
         for row in rows {
             let position = (self.task.prompt.len() + self.generated.len()) as u64;
             let history = History { prompt: &self.task.prompt, generated: &self.generated };
-            let draw = match self.sampler.sample(row, history, position) {
+            let left = self.task.max_new - self.generated.len();
+            let draw = match &mut self.matcher {
+                Some(matcher) => matcher.draw(&self.sampler, row, history, position, left),
+                None => self.sampler.sample(row, history, position),
+            };
+            let draw = match draw {
                 Ok(draw) => draw,
                 Err(error) => {
                     events.push(Event::Failed(self.id, error));
@@ -506,6 +523,12 @@ impl Sequence {
             events.push(Event::Token(self.id, draw));
             self.generated.push(id);
             self.window.push(id);
+            let is_long = self.generated.len() >= self.task.sampling.processors.min_new_tokens;
+            if is_long && self.matcher.as_ref().is_some_and(Matcher::is_over) {
+                // Only end-of-text could follow: it need not be drawn.
+                events.push(Event::Done(self.id, Some(self.sampler.eot())));
+                return true;
+            }
             if self.generated.len() == self.task.max_new {
                 events.push(Event::Done(self.id, None));
                 return true;

@@ -3,8 +3,10 @@
 
 use std::collections::HashMap;
 use std::ops::Deref;
+use std::sync::Arc;
 use std::time::Instant;
 
+use crate::constraint::{Constraint, ConstraintError};
 use models::{Gpt2, ModelError};
 use serde::Serialize;
 use thiserror::Error;
@@ -32,13 +34,16 @@ pub struct Request {
     pub prompt_logprobs: Option<usize>,
     /// What happens when the context is full.
     pub overflow: Overflow,
+    /// What the text must be, as a whole and without the prompt. It is so whenever there is no error: the last of
+    /// `max_tokens` are kept for an ending, and a stop string ends the text only where what stands before it is whole.
+    pub constraint: Option<Arc<Constraint>>,
 }
 
 /// Why the text ended.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Finish {
-    /// The model ended it.
+    /// The model ended it, or the constraint: nothing could follow.
     #[default]
     Eot,
     /// A stop string or a stop token came.
@@ -177,6 +182,9 @@ pub enum GenerateError {
     /// The engine refused.
     #[error(transparent)]
     Engine(#[from] EngineError),
+    /// A constraint that cannot be met.
+    #[error(transparent)]
+    Constraint(#[from] ConstraintError),
     /// A text that was not there any more.
     #[error("the text is no longer being written")]
     Lost,
@@ -250,13 +258,18 @@ impl<'a, M: Deref<Target = Gpt2>> Texts<'a, M> {
         let least = &mut sampling.processors.min_new_tokens;
         *least = (*least).max(request.min_tokens);
         let prompt_tokens = prompt.len();
-        let decoding = self.tokenizer.decoding_after(&prompt);
+        // A constraint sees the bytes of tokens in mid-text, and no space is dropped from them.
+        let decoding = match request.constraint {
+            Some(_) => Decoding::mid_text(),
+            None => self.tokenizer.decoding_after(&prompt),
+        };
         let id = self.engine.add(Task {
             prompt,
             max_new: limit,
             sampling,
             prompt_logprobs: request.prompt_logprobs,
             overflow: request.overflow,
+            constraint: request.constraint.clone(),
         })?;
         let stream = TextStream::new(&request.stop);
         let result = Generation {
@@ -265,7 +278,8 @@ impl<'a, M: Deref<Target = Gpt2>> Texts<'a, M> {
             ..Generation::default()
         };
         let (min_tokens, start) = (request.min_tokens, Instant::now());
-        let writer = Writer { min_tokens, decoding, stream, result, start, first: None };
+        let constraint = request.constraint.clone();
+        let writer = Writer { min_tokens, constraint, decoding, stream, result, start, first: None };
         self.writers.insert(id, writer);
         Ok(id)
     }
@@ -338,7 +352,7 @@ impl<'a, M: Deref<Target = Gpt2>> Texts<'a, M> {
             writer.show(id, piece, events);
             return Ok(());
         }
-        match writer.stream.push(&bytes) {
+        match writer.push(&bytes) {
             Released::Text(piece) => writer.show(id, piece, events),
             Released::Stop(piece) => {
                 writer.show(id, piece, events);
@@ -357,6 +371,7 @@ impl<'a, M: Deref<Target = Gpt2>> Texts<'a, M> {
 #[derive(Debug)]
 struct Writer {
     min_tokens: usize,
+    constraint: Option<Arc<Constraint>>,
     /// How far prompt and text are decoded.
     decoding: Decoding,
     stream: TextStream,
@@ -366,6 +381,21 @@ struct Writer {
 }
 
 impl Writer {
+    /// Adds a token's bytes. Before the text is what its constraint asks for, a stop string is text like any other.
+    fn push(&mut self, bytes: &[u8]) -> Released {
+        let Some(constraint) = &self.constraint else { return self.stream.push(bytes) };
+        let mut stream = self.stream.clone();
+        match stream.push(bytes) {
+            Released::Stop(piece) if !constraint.accepts(&(self.result.text.clone() + &piece)) => {
+                Released::Text(self.stream.push_unchecked(bytes))
+            }
+            released => {
+                self.stream = stream;
+                released
+            }
+        }
+    }
+
     fn show(&mut self, id: TaskId, piece: String, events: &mut Vec<TextEvent>) {
         if !piece.is_empty() {
             self.result.text += &piece;
@@ -399,6 +429,9 @@ fn check(model: &Gpt2, tokenizer: &Tokenizer, request: &Request) -> Result<usize
     }
     let prompt = request.prompt.len().max(1);
     if request.overflow != Overflow::Refuse {
+        if request.constraint.is_some() && request.max_tokens.is_none() {
+            return Err(ConstraintError::NoLimit.into());
+        }
         let limit = request.max_tokens.unwrap_or(usize::MAX - prompt - n_ctx);
         return if request.min_tokens > limit {
             Err(GenerateError::MinBeyondMax { min: request.min_tokens, max: limit })

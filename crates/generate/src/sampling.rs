@@ -2,6 +2,7 @@
 //!
 //! 1. [`Processors`] change the logits: logit bias, repetition penalty, presence and frequency penalties,
 //!    no-repeat-n-gram, bad words, min-new-tokens.
+//!    Where a [constraint](crate::constraint) holds, the tokens that it does not allow are left out then.
 //! 2. Temperature divides them: `p = softmax(x / temperature)`. At 0 the most likely token is taken (the first of
 //!    equals), and the rest does not matter.
 //! 3. Filters leave some tokens, and their probabilities are scaled to sum to 1 again: top-k, top-p, min-p, typical-p.

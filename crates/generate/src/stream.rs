@@ -5,7 +5,7 @@
 use tokenizer::Utf8Stream;
 
 /// Collects the bytes of tokens and releases text.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct TextStream {
     characters: Utf8Stream,
     stops: Vec<String>,

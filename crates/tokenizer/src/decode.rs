@@ -55,8 +55,8 @@ impl Decoding {
         }
     }
 
-    /// After the start of a text.
-    pub(crate) fn mid_text() -> Decoding {
+    /// After the start of a text: tokens add their bytes, and no space is dropped.
+    pub fn mid_text() -> Decoding {
         Decoding { started: true, strip_ended: true, ..Decoding::default() }
     }
 

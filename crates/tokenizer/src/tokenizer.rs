@@ -471,6 +471,21 @@ impl Tokenizer {
         self.tokens().get(id)
     }
 
+    /// Whether a token adds the same bytes wherever it stands in mid-text: those of [`Tokenizer::token_bytes`]. Words of
+    /// WordPiece do not: what stands before them decides on the space between.
+    pub fn has_fixed_bytes(&self) -> bool {
+        self.joins() != Joins::Words
+    }
+
+    /// Whether a token stands for something other than its bytes: what starts or ends a text, what is unknown, and
+    /// special tokens.
+    pub fn is_special(&self, id: u32) -> bool {
+        [self.eot(), self.bos()].contains(&id)
+            || self.prefix().contains(&id)
+            || self.unknown_token() == Some(id)
+            || self.added.iter().any(|added| added.special && added.id == id)
+    }
+
     /// The bytes that these tokens stand for; special tokens give their names.
     pub fn decode_bytes(&self, ids: &[u32]) -> Result<Vec<u8>> {
         self.decode_after(Decoding::default(), ids)

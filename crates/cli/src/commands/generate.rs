@@ -17,6 +17,7 @@ use serde_json::json;
 use tokenizer::Tokenizer;
 
 use self::choices::Choices;
+use crate::constrain::Constrain;
 use crate::input;
 use crate::model::ModelArgs;
 use crate::output::note;
@@ -31,7 +32,8 @@ use crate::output::note;
     gpt2 generate -m gpt2 -p \"Alan Turing theorized that\" -n 20 --temperature 0\n  \
     gpt2 generate -m gpt2 --adapter out/adapter -p \"Once\"\n  \
     gpt2 generate -m out/model --input prompts.jsonl --output texts.jsonl --batch 32\n  \
-    gpt2 generate -m out/model -p \"The end\" --beams 4 --samples 2 -n 50"
+    gpt2 generate -m out/model -p \"The end\" --beams 4 --samples 2 -n 50\n  \
+    gpt2 generate -m out/model -p \"A person: \" --json-schema person.json -n 100"
 )]
 pub struct Args {
     #[command(flatten)]
@@ -83,7 +85,7 @@ pub struct Args {
     /// Let a smaller model of the same vocabulary guess instead; the text stays the same
     #[arg(long, value_name = "MODEL")]
     draft: Option<PathBuf>,
-    /// Prompts to continue, one object a line: {"prompt": …}, and if wanted max_tokens, seed, stop
+    /// Prompts to continue, one object a line: {"prompt": …}, and if wanted max_tokens, seed, stop, json_schema
     #[arg(long, value_name = "FILE", requires = "output", conflicts_with_all = ["prompt", "file", "samples", "beams"])]
     input: Option<PathBuf>,
     /// With --input: where to write one line of JSON for each; a file that is partly done is gone on with
@@ -94,14 +96,26 @@ pub struct Args {
     batch: usize,
     #[command(flatten)]
     choices: Choices,
+    #[command(flatten)]
+    constrain: Constrain,
     /// One line of JSON for each text, instead of streaming
     #[arg(long)]
     json: bool,
 }
 
 /// Flags that a search for the most likely texts has no use for.
-const IGNORED_BY_BEAMS: [&str; 8] =
-    ["draft", "lookup", "temperature", "top_k", "top_p", "min_p", "typical_p", "logprobs"];
+const IGNORED_BY_BEAMS: [&str; 10] = [
+    "draft",
+    "lookup",
+    "temperature",
+    "top_k",
+    "top_p",
+    "min_p",
+    "typical_p",
+    "logprobs",
+    "json_schema",
+    "grammar",
+];
 
 /// The most texts that are written at once: a step computes as many tokens.
 const MOST_AT_ONCE: usize = 512;
@@ -142,6 +156,7 @@ pub fn run(mut args: Args, offline: bool) -> Result<()> {
     if args.beams.is_some() {
         return beams::run(&args, &model, &tokenizer, &prompt);
     }
+    let constraint = args.constrain.build(&tokenizer)?;
     let settings = EngineSettings {
         speculation: args.speculation(&model, &tokenizer)?,
         ..EngineSettings::for_batch(&model, 1)
@@ -150,7 +165,7 @@ pub fn run(mut args: Args, offline: bool) -> Result<()> {
         EngineSettings { kept: usize::from(args.samples > 1), blocks: 2 * settings.blocks, ..settings };
     let mut texts = Texts::new(&model, &tokenizer, settings)?;
     let mut sample = |seed| {
-        let request = args.request(&tokenizer, &prompt, seed)?;
+        let request = Request { constraint: constraint.clone(), ..args.request(&tokenizer, &prompt, seed)? };
         if args.json {
             let result = write(&mut texts, &request, &mut |_| true)?;
             super::print_json(&result_json(&result, seed))
@@ -178,6 +193,7 @@ impl Args {
             } else {
                 Overflow::Refuse
             },
+            constraint: None,
         })
     }
 

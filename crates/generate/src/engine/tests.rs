@@ -24,7 +24,7 @@ fn task(seed: u64, prompt_len: usize, max_new: usize) -> Task {
     let processors = Processors { repetition: 1.1, presence: 0.2, ..Processors::NONE };
     let temperature = [0.0, 0.7, 1.0][seed as usize % 3];
     let sampling = Sampling { temperature, top_k: 20, seed, processors, ..Sampling::default() };
-    Task { prompt, max_new, sampling, prompt_logprobs: None, overflow: Overflow::Refuse }
+    Task { prompt, max_new, sampling, prompt_logprobs: None, overflow: Overflow::Refuse, constraint: None }
 }
 
 fn settings(batch: usize, blocks: usize, step_tokens: usize, speculation: Speculation) -> EngineSettings {

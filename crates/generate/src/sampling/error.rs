@@ -95,6 +95,23 @@ pub enum SamplingError {
         /// Position of the token to be drawn.
         position: u64,
     },
+    /// Settings that ban every token that the constraint allows.
+    #[error(
+        "no token is left for position {position}: the constraint allows some, but bad words, logit bias, \
+         no-repeat-n-gram and min-new-tokens ban them all; loosen one of them"
+    )]
+    NothingAllowed {
+        /// Position of the token to be drawn.
+        position: u64,
+    },
+    /// A constraint that could not be followed further.
+    #[error("at position {position}: {reason}")]
+    Constraint {
+        /// Position of the token to be drawn.
+        position: u64,
+        /// What was met.
+        reason: String,
+    },
     /// Settings that ban every token.
     #[error(
         "no token is left for position {position}: bad words, logit bias, no-repeat-n-gram and min-new-tokens \

@@ -104,6 +104,7 @@ pub(crate) struct Rules {
     processors: Processors,
     /// Tokens that end the text.
     ends: Vec<u32>,
+    pub eot: u32,
     pub vocab_size: usize,
 }
 
@@ -114,7 +115,7 @@ impl Rules {
         let mut processors = processors.clone();
         let ends: Vec<u32> = processors.stop_tokens.iter().copied().chain([eot]).collect();
         processors.bad_words.retain(|word| !matches!(word[..], [id] if ends.contains(&id)));
-        Ok(Rules { processors, ends, vocab_size })
+        Ok(Rules { processors, ends, eot, vocab_size })
     }
 
     /// Whether the text ends with this token.

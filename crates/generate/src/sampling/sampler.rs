@@ -39,6 +39,11 @@ impl Sampler {
         self.rules.vocab_size
     }
 
+    /// The vocabulary's end-of-text.
+    pub(crate) fn eot(&self) -> u32 {
+        self.rules.eot
+    }
+
     /// Whether the text ends with this token: end-of-text, or one of the stop tokens.
     pub fn ends(&self, id: u32) -> bool {
         self.rules.ends(id)
@@ -60,6 +65,37 @@ impl Sampler {
         let id = scan(&edits, position).map(|scan| self.choose(edits.logits, &scan, position));
         edits.undo();
         let id = id?;
+        Ok(Draw { id, logprobs: self.sampling.logprobs.map(|k| top_logprobs(logits, id, k)) })
+    }
+
+    /// The same among some tokens only: token i where bit i % 32 of `allowed[i / 32]` is set. As if the others' logits were
+    /// minus infinity after the processors.
+    ///
+    /// # Panics
+    /// If there are fewer logits than tokens, or than a token that is allowed.
+    pub fn sample_among(
+        &self,
+        logits: &mut [f32],
+        history: History<'_>,
+        position: u64,
+        allowed: &[u32],
+    ) -> Result<Draw, SamplingError> {
+        let logits = &mut logits[..self.rules.vocab_size];
+        if Scan::new(logits).is_none() {
+            return Err(SamplingError::Logits { position });
+        }
+        let edits = self.rules.apply(logits, history);
+        let ids: Vec<u32> =
+            (0..).zip(allowed).flat_map(|(word, &bits)| ones(bits).map(move |at| 32 * word + at)).collect();
+        let among: Vec<f32> = ids.iter().map(|&id| edits.logits[id as usize]).collect();
+        let is_sound = edits.are_sound();
+        edits.undo();
+        let scan = Scan::new(&among).filter(|scan| scan.most < f32::INFINITY && is_sound);
+        let scan = scan.ok_or(SamplingError::Logits { position })?;
+        if scan.most == f32::NEG_INFINITY {
+            return Err(SamplingError::NothingAllowed { position });
+        }
+        let id = ids[self.choose(&among, &scan, position) as usize];
         Ok(Draw { id, logprobs: self.sampling.logprobs.map(|k| top_logprobs(logits, id, k)) })
     }
 
@@ -92,6 +128,15 @@ impl Sampler {
             draw(&filters::candidates(&self.sampling, logits, scan), share)
         }
     }
+}
+
+/// The places of the bits that are set.
+fn ones(mut bits: u32) -> impl Iterator<Item = u32> {
+    std::iter::from_fn(move || {
+        let at = bits.trailing_zeros();
+        bits &= bits.wrapping_sub(1);
+        (at < u32::BITS).then_some(at)
+    })
 }
 
 /// The changed logits' maxima, if a token can be drawn from them.

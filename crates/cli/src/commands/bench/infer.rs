@@ -184,7 +184,14 @@ fn write(model: &Gpt2, batch: usize) -> Result<f64> {
         let sampling = Sampling { temperature: 0.8, top_k: 40, seed: k, processors, ..Sampling::default() };
         let prompt = random_ids(model, BEFORE, 2 + k);
         let overflow = Overflow::Refuse;
-        engine.add(Task { prompt, max_new: WRITTEN, sampling, prompt_logprobs: None, overflow })?;
+        engine.add(Task {
+            prompt,
+            max_new: WRITTEN,
+            sampling,
+            prompt_logprobs: None,
+            overflow,
+            constraint: None,
+        })?;
     }
     engine.step()?; // reads the prompts, and draws each text's first token
     let (start, mut tokens) = (Instant::now(), 0);

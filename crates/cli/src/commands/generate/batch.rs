@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use tokenizer::Tokenizer;
 
 use super::Args;
+use crate::constrain::Schemas;
 use crate::model::Located;
 use crate::output::note;
 use crate::signals::StopFlag;
@@ -28,12 +29,14 @@ struct Line {
     seed: Option<u64>,
     #[serde(default)]
     stop: Vec<String>,
+    json_schema: Option<Value>,
 }
 
 pub fn run(args: &Args, located: &Located, prompts: &Path, output: &Path) -> Result<()> {
     let lines = read(prompts)?;
     let (model, tokenizer) = located.open(args.model.dtype)?;
     check(args, &model, &tokenizer)?;
+    let (constraint, mut schemas) = (args.constrain.build(&tokenizer)?, Schemas::default());
     let (mut file, done, first_seed) = open(output, &lines)?;
     let seed = args.seed.or(first_seed).unwrap_or_else(|| input::seed(None));
     if let (Some(given), Some(first)) = (args.seed, first_seed) {
@@ -64,7 +67,16 @@ pub fn run(args: &Args, located: &Located, prompts: &Path, output: &Path) -> Res
         while numbers.len() < args.batch
             && let Some(index) = coming.next()
         {
-            let request = request(args, &tokenizer, &lines[index], seed.wrapping_add(index as u64));
+            let line = &lines[index];
+            let request =
+                request(args, &tokenizer, line, seed.wrapping_add(index as u64)).and_then(|request| {
+                    let own = line
+                        .json_schema
+                        .as_ref()
+                        .map(|schema| schemas.get(&tokenizer, schema))
+                        .transpose()?;
+                    Ok(Request { constraint: own.or_else(|| constraint.clone()), ..request })
+                });
             match request.and_then(|request| Ok(texts.add(&request)?)) {
                 Ok(id) => _ = numbers.insert(id, index),
                 // A prompt that cannot be continued is told in its line, and does not end the work.
