@@ -29,7 +29,7 @@ fn each_line_is_a_message_and_each_reply_a_line() {
     assert_eq!((run.stdout.as_str(), run.ok), ("good morning\n早上好\n", true));
     assert!(run.stderr.contains("line 2 is empty and is passed over"), "{}", run.stderr);
     // What looks like a command is a message like any other.
-    assert_eq!(answers(&folder, "--no-history", "/quit\nhello\n").len(), 2);
+    assert_eq!(answers(&folder, "--no-history --json", "/quit\nhello\n").len(), 2);
     assert!(folder.run_with_input(CHAT, b"").stdout.is_empty());
 }
 
@@ -182,7 +182,7 @@ fn bad_input_is_told() {
     assert!(!run.ok && run.stderr.contains("the message is empty"), "{}", run.stderr);
     folder.fails("chat -m m -p hello -n 0", &["max_tokens 0", "1 to 127"]);
     folder.fails("chat -m m -p hello -n 128", &["max_tokens 128", "1 to 127"]);
-    folder.fails("chat -m m -p hello --temperature -1", &["temperature"]);
+    folder.fails("chat -m m -p hello --temperature=-1", &["temperature"]);
     folder.fails("chat -m m -p hello --logprobs 2", &["--json"]);
     let long = "a".repeat(200);
     folder.fails(
@@ -204,7 +204,7 @@ fn logprobs_come_with_json() {
     let folder = Folder::new();
     folder.write("a.txt", text());
     folder.succeeds(&format!(
-        "train --data a.txt --tokenizer char {} --max-steps 1 --out m",
+        "train --data a.txt --tokenizer bpe:300 {} --max-steps 1 --out m",
         TINY.replace("--n-ctx 16", "--n-ctx 64")
     ));
     let out = folder.succeeds("chat -m m --no-history -p fox --json --logprobs 2 -n 5 --seed 2");
