@@ -13,5 +13,6 @@ pub mod rm;
 pub mod show;
 pub mod tokenizer;
 pub mod train;
+pub mod write;
 
 pub use crate::output::json as print_json;

@@ -6,6 +6,7 @@
 mod commands;
 mod download;
 mod input;
+mod lines;
 mod output;
 mod plan;
 mod progress;
@@ -49,6 +50,8 @@ enum Command {
     Train(Box<commands::train::Args>),
     /// Write text with a model
     Generate(Box<commands::generate::Args>),
+    /// Write a document by a recipe: article, product copy, report, story, code …
+    Write(Box<commands::write::Args>),
     /// Measure loss, perplexity, bits per byte and accuracy on a text
     Eval(commands::eval::Args),
     /// Bring a model into fewer bits, and measure what that costs
@@ -104,6 +107,7 @@ fn run() -> anyhow::Result<()> {
         Command::Prepare(args) => commands::prepare::run(args, offline),
         Command::Train(args) => commands::train::run(*args, offline),
         Command::Generate(args) => commands::generate::run(*args, offline),
+        Command::Write(args) => commands::write::run(*args, offline),
         Command::Eval(args) => commands::eval::run(args, offline),
         Command::Quantize(args) => commands::quantize::run(args, offline),
         Command::Convert(args) => commands::convert::run(args, offline),

@@ -6,7 +6,8 @@ use anyhow::{Context, Result, bail, ensure};
 use data::Tokens;
 use data::batches::{Batcher, Mode};
 use data::read::Source;
-use models::{Dropouts, Gpt2, Gpt2Config, Init};
+use generate::{EngineSettings, Speculation};
+use models::{Dropouts, Gpt2, Gpt2Config, Init, KvPool};
 use tensor::Precision;
 use tokenizer::{Tokenizer, TokenizerError};
 use train::TrainConfig;
@@ -435,6 +436,24 @@ pub fn ensure_fits(bytes: u64) -> Result<()> {
         free as f64 / 1e9
     );
     Ok(())
+}
+
+/// The settings of an engine for so many texts at once, as `flag` asks. Where memory is short, texts wait.
+pub fn engine_settings(model: &Gpt2, batch: usize, speculation: Speculation, flag: &str) -> EngineSettings {
+    let bytes = |model: &Gpt2| KvPool::new(model.config(), model.precision(), 0).block_bytes();
+    let draft = if let Speculation::Model { model, .. } = &speculation { bytes(model) } else { 0 };
+    let all = EngineSettings::for_batch(model, batch);
+    // A part of what is free, since there are also the weights and what a step computes.
+    let room = free_memory().map_or(all.blocks, |free| (free / 4 * 3) as usize / (bytes(model) + draft));
+    let one = KvPool::blocks_for(model.config().n_ctx);
+    let blocks = all.blocks.min(room.max(one));
+    if blocks < all.blocks {
+        note!(
+            "memory holds {} texts of full length: {flag} {batch} is met by shorter ones only",
+            blocks / one
+        );
+    }
+    EngineSettings { speculation, blocks, ..all }
 }
 
 /// Bytes that may still be taken, where the system tells.
