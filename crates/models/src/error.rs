@@ -236,6 +236,20 @@ pub enum ModelError {
         /// The model's longest sequence.
         n_ctx: usize,
     },
+    /// A table that would lose rows.
+    #[error("the model has {have} tokens, and a table of {want} would forget some; tokens can only be added")]
+    VocabShrinks {
+        /// Rows there are.
+        have: usize,
+        /// Rows asked for.
+        want: usize,
+    },
+    /// A table in a type that is only run.
+    #[error("weights in {dtype} are for running only; load the model in f32 to add tokens")]
+    VocabType {
+        /// The type.
+        dtype: crate::Dtype,
+    },
     /// A row that the batch does not have.
     #[error("row {row} is asked for, but the batch has {rows}")]
     RowOutOfRange {

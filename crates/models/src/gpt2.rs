@@ -4,6 +4,8 @@
 //! Shapes: B sequences of T tokens, width C, vocabulary V. Field names are the checkpoint's. The one forward
 //! pass serves training, evaluation and cached decoding; see [`Pass`].
 
+mod resize;
+
 use std::ops::Range;
 use std::path::Path;
 

@@ -47,6 +47,14 @@ pub enum TokenizerError {
         /// What it must hold.
         reason: &'static str,
     },
+    /// A special token that cannot be added.
+    #[error("the special token {name:?} cannot be added: {reason}")]
+    SpecialToken {
+        /// Its name.
+        name: String,
+        /// What is wrong with it, and what to do.
+        reason: &'static str,
+    },
     /// Nothing to learn from.
     #[error("there is no text to make a vocabulary from")]
     NoText,

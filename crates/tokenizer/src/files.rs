@@ -4,6 +4,7 @@ mod bert;
 mod beside;
 mod charsmap;
 mod decoder;
+mod extend;
 mod json;
 mod load;
 mod parts;
@@ -21,6 +22,7 @@ use crate::words::Unit;
 use crate::{Result, TokenizerError};
 
 pub(crate) use beside::ChatTemplate;
+pub(crate) use extend::extend;
 pub(crate) use load::load;
 pub use parts::{Parts, Role};
 pub(crate) use save::save;

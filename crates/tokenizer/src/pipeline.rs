@@ -95,6 +95,35 @@ impl Pipeline {
         Ok(())
     }
 
+    /// The tokens of a text with special ones, but for those that touch a `protected` range of bytes, which are text; and which
+    /// of the tokens start within `spans`.
+    pub(crate) fn encode_marked(
+        &self,
+        text: &str,
+        protected: &[Range<usize>],
+        spans: &[Range<usize>],
+        is_special: impl Fn(u32) -> bool,
+    ) -> Result<(Vec<u32>, Vec<bool>)> {
+        let encoding = self.placed(text, true)?;
+        if self.parts.drops
+            && let Some(range) = gaps(text, &encoding).next()
+        {
+            let char = text[range.clone()].chars().next().unwrap_or_default();
+            return Err(TokenizerError::UnknownChar { char, offset: range.start });
+        }
+        let (mut ids, mut inside) = (Vec::new(), Vec::new());
+        for (&id, &(start, end)) in encoding.get_ids().iter().zip(encoding.get_offsets()) {
+            if is_special(id) && protected.iter().any(|range| range.start < end && start < range.end) {
+                let name = text.get(start..end).unwrap_or_default();
+                self.encode(name, false, &mut ids).map_err(|error| error.after(start))?;
+            } else {
+                ids.push(id);
+            }
+            inside.resize(ids.len(), spans.iter().any(|span| span.contains(&start)));
+        }
+        Ok((ids, inside))
+    }
+
     /// The error of a text that the crate refused: the first character that it refuses alone, if there is one.
     fn failed(&self, text: &str, with_special: bool, reason: String) -> TokenizerError {
         let refuses = |char: char| {

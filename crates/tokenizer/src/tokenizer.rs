@@ -22,6 +22,8 @@ pub struct Tokenizer {
     kind: Kind,
     added: Arc<[Added]>,
     roles: Roles,
+    /// What its files call tokens by role, such as `eos_token`.
+    names: Arc<[(String, String)]>,
     chat: Option<Arc<ChatTemplate>>,
 }
 
@@ -73,7 +75,19 @@ pub(crate) struct Added {
     pub special: bool,
 }
 
+/// The name of an added token in a text.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Found<'a> {
+    pub added: &'a Added,
+    /// The byte where it stands.
+    pub at: usize,
+}
+
 impl Added {
+    pub(crate) fn special(name: &str, id: u32) -> Added {
+        Added { name: name.to_owned(), id, special: true }
+    }
+
     pub(crate) fn end_of_text(id: u32) -> Added {
         Added { name: END_OF_TEXT.into(), id, special: true }
     }
@@ -108,13 +122,16 @@ impl Tokenizer {
     }
 
     fn new(kind: Kind, added: Vec<Added>, eot: u32) -> Tokenizer {
-        Tokenizer { kind, added: added.into(), roles: Roles::one(eot), chat: None }
+        let (added, roles) = (added.into(), Roles::one(eot));
+        Tokenizer { kind, added, roles, names: [].into(), chat: None }
     }
 
-    pub(crate) fn from_words(vocabulary: Vocabulary, eot: u32) -> Tokenizer {
+    pub(crate) fn from_words(vocabulary: Vocabulary, mut added: Vec<Added>, eot: u32) -> Tokenizer {
         // Where a character ends texts, it is found as what it is.
         let is_named = vocabulary.tokens().get(eot) == Some(END_OF_TEXT.as_bytes());
-        let added = if is_named { vec![Added::end_of_text(eot)] } else { Vec::new() };
+        if is_named && !added.iter().any(|added| added.id == eot) {
+            added.insert(0, Added::end_of_text(eot));
+        }
         Tokenizer::new(Kind::Words(Arc::new(vocabulary)), added, eot)
     }
 
@@ -123,8 +140,23 @@ impl Tokenizer {
     }
 
     /// The same with what its files say of its tokens, and of chats.
-    pub(crate) fn with(self, roles: Roles, chat: Option<Arc<ChatTemplate>>) -> Tokenizer {
-        Tokenizer { roles, chat, ..self }
+    pub(crate) fn with(
+        self,
+        roles: Roles,
+        names: Arc<[(String, String)]>,
+        chat: Option<Arc<ChatTemplate>>,
+    ) -> Tokenizer {
+        Tokenizer { roles, names, chat, ..self }
+    }
+
+    /// The same with other tokens inside, of which those that it had have the same ids.
+    pub(crate) fn with_inside(&self, kind: Kind, added: Vec<Added>) -> Tokenizer {
+        Tokenizer { kind, added: added.into(), ..self.clone() }
+    }
+
+    /// What its files call tokens by role.
+    pub(crate) fn names(&self) -> &[(String, String)] {
+        &self.names
     }
 
     /// Reads tokenizer.json, vocab.json with merges.txt, or vocab.txt, from a file or a model directory.
@@ -157,7 +189,7 @@ impl Tokenizer {
     pub fn train_chars(docs: impl IntoIterator<Item = impl AsRef<str>>) -> Result<Tokenizer> {
         let vocabulary = words::train_chars(docs)?;
         let eot = vocabulary.tokens().len() as u32 - 1;
-        Ok(Tokenizer::from_words(vocabulary, eot))
+        Ok(Tokenizer::from_words(vocabulary, Vec::new(), eot))
     }
 
     /// A token for each of these characters, in their order. A newline ends a text, or the last of them where there is none.
@@ -165,14 +197,14 @@ impl Tokenizer {
         let chars: Vec<String> = chars.into_iter().collect();
         let last = chars.len().checked_sub(1).ok_or(TokenizerError::NoText)?;
         let end = chars.iter().position(|text| text == "\n").unwrap_or(last);
-        Ok(Tokenizer::from_words(Vocabulary::new(Unit::Chars, chars), end as u32))
+        Ok(Tokenizer::from_words(Vocabulary::new(Unit::Chars, chars), Vec::new(), end as u32))
     }
 
     /// A token for each of the most frequent words; `size` includes `<unk>` and end-of-text.
     pub fn train_words(docs: impl IntoIterator<Item = impl AsRef<str>>, size: usize) -> Result<Tokenizer> {
         let vocabulary = words::train_words(docs, size)?;
         let eot = vocabulary.tokens().len() as u32 - 1;
-        Ok(Tokenizer::from_words(vocabulary, eot))
+        Ok(Tokenizer::from_words(vocabulary, Vec::new(), eot))
     }
 
     pub(crate) fn inside(&self) -> &Kind {
@@ -338,7 +370,7 @@ impl Tokenizer {
     pub fn encode_into(&self, text: &str, ids: &mut Vec<u32>) -> Result<()> {
         match &self.kind {
             Kind::Pipeline(pipeline) => pipeline.encode(text, false, ids),
-            _ => self.encode_around(text, true, ids, |added| !added.special),
+            _ => self.encode_around(text, true, ids, |added| !added.special, |_| true),
         }
     }
 
@@ -347,23 +379,31 @@ impl Tokenizer {
         let mut ids = Vec::new();
         match &self.kind {
             Kind::Pipeline(pipeline) => pipeline.encode(text, true, &mut ids)?,
-            _ => self.encode_around(text, true, &mut ids, |_| true)?,
+            _ => self.encode_around(text, true, &mut ids, |_| true, |_| true)?,
         }
         Ok(ids)
     }
 
-    /// Finds the added tokens that are wanted, the first in the text first, the longest of those that start at the
-    /// same place, and encodes what lies between them.
-    fn encode_around(
+    /// Finds the added tokens that are wanted, where that is allowed, the first in the text first, the longest of those
+    /// that start at the same place, and encodes what lies between them.
+    pub(crate) fn encode_around(
         &self,
         text: &str,
         is_start: bool,
         ids: &mut Vec<u32>,
         wanted: impl Fn(&Added) -> bool,
+        allowed: impl Fn(Found) -> bool,
     ) -> Result<()> {
+        let find = |added: &Added, mut from: usize| loop {
+            let at = from + text[from..].find(&added.name)?;
+            if allowed(Found { added, at }) {
+                return Some(at);
+            }
+            from = at + text[at..].chars().next().map_or(1, char::len_utf8);
+        };
         let wanted = self.added.iter().filter(|added| wanted(added));
         let mut next: Vec<(usize, &Added)> =
-            wanted.filter_map(|added| Some((text.find(&added.name)?, added))).collect();
+            wanted.filter_map(|added| Some((find(added, 0)?, added))).collect();
         let mut done = 0;
         while let Some(&(at, added)) = next.iter().min_by_key(|(at, added)| (*at, Reverse(added.name.len())))
         {
@@ -372,8 +412,7 @@ impl Tokenizer {
             ids.push(added.id);
             done = at + added.name.len();
             next.retain_mut(|(at, added)| {
-                let found =
-                    if *at < done { text[done..].find(&added.name).map(|i| done + i) } else { Some(*at) };
+                let found = if *at < done { find(added, done) } else { Some(*at) };
                 found.inspect(|&place| *at = place).is_some()
             });
         }
@@ -412,7 +451,7 @@ impl Tokenizer {
                     pipeline.encode(chunk.valid(), false, &mut ids)
                 }
                 Kind::Pipeline(_) => Ok(()),
-                _ => self.encode_around(chunk.valid(), done == 0, &mut ids, |added| !added.special),
+                _ => self.encode_around(chunk.valid(), done == 0, &mut ids, |added| !added.special, |_| true),
             };
             encoded.map_err(|error| error.after(done))?;
             done += chunk.valid().len();

@@ -37,6 +37,13 @@ impl Vocabulary {
         Vocabulary { unit, tokens, unknown }
     }
 
+    /// The same with more tokens, which stand for no text.
+    pub(crate) fn with_hidden<'a>(&self, names: impl IntoIterator<Item = &'a str>) -> Vocabulary {
+        let mut vocabulary = self.clone();
+        names.into_iter().for_each(|name| _ = vocabulary.tokens.push_hidden(name.as_bytes()));
+        vocabulary
+    }
+
     /// Characters or words.
     pub fn unit(&self) -> Unit {
         self.unit

@@ -73,6 +73,15 @@ impl Beside {
         })
     }
 
+    /// The names of all tokens that have a role, as chat templates know them.
+    pub(super) fn names(&self) -> Arc<[(String, String)]> {
+        let roles = ["bos", "eos", "unk", "sep", "pad", "cls", "mask"].map(|role| format!("{role}_token"));
+        roles
+            .into_iter()
+            .filter_map(|role| self.token(&role).map(str::to_owned).map(|name| (role, name)))
+            .collect()
+    }
+
     /// A switch of `tokenizer_config.json`.
     pub(super) fn flag(&self, name: &str) -> Option<bool> {
         self.config.get(name).and_then(Value::as_bool)

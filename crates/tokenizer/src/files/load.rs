@@ -14,6 +14,7 @@ use super::json::{Id, Json, Model, Vocab};
 use super::{ADDED, Alphabet, CONFIG, MERGES, TOKENIZER, VOCAB, VOCAB_TXT};
 use super::{bert, format, pipeline, read, split_pattern, steps, type_of, unsupported};
 use crate::bpe::Bpe;
+use crate::pipeline::Pipeline;
 use crate::split::Pattern;
 use crate::tokenizer::{Added, Options, Roles};
 use crate::tokens::Tokens;
@@ -45,7 +46,7 @@ pub(crate) fn load(path: &Path) -> Result<Tokenizer> {
     }
 }
 
-fn parse<'a, T: serde::Deserialize<'a>>(path: &Path, text: &'a [u8]) -> Result<T> {
+pub(super) fn parse<'a, T: serde::Deserialize<'a>>(path: &Path, text: &'a [u8]) -> Result<T> {
     serde_json::from_slice(text).map_err(|error| format(path, error.to_string()))
 }
 
@@ -169,7 +170,7 @@ fn load_pair(dir: &Path) -> Result<Tokenizer> {
     let added = added.iter().map(|(added, _)| added.clone()).collect();
     let options = Options { add_prefix_space, ..Options::GPT2 };
     let tokenizer = byte_level(&vocab_path, &tokens, &merges, added, roles.eot, options)?;
-    Ok(tokenizer.with(roles, beside.chat_template()))
+    Ok(tokenizer.with(roles, beside.names(), beside.chat_template()))
 }
 
 /// vocab.txt, as BERT has it.
@@ -261,7 +262,8 @@ fn load_text(
         && kind == "WordLevel"
         && let Some(unit) = our_unit(&json, model, &added, roles.eot)
     {
-        return Ok(Tokenizer::from_words(Vocabulary::new(unit, &names), roles.eot).with(roles, chat));
+        let vocabulary = words(unit, &names, &added, roles.eot);
+        return Ok(Tokenizer::from_words(vocabulary, added, roles.eot).with(roles, beside.names(), chat));
     }
     if is_plain
         && kind == "BPE"
@@ -272,7 +274,7 @@ fn load_text(
             return Err(format(path, format!("`add_prefix_space` contradicts {CONFIG}; make them the same")));
         }
         let tokenizer = byte_level(path, &names, &merges_of(path, model)?, added, roles.eot, options)?;
-        return Ok(tokenizer.with(roles, chat));
+        return Ok(tokenizer.with(roles, beside.names(), chat));
     }
     let known = ["BPE", "WordLevel", "WordPiece", "Unigram"];
     if !known.contains(&kind) {
@@ -284,7 +286,20 @@ fn load_text(
     name_eot(&mut files, &beside, names[roles.eot as usize], more);
     let source = pipeline::Source { text: &text, json: &json, model, names: &names, added: &added };
     let pipeline = pipeline::load(path, &source, files)?;
-    Ok(Tokenizer::from_pipeline(pipeline, added, roles.eot).with(roles, chat))
+    Ok(Tokenizer::from_pipeline(pipeline, added, roles.eot).with(roles, beside.names(), chat))
+}
+
+/// A vocabulary that Hugging Face's crate runs, from its files, of which `tokenizer.json` is the first.
+pub(super) fn pipeline(path: &Path, files: Vec<(&'static str, Vec<u8>)>) -> Result<Pipeline> {
+    let text = files[0].1.clone();
+    let json: Json = parse(path, &text)?;
+    let no_vocab = || format(path, "it has no `model.vocab` of tokens and ids");
+    let model = json.model.as_ref().ok_or_else(no_vocab)?;
+    let (given, _) = read_all_added(path, json.added_tokens.as_array().map_or(&[], Vec::as_slice))?;
+    let names = by_id(path, model.vocab.as_ref().ok_or_else(no_vocab)?, &given)?;
+    let added: Vec<Added> = given.iter().map(|(added, _)| added.clone()).collect();
+    let source = pipeline::Source { text: &text, json: &json, model, names: &names, added: &added };
+    pipeline::load(path, &source, files)
 }
 
 /// A copy elsewhere must end texts with the same token, which only the model's files may have named.
@@ -359,6 +374,17 @@ fn merges_of<'a>(path: &Path, model: &'a Model) -> Result<Vec<(&'a str, &'a str)
         .collect()
 }
 
+/// A vocabulary of ours, in which special tokens that were added stand for no text.
+fn words(unit: Unit, names: &[&str], added: &[Added], eot: u32) -> Vocabulary {
+    let is_hidden = |id: usize| {
+        let added = added.iter().find(|added| added.id as usize == id);
+        added.is_some_and(|added| added.special && added.id != eot && added.name != UNKNOWN)
+    };
+    let n = (0..names.len()).rev().take_while(|&id| is_hidden(id)).count();
+    let (text, hidden) = names.split_at(names.len() - n);
+    Vocabulary::new(unit, text).with_hidden(hidden.iter().copied())
+}
+
 /// What a vocabulary of characters or words is cut into, if it is as [`super::save`] writes it.
 fn our_unit(json: &Json, model: &Model, added: &[Added], eot: u32) -> Option<Unit> {
     let split = &json.pre_tokenizer;
@@ -367,6 +393,6 @@ fn our_unit(json: &Json, model: &Model, added: &[Added], eot: u32) -> Option<Uni
         && split["behavior"] == "Isolated"
         && model.unk_token == UNKNOWN
         && type_of(&json.decoder) == "Fuse"
-        && added.iter().all(|added| added.id == eot || added.name == UNKNOWN);
+        && added.iter().all(|added| added.special || added.id == eot || added.name == UNKNOWN);
     [Unit::Chars, Unit::Words].into_iter().find(|&unit| ours && pattern == split_pattern(unit))
 }

@@ -1,5 +1,6 @@
 //! Writing a tokenizer: `tokenizer.json`, `tokenizer_config.json` and, for byte-level BPE, `vocab.json` and `merges.txt`.
 
+use std::borrow::Cow;
 use std::fs;
 use std::io::Write;
 use std::path::Path;
@@ -7,7 +8,7 @@ use std::path::Path;
 use atomic_write_file::AtomicWriteFile;
 use serde_json::{Map, Value, json};
 
-use super::{Alphabet, CHAT, CONFIG, MERGES, TOKENIZER, VOCAB, split_pattern};
+use super::{Alphabet, CHAT, CONFIG, ChatTemplate, MERGES, TOKENIZER, VOCAB, split_pattern};
 use crate::bpe::Bpe;
 use crate::split::Pattern;
 use crate::tokenizer::{Kind, Options};
@@ -18,8 +19,10 @@ use crate::{Result, Tokenizer, TokenizerError};
 pub(crate) fn save(tokenizer: &Tokenizer, dir: &Path) -> Result<()> {
     fs::create_dir_all(dir).map_err(TokenizerError::io(dir))?;
     if let Kind::Pipeline(pipeline) = tokenizer.inside() {
+        let files = with_chat(&pipeline.parts.files, tokenizer.chat());
+        forget_template(dir, files.iter().any(|(name, _)| *name == CHAT))?;
         // tokenizer.json comes last: with it the directory holds a tokenizer.
-        return pipeline.parts.files.iter().rev().try_for_each(|(name, bytes)| write(&dir.join(name), bytes));
+        return files.iter().rev().try_for_each(|(name, bytes)| write(&dir.join(name), bytes));
     }
     let added: Vec<Value> = tokenizer
         .added()
@@ -63,6 +66,11 @@ pub(crate) fn save(tokenizer: &Tokenizer, dir: &Path) -> Result<()> {
         }
         Kind::Pipeline(_) => {}
     }
+    for (role, name) in
+        tokenizer.names().iter().filter(|(role, _)| !["bos_token", "eos_token"].contains(&role.as_str()))
+    {
+        config[role] = name.as_str().into();
+    }
     if !tokenizer.prefix().is_empty() {
         json["post_processor"] = template(tokenizer);
     }
@@ -74,8 +82,53 @@ pub(crate) fn save(tokenizer: &Tokenizer, dir: &Path) -> Result<()> {
             write(&dir.join(CHAT), jinja.as_bytes())?;
         }
     }
+    forget_template(dir, tokenizer.chat().is_some_and(|chat| chat.jinja.is_some()))?;
     write(&dir.join(CONFIG), pretty(&config).as_bytes())?;
     write(&dir.join(TOKENIZER), pretty(&json).as_bytes())
+}
+
+/// Files as they were loaded, with this chat template instead of the one that they have.
+fn with_chat<'a>(
+    files: &'a [(&'static str, Vec<u8>)],
+    chat: Option<&ChatTemplate>,
+) -> Vec<(&'static str, Cow<'a, [u8]>)> {
+    let file =
+        |wanted: &str| files.iter().find(|(name, _)| *name == wanted).map(|(_, bytes)| bytes.as_slice());
+    let config: Option<Value> = file(CONFIG).and_then(|bytes| serde_json::from_slice(bytes).ok());
+    let mut config = config.unwrap_or_else(|| json!({}));
+    let known = ChatTemplate {
+        config: config.get("chat_template").cloned().unwrap_or_default(),
+        jinja: file(CHAT).map(|bytes| text(bytes)),
+    };
+    let mut all: Vec<_> =
+        files.iter().map(|(name, bytes)| (*name, Cow::Borrowed(bytes.as_slice()))).collect();
+    if *chat.unwrap_or(&ChatTemplate::default()) == known {
+        return all;
+    }
+    all.retain(|(name, _)| ![CONFIG, CHAT].contains(name));
+    if let Some(table) = config.as_object_mut() {
+        table.remove("chat_template");
+        if let Some(chat) = chat.filter(|chat| !chat.config.is_null()) {
+            table.insert("chat_template".to_owned(), chat.config.clone());
+        }
+    }
+    all.push((CONFIG, pretty(&config).into_bytes().into()));
+    if let Some(jinja) = chat.and_then(|chat| chat.jinja.as_ref()) {
+        all.push((CHAT, jinja.clone().into_bytes().into()));
+    }
+    all
+}
+
+/// Takes away a template of an earlier tokenizer, which would be read instead of this one's.
+fn forget_template(dir: &Path, has_one: bool) -> Result<()> {
+    let path = dir.join(CHAT);
+    if has_one {
+        return Ok(());
+    }
+    match fs::remove_file(&path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(TokenizerError::io(&path)(error)),
+        _ => Ok(()),
+    }
 }
 
 /// What puts tokens before a text.
