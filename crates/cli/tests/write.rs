@@ -2,6 +2,8 @@
 
 mod common;
 
+use std::sync::LazyLock;
+
 use common::{Folder, TINY, text};
 use serde_json::Value;
 
@@ -28,12 +30,24 @@ retries = 1
 drop-unfinished = true
 "#;
 
-/// A folder with a model `m` that has learnt a little, and the recipe `pair.toml`.
+/// A folder with a model `m` that has learnt a little, and the recipe `pair.toml`. The model is trained once.
 fn folder() -> Folder {
+    static TRAINED: LazyLock<Folder> = LazyLock::new(|| {
+        let folder = Folder::new();
+        folder.write("a.txt", text().repeat(4));
+        let long = TINY.replace("--n-ctx 16", "--n-ctx 2048").replace("--batch 4", "--batch 1");
+        let train = format!("train --data a.txt --tokenizer bpe:300 {long} --lr 0.01 --max-steps 30 --out m");
+        folder.succeeds(&train);
+        folder
+    });
     let folder = Folder::new();
-    folder.write("a.txt", text().repeat(4));
-    let long = TINY.replace("--n-ctx 16", "--n-ctx 2048").replace("--batch 4", "--batch 1");
-    folder.succeeds(&format!("train --data a.txt --tokenizer bpe:300 {long} --lr 0.01 --max-steps 30 --out m"));
+    std::fs::create_dir(folder.path("m")).unwrap();
+    for entry in std::fs::read_dir(TRAINED.path("m")).unwrap() {
+        let from = entry.unwrap().path();
+        if from.is_file() {
+            std::fs::copy(&from, folder.path("m").join(from.file_name().unwrap())).unwrap();
+        }
+    }
     folder.write("pair.toml", PAIR);
     folder
 }
@@ -51,7 +65,9 @@ fn one(folder: &Folder, args: &str) -> Value {
 #[test]
 fn steps_feed_each_other_and_are_told() {
     let folder = folder();
-    for (topic, lang, prompt) in [("fox", "en", "About fox, plain\nTitle:"), ("狐狸", "zh", "关于狐狸，平实\n题目：")] {
+    for (topic, lang, prompt) in
+        [("fox", "en", "About fox, plain\nTitle:"), ("狐狸", "zh", "关于狐狸，平实\n题目：")]
+    {
         let got = one(&folder, &format!("pair.toml --topic {topic} --seed 5"));
         assert_eq!((&got["recipe"], &got["lang"], &got["seed"]), (&"pair".into(), &lang.into(), &5.into()));
         assert_eq!(got["inputs"]["topic"], topic);
@@ -65,11 +81,14 @@ fn steps_feed_each_other_and_are_told() {
         for step in [title, body] {
             let attempts = step["attempts"].as_array().unwrap();
             let kept = &attempts[step["kept"].as_u64().unwrap() as usize];
-            assert_eq!((&kept["text"], step["passed"] == true), (&step["text"], kept["failed"] == serde_json::json!([])));
+            assert_eq!(
+                (&kept["text"], step["passed"] == true),
+                (&step["text"], kept["failed"] == serde_json::json!([]))
+            );
             assert!(kept["tokens"].as_u64().unwrap() <= step["max_tokens"].as_u64().unwrap());
             assert!(kept["mean_logprob"].as_f64().is_none_or(|mean| mean < 0.0));
         }
-        // The same as Markdown, with other threads, and with drafts of another seed.
+        // The same as Markdown, on one thread; another text for another seed.
         let shown = folder.succeeds(&format!("write pair.toml -m m --topic {topic} --seed 5 --threads 1"));
         assert_eq!(shown, got["text"].as_str().unwrap());
         assert_ne!(one(&folder, &format!("pair.toml --topic {topic} --seed 6"))["text"], got["text"]);
@@ -122,7 +141,10 @@ fn the_most_likely_of_those_that_pass_is_kept() {
 #[test]
 fn what_passes_no_check_is_kept_with_a_warning() {
     let folder = folder();
-    folder.write("no.toml", PAIR.replace("end = \"line\"", "end = \"line\"\nmin = 99\ncheck = { contains = ['{topic}!'] }"));
+    folder.write(
+        "no.toml",
+        PAIR.replace("end = \"line\"", "end = \"line\"\nmin = 99\ncheck = { contains = ['{topic}!'] }"),
+    );
     let finished = folder.run("write no.toml -m m --topic fox --seed 2 --json --set title.retries=3");
     assert!(finished.ok);
     let got = &lines(&finished.stdout)[0];
@@ -136,11 +158,13 @@ fn what_passes_no_check_is_kept_with_a_warning() {
     assert!(got["warnings"][0].as_str().unwrap().contains("contains (it does not say \"fox!\")"), "{got}");
     assert!(finished.stderr.contains(warning), "{}", finished.stderr);
     // A check that most texts pass needs fewer.
-    let easy = one(&folder, "pair.toml --topic fox --seed 2 --set title.retries=3 --set title.max-tokens=300");
+    let easy =
+        one(&folder, "pair.toml --topic fox --seed 2 --set title.retries=3 --set title.max-tokens=300");
     assert!(easy["steps"][0]["attempts"].as_array().unwrap().len() <= 4);
 }
 
-const IDEAS: &str = "topic,tone,seed,lang\nfox,merry,11,\n\"a fox, \"\"red\"\"\",,,\n狐狸,活泼,7,\nowl,,,zh\ntea,dry,3,en\n";
+const IDEAS: &str =
+    "topic,tone,seed,lang\nfox,merry,11,\n\"a fox, \"\"red\"\"\",,,\n狐狸,活泼,7,\nowl,,,zh\ntea,dry,3,en\n";
 
 #[test]
 fn a_document_among_many_is_the_document_alone() {
@@ -162,7 +186,8 @@ fn a_document_among_many_is_the_document_alone() {
     })
     .into();
     for batch in [1, 3, 8] {
-        let write = format!("write pair.toml -m m --input ideas.csv --json --seed 100 --best-of 2 --batch {batch}");
+        let write =
+            format!("write pair.toml -m m --input ideas.csv --json --seed 100 --best-of 2 --batch {batch}");
         let mut got = lines(&folder.succeeds(&write));
         for (k, (line, alone)) in got.iter_mut().zip(&alone).enumerate() {
             let line = line.as_object_mut().unwrap();
@@ -178,8 +203,9 @@ fn a_document_among_many_is_the_document_alone() {
     // The same from tabs and from JSON.
     folder.write("t.tsv", "\u{feff}topic\ttone\nfox\tmerry\n");
     folder.write("t.jsonl", "{\"topic\": \"fox\", \"tone\": \"merry\"}\n\n");
-    let [tsv, jsonl] = ["t.tsv", "t.jsonl"]
-        .map(|file| folder.succeeds(&format!("write pair.toml -m m --input {file} --json --seed 11 --best-of 2")));
+    let [tsv, jsonl] = ["t.tsv", "t.jsonl"].map(|file| {
+        folder.succeeds(&format!("write pair.toml -m m --input {file} --json --seed 11 --best-of 2"))
+    });
     assert_eq!((&tsv, &lines(&tsv)[0]["text"]), (&jsonl, &alone[0]["text"]));
 }
 
@@ -189,51 +215,51 @@ fn many_documents_are_gone_on_with() {
     folder.write("ideas.csv", IDEAS);
     let write = "write pair.toml -m m --input ideas.csv";
     folder.succeeds(&format!("{write} --seed 4 --out all"));
-    let names: Vec<String> =
-        lines(&folder.read("all/index.jsonl")).iter().map(|line| line["file"].as_str().unwrap().to_owned()).collect();
+    let names: Vec<String> = lines(&folder.read("all/index.jsonl"))
+        .iter()
+        .map(|line| line["file"].as_str().unwrap().to_owned())
+        .collect();
     assert_eq!(names, ["0001-fox.md", "0002-a-fox-red.md", "0003-狐狸.md", "0004-owl.md", "0005-tea.md"]);
-    let (index, docs) = (folder.read("all/index.jsonl"), names.clone().map_all(|name| folder.read(&format!("all/{name}"))));
+    let (index, docs) =
+        (folder.read("all/index.jsonl"), names.clone().map_all(|name| folder.read(&format!("all/{name}"))));
     assert!(docs.iter().all(|doc| doc.starts_with("# ")));
     // Killed after the second document was written, but not yet told; and within a line.
-    for keep in ["", &index[index.find('\n').unwrap()..][..9]] {
-        let first = index.lines().next().unwrap();
-        folder.write("all/index.jsonl", format!("{first}\n{}", keep.trim_start()));
+    let (first, rest) = index.split_once('\n').unwrap();
+    for begun in ["", &rest[..9]] {
+        folder.write("all/index.jsonl", format!("{first}\n{begun}"));
         names[2..].iter().for_each(|name| std::fs::remove_file(folder.path(&format!("all/{name}"))).unwrap());
-        // The seed is found in the part that is there, unless all rows have their own.
         let finished = folder.run(&format!("{write} --out all --seed 4"));
         assert!(finished.ok && finished.stderr.contains("1 of 5 are there already"), "{}", finished.stderr);
         assert_eq!(folder.read("all/index.jsonl"), index);
-        assert_eq!(names.clone().map_all(|name| folder.read(&format!("all/{name}"))), docs);
+        assert_eq!(all(), docs);
     }
     // Other settings, other ideas and texts of others are not written over.
-    folder.fails(&format!("{write} --out all --seed 4 --temperature 0.5"), &["line 1", "is not what this recipe"]);
+    folder.fails(
+        &format!("{write} --out all --seed 4 --temperature 0.5"),
+        &["line 1", "is not what this recipe"],
+    );
     folder.fails(&format!("{write} --out all --seed 5"), &["was begun with --seed 4"]);
-    let second = index.lines().take(1).next().unwrap();
-    folder.write("all/index.jsonl", format!("{second}\n"));
+    folder.write("all/index.jsonl", format!("{first}\n"));
     folder.fails(&format!("{write} --out all --seed 4"), &["0003-狐狸.md is there already", "--force"]);
     names[2..].iter().for_each(|name| std::fs::remove_file(folder.path(&format!("all/{name}"))).unwrap());
     folder.write("all/0002-a-fox-red.md", "mine");
-    folder.fails(&format!("{write} --out all --seed 4"), &["0002-a-fox-red.md is there already, and is another text"]);
+    folder.fails(
+        &format!("{write} --out all --seed 4"),
+        &["0002-a-fox-red.md is there already, and is another text"],
+    );
     assert_eq!(folder.read("all/0002-a-fox-red.md"), "mine");
     folder.succeeds(&format!("{write} --out all --seed 4 --force"));
     assert_eq!(folder.read("all/0002-a-fox-red.md"), docs[1]);
-}
-
-trait MapAll<T> {
-    fn map_all<U>(self, f: impl FnMut(T) -> U) -> Vec<U>;
-}
-
-impl<T> MapAll<T> for Vec<T> {
-    fn map_all<U>(self, f: impl FnMut(T) -> U) -> Vec<U> {
-        self.into_iter().map(f).collect()
-    }
 }
 
 #[test]
 fn a_document_that_does_not_fit_is_told_in_its_line() {
     let folder = folder();
     let long = "fox ".repeat(2000);
-    folder.write("ideas.jsonl", format!("{{\"topic\": \"fox\"}}\n{{\"topic\": \"{long}\"}}\n{{\"topic\": \"owl\"}}\n"));
+    folder.write(
+        "ideas.jsonl",
+        format!("{{\"topic\": \"fox\"}}\n{{\"topic\": \"{long}\"}}\n{{\"topic\": \"owl\"}}\n"),
+    );
     let finished = folder.run("write pair.toml -m m --input ideas.jsonl --json --seed 1");
     let got = lines(&finished.stdout);
     assert!(finished.ok && got.len() == 3 && got[0]["text"].is_string() && got[2]["text"].is_string());
@@ -251,7 +277,8 @@ fn all_recipes_that_come_along_write_in_both_languages() {
     assert_eq!(names.len(), 7);
     for name in names {
         for (topic, lang) in [("fox", "en"), ("狐狸", "zh")] {
-            let got = one(&folder, &format!("{name} --topic {topic} --seed 1 --retries 0 --set *.max-tokens=6"));
+            let got =
+                one(&folder, &format!("{name} --topic {topic} --seed 1 --retries 0 --set *.max-tokens=6"));
             assert_eq!(got["lang"], lang, "{name}");
             let prompt = got["steps"][0]["prompt"].as_str().unwrap();
             assert!(prompt.contains(topic) && !prompt.contains(['{', '}']), "{name}: {prompt}");
@@ -333,8 +360,13 @@ fn bad_recipes_and_flags() {
     long.arg("fox ".repeat(2000));
     assert!(folder.finish(long, b"").stderr.contains("step `title`: its prompt has"));
     // What cannot all be had is said, and not refused.
-    let finished = folder.run(&format!("{write} --set body.max-tokens=18446744073709551615 --set body.max=9"));
-    assert!(finished.ok && finished.stderr.contains("step `body`: the model's context has room for"), "{}", finished.stderr);
+    let finished =
+        folder.run(&format!("{write} --set body.max-tokens=18446744073709551615 --set body.max=9"));
+    assert!(
+        finished.ok && finished.stderr.contains("step `body`: the model's context has room for"),
+        "{}",
+        finished.stderr
+    );
 }
 
 #[test]
@@ -350,7 +382,11 @@ fn bad_tables() {
         ("f.csv", b"topic,seed\nx,1\ny,many\n", "f.csv, line 3: the seed \"many\" is no whole number"),
         ("g.csv", b"topic,tone\nx,y\n ,z\n", "g.csv, line 3: the topic is empty"),
         ("h.csv", b"topic\n\xff\n", "h.csv: not UTF-8 at byte 6"),
-        ("i.jsonl", b"{\"topic\": \"x\"}\n{\"tone\": \"y\"}\n", "line 2: there is no column `topic`, but tone"),
+        (
+            "i.jsonl",
+            b"{\"topic\": \"x\"}\n{\"tone\": \"y\"}\n",
+            "line 2: there is no column `topic`, but tone",
+        ),
         ("j.jsonl", b"[1]\n", "line 1: each line is an object"),
         ("k.jsonl", b"{\"topic\": [1]}\n", "line 1: `topic` is no text"),
         ("l.txt", b"fox\n", "give a .csv, .tsv or .jsonl file"),
@@ -367,4 +403,62 @@ fn bad_tables() {
     folder.write("o.csv", "topic,mood\nfox,dark\n");
     let finished = folder.run(&format!("{write} o.csv"));
     assert!(finished.ok && finished.stderr.contains("no input for the columns mood"), "{}", finished.stderr);
+}
+
+/// A model with a chat template of its own is asked; others continue.
+#[test]
+fn chat_models_are_asked() {
+    let folder = folder();
+    folder.write(
+        "ask.toml",
+        PAIR.replace(
+            "end = \"line\"",
+            "end = \"line\"\nask = { en = \"A title for {topic}?\", zh = \"{topic}？\" }",
+        ),
+    );
+    let base = one(&folder, "ask.toml --topic fox --seed 1");
+    assert_eq!(
+        (&base["steps"][0]["chat"], &base["steps"][0]["prompt"]),
+        (&false.into(), &"About fox, plain\nTitle:".into())
+    );
+    let plain = one(&folder, "ask.toml --topic fox --seed 1 --chat always");
+    assert_eq!(
+        (&plain["steps"][0]["chat"], &plain["steps"][0]["prompt"]),
+        (&true.into(), &"A title for fox?".into())
+    );
+    assert_eq!(plain["steps"][1]["chat"], false, "a step without `ask` is continued");
+    let template = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}assistant:";
+    folder.write("m/tokenizer_config.json", serde_json::json!({ "chat_template": template }).to_string());
+    let own = one(&folder, "ask.toml --topic fox --seed 1");
+    assert_eq!(own["steps"][0]["chat"], true);
+    // What it is asked is the template's text, which a base model could have been given.
+    let text = "user: A title for fox?\nassistant:";
+    let seed = &own["steps"][0]["attempts"][0]["seed"];
+    let again =
+        folder.run_with_input(&format!("generate -m m -f - -n 12 --seed {seed} --json"), text.as_bytes());
+    let again = lines(&again.stdout)[0]["text"].as_str().unwrap().trim().to_owned();
+    assert!(again.starts_with(own["steps"][0]["attempts"][0]["text"].as_str().unwrap()), "{again}");
+    assert_eq!(one(&folder, "ask.toml --topic fox --seed 1 --chat never")["steps"], base["steps"]);
+}
+
+/// Ctrl-C keeps what is done, and a rerun makes the file that an undisturbed run makes.
+#[cfg(unix)]
+#[test]
+fn a_stopped_table_is_gone_on_with() {
+    let folder = folder();
+    let ideas = (0..60).map(|k| format!("fox {k}\n")).collect::<String>();
+    folder.write("ideas.csv", format!("topic\n{ideas}"));
+    let write = "write pair.toml -m m --input ideas.csv --json --batch 2 --set body.max-tokens=200 --set body.min-tokens=200 --out";
+    let mut child = folder.spawn(&format!("{write} cut.jsonl --seed 3"));
+    while std::fs::read_to_string(folder.path("cut.jsonl")).unwrap_or_default().lines().count() < 2 {
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    let id = child.id().to_string();
+    assert!(std::process::Command::new("kill").args(["-INT", &id]).status().unwrap().success());
+    assert!(child.wait().unwrap().success(), "an asked-for stop is a success");
+    let there = lines(&folder.read("cut.jsonl")).len();
+    assert!((2..60).contains(&there), "stopped after {there} of 60");
+    folder.succeeds(&format!("{write} cut.jsonl"));
+    folder.succeeds(&format!("{write} whole.jsonl --seed 3"));
+    assert!(folder.read("cut.jsonl") == folder.read("whole.jsonl"));
 }

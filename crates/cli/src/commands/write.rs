@@ -202,7 +202,8 @@ impl Args {
             "never" => None,
             when => {
                 let template = ChatTemplate::of(&tokenizer)?;
-                Some(template).filter(|template| when == "always" || template.kind() != Kind::Plain)
+                let has_one = tokenizer.chat_template().is_some() || template.kind() != Kind::Plain;
+                Some(template).filter(|_| has_one || when == "always")
             }
         };
         Ok((model, tokenizer, template))

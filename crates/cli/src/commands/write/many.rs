@@ -40,6 +40,12 @@ pub fn run(args: &Args, plan: &Plan, path: &Path) -> Result<()> {
         note!("{done} of {} are there already; going on", ideas.len());
     }
     let (model, tokenizer, template) = args.open()?;
+    let lost = ideas[done..].iter().filter(|idea| tokenizer.unknown(&idea.topic).is_some()).count();
+    if lost > 0 {
+        note!(
+            "warning: {lost} topics hold text that the vocabulary has no token for; `gpt2 tokenizer encode` shows where"
+        );
+    }
     let stop = StopFlag::install()?;
     let settings = engine_settings(&model, args.batch * args.best_of, LOOKUP, "--batch");
     let mut writer = Writer::new(

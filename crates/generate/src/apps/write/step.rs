@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 use tokenizer::chat::{ChatTemplate, Message};
-use tokenizer::{Tokenizer, TokenizerError};
+use tokenizer::{Tokenizer, TokenizerError, Utf8Stream};
 
 use super::checks::{Checks, Failure};
 use super::ending::{End, Found, Lengths};
@@ -242,10 +242,10 @@ impl Ready {
         generation: &Generation,
         tokenizer: &Tokenizer,
     ) -> Result<usize, TokenizerError> {
-        let mut decoding = tokenizer.decoding_after(&self.ids);
+        let (mut decoding, mut stream) = (tokenizer.decoding_after(&self.ids), Utf8Stream::default());
         let (mut tokens, mut bytes) = (0, 0);
         while bytes < text.len() && tokens < generation.ids.len() {
-            bytes += tokenizer.decode_next(&mut decoding, generation.ids[tokens])?.len();
+            bytes += stream.push(&tokenizer.decode_next(&mut decoding, generation.ids[tokens])?).len();
             tokens += 1;
         }
         Ok(tokens)
