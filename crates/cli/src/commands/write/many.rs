@@ -89,7 +89,8 @@ pub fn run(args: &Args, plan: &Plan, path: &Path) -> Result<()> {
     bar.finish_and_clear();
     sink.finish()?;
     if next < ideas.len() {
-        note!("stopped after {next} of {}; the same command goes on from there", ideas.len());
+        let how = if args.out.is_some() { "; the same command goes on from there" } else { "" };
+        note!("stopped after {next} of {}{how}", ideas.len());
     } else {
         note!("{} documents are in {} [seed {seed}]", ideas.len(), sink.place());
     }

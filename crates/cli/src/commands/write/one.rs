@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use super::{Args, Plan, warnings};
 use crate::input;
 use crate::output::{self, STDOUT, note};
+use crate::plan::engine_settings;
 
 /// Tokens that may be guessed at once.
 pub const LOOKUP: Speculation = Speculation::Lookup { most: 8 };
@@ -33,10 +34,9 @@ pub fn run(args: &Args, plan: &Plan) -> Result<()> {
     }
     let (model, tokenizer, template) = args.open()?;
     input::note_unknown(&tokenizer, topic, "the topic");
-    let settings = EngineSettings { speculation: LOOKUP, ..EngineSettings::for_batch(&model, args.best_of) };
+    let settings = engine_settings(&model, args.best_of, LOOKUP, "--best-of");
     // The prompt's keys and values serve the next attempt, too.
-    let settings =
-        EngineSettings { kept: 1, blocks: settings.blocks + settings.blocks / args.best_of, ..settings };
+    let settings = EngineSettings { kept: 1, ..settings };
     let mut writer = Writer::new(&model, &tokenizer, template, args.best_of, settings)?;
     let whole = write(&mut writer, job, args.out.is_none() && !args.json);
     let whole =

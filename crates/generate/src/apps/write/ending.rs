@@ -45,7 +45,9 @@ impl End {
     /// A text that grows piece by piece has the same end however it is cut into pieces.
     pub fn find(self, text: &str, lengths: Lengths, is_whole: bool) -> Option<Found> {
         let Lengths { min, max, unit } = lengths;
-        let limit = unit.start_of(text, max).map(|next| text[..next].trim_end().len());
+        // No text has more units than bytes.
+        let next = if max < text.len() { unit.start_of(text, max) } else { None };
+        let limit = next.map(|next| text[..next].trim_end().len());
         let start = text.len() - text.trim_start().len();
         let is_long = |&end: &usize| unit.count(&text[..end]) >= min;
         let end = match self {

@@ -140,10 +140,14 @@ impl Override {
         if !key.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '.')) {
             return Err(wrong(format!("{key:?} is no key of a step")));
         }
-        // What is no value of TOML is a string without its quotes.
-        let typed = format!("{key} = {value}");
-        let is_toml = !value.contains('\n') && toml::from_str::<toml::Table>(&typed).is_ok();
-        let line = if is_toml { typed } else { format!("{key} = {}", toml::Value::String(value.into())) };
+        let as_typed = format!("{key} = {value}");
+        // A word is a string without its quotes.
+        let is_word =
+            value.starts_with(char::is_alphabetic) && toml::from_str::<toml::Table>(&as_typed).is_err();
+        let line = match is_word || value.contains('\n') {
+            true => format!("{key} = {}", toml::Value::String(value.into())),
+            false => as_typed,
+        };
         let settings = toml::from_str(&line).map_err(|error| wrong(error.message().to_owned()))?;
         let step = (step != "*").then(|| step.to_owned());
         Ok(Override { given: given.to_owned(), step, settings: Box::new(settings) })

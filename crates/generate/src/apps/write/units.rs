@@ -104,7 +104,7 @@ pub fn sentence_ends(text: &str, is_whole: bool) -> impl Iterator<Item = usize> 
 
 /// Whether the full stop behind this belongs to a word: `Mr`, an initial, or the number of a line.
 fn is_abbreviated(before: &str) -> bool {
-    let start = before.rfind(|c: char| c.is_whitespace() || c == '(').map_or(0, |at| at + 1);
+    let start = before.trim_end_matches(|c: char| !c.is_whitespace() && c != '(').len();
     let word = &before[start..];
     let is_first = before[..start].trim_end_matches([' ', '\t']).chars().last().is_none_or(|c| c == '\n');
     let is_initial = word.chars().count() == 1 && word.chars().all(char::is_uppercase) && word != "I";
@@ -147,6 +147,7 @@ mod tests {
         assert_eq!(ends("No!? Wait...", true), ["No!?", "No!? Wait..."]);
         assert_eq!(ends("他说：“好。”走了。", false), ["他说：“好。”"]);
         assert_eq!(ends("1. Tea\n2. Milk", true), [""; 0]);
+        assert_eq!(ends("从前\u{3000}fox.", true), ["从前\u{3000}fox."], "a space of several bytes");
         assert_eq!(
             ends("J. Smith left. So did I. Now", true),
             ["J. Smith left.", "J. Smith left. So did I."]
