@@ -135,7 +135,7 @@ fn settings_from_outside_win() {
         ("b.max-tokens=1e99", "invalid type"),
         ("b.x = 1\nprompt=1", "unknown field `x`"),
         ("b.keep=1\nchat=true", "nothing to keep"),
-        ("b.retries=99999999999999999999", "number"),
+        ("b.retries=99999999999999999999", "expected usize"),
         ("b.x y=1", "is no key"),
     ] {
         let error = parse(&[given]).err().unwrap_or_else(|| panic!("{given} should be refused")).to_string();
