@@ -17,5 +17,6 @@ pub mod show;
 pub mod summarize;
 pub mod tokenizer;
 pub mod train;
+pub mod write;
 
 pub use crate::output::json as print_json;

@@ -8,6 +8,7 @@ mod constrain;
 mod download;
 mod input;
 mod model;
+mod lines;
 mod output;
 mod plan;
 mod progress;
@@ -57,6 +58,8 @@ enum Command {
     Summarize(Box<commands::summarize::Args>),
     /// Talk to a model
     Chat(Box<commands::chat::Args>),
+    /// Write a document by a recipe: article, product copy, report, story, code …
+    Write(Box<commands::write::Args>),
     /// Measure loss, perplexity, bits per byte and accuracy on a text
     Eval(commands::eval::Args),
     /// Bring a model into fewer bits, and measure what that costs
@@ -117,6 +120,7 @@ fn run() -> anyhow::Result<()> {
         Command::Generate(args) => commands::generate::run(*args, offline),
         Command::Summarize(args) => commands::summarize::run(*args, offline),
         Command::Chat(args) => commands::chat::run(*args, offline),
+        Command::Write(args) => commands::write::run(*args, offline),
         Command::Eval(args) => commands::eval::run(args, offline),
         Command::Quantize(args) => commands::quantize::run(args, offline),
         Command::Convert(args) => commands::convert::run(args, offline),

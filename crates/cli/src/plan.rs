@@ -441,15 +441,8 @@ pub fn ensure_fits(bytes: u64) -> Result<()> {
     Ok(())
 }
 
-/// Bytes that may still be taken, where the system tells.
-pub fn free_memory() -> Option<u64> {
-    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
-    let line = text.lines().find(|line| line.starts_with("MemAvailable:"))?;
-    Some(line.split_whitespace().nth(1)?.parse::<u64>().ok()? * 1024)
-}
-
-/// The settings of an engine for this model. Where memory is short, texts wait.
-pub fn engine(model: &Gpt2, batch: usize, speculation: Speculation) -> EngineSettings {
+/// The settings of an engine for so many texts at once, as `flag` asks. Where memory is short, texts wait.
+pub fn engine_settings(model: &Gpt2, batch: usize, speculation: Speculation, flag: &str) -> EngineSettings {
     let bytes = |model: &Gpt2| KvPool::new(model.config(), model.precision(), 0).block_bytes();
     let draft = if let Speculation::Model { model, .. } = &speculation { bytes(model) } else { 0 };
     let all = EngineSettings::for_batch(model, batch);
@@ -459,11 +452,18 @@ pub fn engine(model: &Gpt2, batch: usize, speculation: Speculation) -> EngineSet
     let blocks = all.blocks.min(room.max(one));
     if blocks < all.blocks {
         note!(
-            "memory holds {} texts of full length: --batch {batch} is met by shorter ones only",
+            "memory holds {} texts of full length: {flag} {batch} is met by shorter ones only",
             blocks / one
         );
     }
     EngineSettings { speculation, kept: 8, blocks, ..all }
+}
+
+/// Bytes that may still be taken, where the system tells.
+pub fn free_memory() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text.lines().find(|line| line.starts_with("MemAvailable:"))?;
+    Some(line.split_whitespace().nth(1)?.parse::<u64>().ok()? * 1024)
 }
 
 #[cfg(test)]

@@ -134,7 +134,7 @@ pub fn run(mut args: Args, offline: bool) -> Result<()> {
     }
     let speculation =
         if args.lookup > 0 { Speculation::Lookup { most: args.lookup } } else { Speculation::Off };
-    let engine = plan::engine(&model, args.batch, speculation);
+    let engine = plan::engine_settings(&model, args.batch, speculation, "--batch");
     let summaries = Summaries::new(&model, &tokenizer, settings, engine)?;
     let report = Report::new(&args, documents.len(), seed)?;
     let written = write(&args, &documents, summaries, report);

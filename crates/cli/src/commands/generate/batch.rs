@@ -1,11 +1,9 @@
 //! Many prompts from a file: written at once, in the order of the file, and gone on with where it stopped.
 
 use std::collections::BTreeMap;
-use std::fs::{File, TryLockError};
-use std::io::{ErrorKind, Read, Seek, SeekFrom, Write};
 use std::path::Path;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use generate::{Overflow, Request, TextEvent, Texts};
 use indicatif::{ProgressBar, ProgressStyle};
 use models::Gpt2;
@@ -15,6 +13,7 @@ use tokenizer::Tokenizer;
 
 use super::Args;
 use crate::constrain::Schemas;
+use crate::lines::Lines;
 use crate::model::Located;
 use crate::output::note;
 use crate::signals::StopFlag;
@@ -37,7 +36,10 @@ pub fn run(args: &Args, located: &Located, prompts: &Path, output: &Path) -> Res
     let (model, tokenizer) = located.open(args.model.dtype)?;
     check(args, &model, &tokenizer)?;
     let (constraint, mut schemas) = (args.constrain.build(&tokenizer)?, Schemas::default());
-    let (mut file, done, first_seed) = open(output, &lines)?;
+    let heads: Vec<String> = lines.iter().enumerate().map(|(k, line)| head(k, &line.prompt)).collect();
+    let mut file = Lines::open(output, &heads, "these prompts", "--output")?;
+    let done = file.done.len();
+    let first_seed = file.first_seed(|k| lines[k].seed.is_some());
     let seed = args.seed.or(first_seed).unwrap_or_else(|| input::seed(None));
     if let (Some(given), Some(first)) = (args.seed, first_seed) {
         ensure!(given == first, "{} was begun with --seed {first}, not {given}", output.display());
@@ -52,7 +54,7 @@ pub fn run(args: &Args, located: &Located, prompts: &Path, output: &Path) -> Res
         );
     }
     let stop = StopFlag::install()?;
-    let engine = plan::engine(&model, args.batch, args.speculation(&model, &tokenizer)?);
+    let engine = plan::engine_settings(&model, args.batch, args.speculation(&model, &tokenizer)?, "--batch");
     let mut texts = Texts::new(&model, &tokenizer, engine)?;
     let bar = ProgressBar::new(lines.len() as u64);
     bar.set_style(
@@ -96,14 +98,13 @@ pub fn run(args: &Args, located: &Located, prompts: &Path, output: &Path) -> Res
         }
         while let Some(value) = whole.remove(&next) {
             refused += usize::from(value.get("error").is_some());
-            let line = format!("{}{}\n", head(next, &lines[next].prompt), &value.to_string()[1..]);
-            file.write_all(line.as_bytes()).with_context(|| output.display().to_string())?;
+            file.push(&crate::lines::line(&heads[next], &value))?;
             next += 1;
             bar.inc(1);
         }
     }
     bar.finish_and_clear();
-    file.sync_all().with_context(|| output.display().to_string())?;
+    file.finish()?;
     if next < lines.len() {
         note!("stopped after {next} of {}; the same command goes on from there", lines.len());
     } else {
@@ -163,47 +164,4 @@ fn read(path: &Path) -> Result<Vec<Line>> {
         .collect::<Result<_>>()?;
     ensure!(!lines.is_empty(), "{} holds no prompts", path.display());
     Ok(lines)
-}
-
-/// The output, to be written on; how many whole lines it has, and the seed that it was begun with.
-fn open(path: &Path, lines: &[Line]) -> Result<(File, usize, Option<u64>)> {
-    let about = || path.display().to_string();
-    ensure!(!path.exists() || path.is_file(), "{}: not a file; name a file for --output", path.display());
-    let mut file =
-        File::options().create(true).truncate(false).read(true).write(true).open(path).with_context(about)?;
-    match file.try_lock() {
-        Err(TryLockError::WouldBlock) => {
-            bail!("another process is writing {}; let it end first", path.display())
-        }
-        Err(TryLockError::Error(error)) if error.kind() != ErrorKind::Unsupported => {
-            return Err(error).with_context(about);
-        }
-        // A file system without locks protects nobody, but the work is still possible on it.
-        Ok(()) | Err(TryLockError::Error(_)) => {}
-    }
-    let mut old = Vec::new();
-    file.read_to_end(&mut old).with_context(about)?;
-    let whole = old.iter().rposition(|&byte| byte == b'\n').map_or(0, |at| at + 1);
-    let (mut done, mut seed) = (0, None);
-    let other = |line: usize| {
-        let advice = "is not what these prompts give; name another --output, or remove it";
-        anyhow::anyhow!("{}, line {}, {advice}", path.display(), line + 1)
-    };
-    for line in old[..whole].split_inclusive(|&byte| byte == b'\n') {
-        let value: Value = serde_json::from_slice(line).unwrap_or_default();
-        let prompt = lines.get(done).filter(|prompt| line.starts_with(head(done, &prompt.prompt).as_bytes()));
-        let prompt = prompt.filter(|_| value.is_object()).ok_or_else(|| other(done))?;
-        if let (None, None, Some(own)) = (seed, prompt.seed, value["seed"].as_u64()) {
-            seed = Some(own.wrapping_sub(done as u64));
-        }
-        done += 1;
-    }
-    // A line that was cut short is written anew; anything else is not ours to remove.
-    let cut = &old[whole..];
-    let head = lines.get(done).map(|line| head(done, &line.prompt)).unwrap_or_default();
-    let common = cut.len().min(head.len());
-    ensure!(cut.is_empty() || (common > 0 && cut[..common] == head.as_bytes()[..common]), other(done));
-    file.set_len(whole as u64).with_context(about)?;
-    file.seek(SeekFrom::End(0)).with_context(about)?;
-    Ok((file, done, seed))
 }

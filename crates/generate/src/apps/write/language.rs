@@ -1,0 +1,126 @@
+//! The two languages of a recipe, and values that may differ between them.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::de::{DeserializeOwned, Error};
+use serde::{Deserialize, Deserializer, Serialize};
+
+/// A language that recipes have prompts in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Lang {
+    /// English, and whatever else is not Chinese.
+    #[default]
+    En,
+    /// Chinese.
+    Zh,
+}
+
+impl Lang {
+    /// The language of a text: Chinese where more than a fifth of its letters are.
+    pub fn of(text: &str) -> Lang {
+        if tokenizer::is_chinese(text) { Lang::Zh } else { Lang::En }
+    }
+}
+
+impl fmt::Display for Lang {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str(if *self == Lang::Zh { "zh" } else { "en" })
+    }
+}
+
+impl FromStr for Lang {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Lang, String> {
+        match name {
+            "en" => Ok(Lang::En),
+            "zh" => Ok(Lang::Zh),
+            _ => Err(format!("there are no recipes in {name:?}; choose en or zh")),
+        }
+    }
+}
+
+/// A value for each language. In a recipe it is one value for both, or a table with the keys `en` and `zh`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ByLang<T> {
+    en: T,
+    zh: T,
+}
+
+impl<T> ByLang<T> {
+    /// The same value in both.
+    pub fn of(value: T) -> ByLang<T>
+    where
+        T: Clone,
+    {
+        ByLang { en: value.clone(), zh: value }
+    }
+
+    /// The value in a language.
+    pub fn get(&self, lang: Lang) -> &T {
+        if lang == Lang::Zh { &self.zh } else { &self.en }
+    }
+
+    /// Both values.
+    pub fn both(&self) -> [&T; 2] {
+        [&self.en, &self.zh]
+    }
+
+    /// Turns both values into others, English first.
+    pub fn try_map<U, E>(&self, mut f: impl FnMut(&T) -> Result<U, E>) -> Result<ByLang<U>, E> {
+        Ok(ByLang { en: f(&self.en)?, zh: f(&self.zh)? })
+    }
+}
+
+impl<'de, T: DeserializeOwned + Clone> Deserialize<'de> for ByLang<T> {
+    fn deserialize<D: Deserializer<'de>>(source: D) -> Result<ByLang<T>, D::Error> {
+        let read = |value: toml::Value| T::deserialize(value).map_err(|e| D::Error::custom(e.message()));
+        let mut table = match toml::Value::deserialize(source)? {
+            toml::Value::Table(table) => table,
+            one => return read(one).map(ByLang::of),
+        };
+        let (en, zh) = (table.remove("en"), table.remove("zh"));
+        if let Some(key) = table.keys().next() {
+            return Err(D::Error::custom(format!("there is no language `{key}`; give `en` and `zh`")));
+        }
+        match (en, zh) {
+            (Some(en), Some(zh)) => Ok(ByLang { en: read(en)?, zh: read(zh)? }),
+            _ => Err(D::Error::custom("give both `en` and `zh`, or one value without them")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, Deserialize)]
+    struct One {
+        x: ByLang<usize>,
+    }
+
+    #[test]
+    fn one_value_or_two() {
+        let read = |text: &str| toml::from_str::<One>(text).map(|one| one.x);
+        assert_eq!(read("x = 3").unwrap(), ByLang { en: 3, zh: 3 });
+        assert_eq!(read("x = { en = 1, zh = 2 }").unwrap(), ByLang { en: 1, zh: 2 });
+        for (text, want) in [
+            ("x = { en = 1 }", "both `en` and `zh`"),
+            ("x = { en = 1, zh = 2, fr = 3 }", "no language `fr`"),
+            ("x = { en = 1, zh = 'two' }", "expected usize"),
+            ("x = -1", "expected usize"),
+        ] {
+            let error = read(text).unwrap_err().to_string();
+            assert!(error.contains(want), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn languages_are_told_from_the_text() {
+        assert_eq!((Lang::of("tea"), Lang::of("绿茶"), Lang::of("")), (Lang::En, Lang::Zh, Lang::En));
+        assert_eq!("zh".parse(), Ok(Lang::Zh));
+        assert!("fr".parse::<Lang>().is_err());
+    }
+}

@@ -1,0 +1,298 @@
+//! Many documents at once: each goes through its steps on its own, and all share the engine's batches.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use models::Gpt2;
+use tensor::random::Stream;
+use tokenizer::Tokenizer;
+use tokenizer::chat::ChatTemplate;
+
+use super::document::Written;
+use super::ending::Found;
+use super::error::WriteError;
+use super::language::Lang;
+use super::recipe::Recipe;
+use super::step::{Attempt, Ready, StepResult};
+use crate::request::{GenerateError, Generation, TextEvent, Texts};
+use crate::{EngineSettings, TaskId};
+
+/// The random stream of the attempts' seeds.
+const PURPOSE: u32 = 0x7772_6974;
+
+/// A document to write.
+#[derive(Clone, Debug)]
+pub struct Job {
+    recipe: Arc<Recipe>,
+    lang: Lang,
+    /// What is filled in: the topic, and each input of the recipe.
+    inputs: BTreeMap<String, String>,
+    seed: u64,
+}
+
+impl Job {
+    /// A recipe with a topic, in the topic's language or another one. What is given as an input's value wins over its default.
+    pub fn new(
+        recipe: Arc<Recipe>,
+        topic: &str,
+        given: &BTreeMap<String, String>,
+        lang: Option<Lang>,
+        seed: u64,
+    ) -> Result<Job, WriteError> {
+        if topic.trim().is_empty() {
+            return Err(WriteError::NoTopic);
+        }
+        if let Some(name) = given.keys().find(|name| recipe.inputs.iter().all(|input| input.name != **name)) {
+            let names: Vec<&str> = recipe.inputs.iter().map(|input| input.name.as_str()).collect();
+            let known = if names.is_empty() { "none but the topic".into() } else { names.join(", ") };
+            return Err(WriteError::UnknownInput { name: name.clone(), known });
+        }
+        let lang = lang.unwrap_or(Lang::of(topic));
+        let mut inputs = BTreeMap::from([("topic".to_owned(), topic.trim().to_owned())]);
+        for input in &recipe.inputs {
+            let default = || input.default.as_ref().map(|default| default.get(lang).clone());
+            let value = given.get(&input.name).cloned().or_else(default);
+            let value = value.ok_or_else(|| WriteError::MissingInput(input.name.clone()))?;
+            inputs.insert(input.name.clone(), value);
+        }
+        Ok(Job { recipe, lang, inputs, seed })
+    }
+
+    /// The language that it is written in.
+    pub fn lang(&self) -> Lang {
+        self.lang
+    }
+
+    /// What is filled in: the topic, and each input of the recipe.
+    pub fn inputs(&self) -> &BTreeMap<String, String> {
+        &self.inputs
+    }
+}
+
+/// A job's number; later ones have higher numbers.
+pub type JobId = u64;
+
+/// What came of a step of [`Writer`].
+#[derive(Debug)]
+pub enum WriteEvent {
+    /// A piece of a text that may yet be cut or written anew, of attempt `attempt` at step `step`.
+    Draft {
+        /// Whose it is.
+        job: JobId,
+        /// The step's name.
+        step: String,
+        /// The attempt, counted from 0.
+        attempt: usize,
+        /// More of its text.
+        piece: String,
+    },
+    /// A step is decided.
+    Step(JobId, Box<StepResult>),
+    /// A document is whole, or cannot go on.
+    Done(JobId, Result<Written, WriteError>),
+}
+
+/// Documents on an engine.
+#[derive(Debug)]
+pub struct Writer<'a> {
+    texts: Texts<'a, &'a Gpt2>,
+    model: &'a Gpt2,
+    tokenizer: &'a Tokenizer,
+    template: Option<ChatTemplate>,
+    best_of: usize,
+    jobs: BTreeMap<JobId, Run>,
+    drafts: HashMap<TaskId, Draft>,
+    next: JobId,
+}
+
+/// A document under way.
+#[derive(Debug)]
+struct Run {
+    job: Job,
+    done: Vec<StepResult>,
+    ready: Ready,
+    /// Rounds of candidates that were begun for this step.
+    rounds: usize,
+    /// Attempts by number.
+    attempts: BTreeMap<usize, Attempt>,
+}
+
+/// A text that is being written.
+#[derive(Debug)]
+struct Draft {
+    job: JobId,
+    number: usize,
+    seed: u64,
+    text: String,
+    /// Its end, where the engine has ended it in the same step.
+    found: Option<Found>,
+}
+
+impl<'a> Writer<'a> {
+    /// Documents by this model. Chat steps go through the template, if there is one. For each step `best_of` candidates are
+    /// written at once, at least one.
+    pub fn new(
+        model: &'a Gpt2,
+        tokenizer: &'a Tokenizer,
+        template: Option<ChatTemplate>,
+        best_of: usize,
+        settings: EngineSettings,
+    ) -> Result<Writer<'a>, GenerateError> {
+        let texts = Texts::new(model, tokenizer, settings)?;
+        let (jobs, drafts) = (BTreeMap::new(), HashMap::new());
+        Ok(Writer { texts, model, tokenizer, template, best_of: best_of.max(1), jobs, drafts, next: 0 })
+    }
+
+    /// Begins a document, once its first prompt is known to fit.
+    pub fn add(&mut self, job: Job) -> Result<JobId, WriteError> {
+        let ready = self.ready(&job, &[])?;
+        let id = self.next;
+        self.next += 1;
+        self.jobs.insert(id, Run { job, done: Vec::new(), ready, rounds: 0, attempts: BTreeMap::new() });
+        let begun = self.begin_round(id);
+        begun.inspect_err(|_| self.forget(id))?;
+        Ok(id)
+    }
+
+    /// Documents under way.
+    pub fn len(&self) -> usize {
+        self.jobs.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.jobs.is_empty()
+    }
+
+    /// Feeds one batch, and tells what came of it.
+    pub fn step(&mut self) -> Result<Vec<WriteEvent>, WriteError> {
+        let mut events = Vec::new();
+        for event in self.texts.step()? {
+            match event {
+                TextEvent::Piece(task, piece) => self.piece(task, piece, &mut events),
+                TextEvent::Done(task, result) => {
+                    let Some(draft) = self.drafts.remove(&task) else { continue };
+                    let job = draft.job;
+                    let whole = result.map_err(|error| self.failed(job, error));
+                    let went = whole.and_then(|generation| self.whole(draft, &generation, &mut events));
+                    went.unwrap_or_else(|error| self.fail(job, error, &mut events));
+                }
+                TextEvent::Slid(..) => {}
+            }
+        }
+        Ok(events)
+    }
+
+    fn piece(&mut self, task: TaskId, piece: String, events: &mut Vec<WriteEvent>) {
+        let Some(draft) = self.drafts.get_mut(&task) else { return };
+        let Some(run) = self.jobs.get(&draft.job) else { return };
+        if draft.found.is_some() {
+            return;
+        }
+        draft.text += &piece;
+        draft.found = run.ready.end(&draft.text, false);
+        let (job, attempt) = (draft.job, draft.number);
+        events.push(WriteEvent::Draft { job, step: run.step_name().to_owned(), attempt, piece });
+        // A text that the engine has ended in this very step comes as `Done`.
+        if draft.found.is_some()
+            && let Some(generation) = self.texts.cancel(task)
+            && let Some(draft) = self.drafts.remove(&task)
+        {
+            let went = self.whole(draft, &generation, events);
+            went.unwrap_or_else(|error| self.fail(job, error, events));
+        }
+    }
+
+    /// Takes in a text that has ended; after the last candidate of a round, decides.
+    fn whole(
+        &mut self,
+        draft: Draft,
+        generation: &Generation,
+        events: &mut Vec<WriteEvent>,
+    ) -> Result<(), WriteError> {
+        let id = draft.job;
+        let Some(run) = self.jobs.get_mut(&id) else { return Ok(()) };
+        let found = draft.found.or_else(|| run.ready.end(&draft.text, true));
+        let attempt = run.ready.attempt(&draft.text, found, generation, draft.seed, self.tokenizer);
+        let step = run.step_name().to_owned();
+        let attempt =
+            attempt.map_err(|error| WriteError::Step { step: step.clone(), error: error.into() })?;
+        run.attempts.insert(draft.number, attempt);
+        if run.attempts.len() < run.rounds * self.best_of {
+            return Ok(());
+        }
+        let passed = run.attempts.values().any(|attempt| attempt.failed.is_empty());
+        if !passed && run.rounds <= run.job.recipe.steps[run.done.len()].retries {
+            return self.begin_round(id);
+        }
+        let attempts = std::mem::take(&mut run.attempts).into_values().collect();
+        let result = run.ready.clone().choose(&step, attempts);
+        events.push(WriteEvent::Step(id, Box::new(result.clone())));
+        run.done.push(result);
+        run.rounds = 0;
+        if run.done.len() == run.job.recipe.steps.len() {
+            let Some(Run { job, done, .. }) = self.jobs.remove(&id) else { return Ok(()) };
+            let Job { lang, inputs, seed, .. } = job;
+            events.push(WriteEvent::Done(id, Ok(Written { lang, inputs, seed, steps: done })));
+            return Ok(());
+        }
+        let ready = self.ready(&self.jobs[&id].job, &self.jobs[&id].done)?;
+        if let Some(run) = self.jobs.get_mut(&id) {
+            run.ready = ready;
+        }
+        self.begin_round(id)
+    }
+
+    /// The step that comes after those that are done.
+    fn ready(&self, job: &Job, done: &[StepResult]) -> Result<Ready, WriteError> {
+        let mut values = job.inputs.clone();
+        values.extend(done.iter().map(|step| (step.name.clone(), step.text.clone())));
+        let (step, n_ctx) = (&job.recipe.steps[done.len()], self.model.config().n_ctx);
+        Ready::new(step, job.lang, &values, self.tokenizer, self.template.as_ref(), n_ctx)
+    }
+
+    /// Begins a round of candidates.
+    fn begin_round(&mut self, id: JobId) -> Result<(), WriteError> {
+        let Some(run) = self.jobs.get_mut(&id) else { return Ok(()) };
+        let seeds = Stream::new(run.job.seed, PURPOSE, run.done.len() as u64);
+        let first = run.rounds * self.best_of;
+        run.rounds += 1;
+        for number in first..first + self.best_of {
+            let seed = u64::from(seeds.u32(number as u64));
+            let request = run.ready.request(seed);
+            let added = self.texts.add(&request);
+            let step = || run.step_name().to_owned();
+            let task = added.map_err(|error| WriteError::Step { step: step(), error })?;
+            self.drafts.insert(task, Draft { job: id, number, seed, text: String::new(), found: None });
+        }
+        Ok(())
+    }
+
+    fn failed(&self, id: JobId, error: GenerateError) -> WriteError {
+        let step = self.jobs.get(&id).map(|run| run.step_name().to_owned()).unwrap_or_default();
+        WriteError::Step { step, error }
+    }
+
+    fn fail(&mut self, id: JobId, error: WriteError, events: &mut Vec<WriteEvent>) {
+        self.forget(id);
+        events.push(WriteEvent::Done(id, Err(error)));
+    }
+
+    /// Ends a document where it stands.
+    fn forget(&mut self, id: JobId) {
+        self.jobs.remove(&id);
+        let texts = &mut self.texts;
+        self.drafts.retain(|&task, draft| {
+            if draft.job == id {
+                texts.cancel(task);
+            }
+            draft.job != id
+        });
+    }
+}
+
+impl Run {
+    fn step_name(&self) -> &str {
+        &self.job.recipe.steps[self.done.len()].name
+    }
+}
