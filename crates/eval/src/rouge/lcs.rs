@@ -65,7 +65,7 @@ fn rises(row: &[u64], j: usize) -> bool {
 /// The value of a row at column j.
 fn up_to(row: &[u64], j: usize) -> u32 {
     let whole: u32 = row[..j / 64].iter().map(|word| word.count_ones()).sum();
-    whole + if j % 64 == 0 { 0 } else { (row[j / 64] & ((1 << (j % 64)) - 1)).count_ones() }
+    whole + if j.is_multiple_of(64) { 0 } else { (row[j / 64] & ((1 << (j % 64)) - 1)).count_ones() }
 }
 
 /// What leads from a row of the table to the next.
@@ -99,7 +99,7 @@ impl Step {
             carry = first || second;
             *row = !(sum | (v & !holds));
         }
-        if self.width % 64 > 0
+        if !self.width.is_multiple_of(64)
             && let Some(last) = row.last_mut()
         {
             *last &= (1 << (self.width % 64)) - 1;
