@@ -24,7 +24,7 @@ mod vocabulary;
 
 use std::sync::Mutex;
 
-use llguidance::api::TopLevelGrammar;
+use llguidance::api::{StopReason, TopLevelGrammar};
 use llguidance::{JsonCompileOptions, TokenParser, panic_utils};
 use serde_json::Value;
 
@@ -184,8 +184,11 @@ fn compile(
     let none = || ConstraintError::NoText { what, tokens: LONGEST };
     let mut probe = guard(|| Ok(parser.deep_clone()))?;
     let found = guard(|| {
-        if !probe.is_accepting() {
-            probe.compute_mask()?;
+        if !probe.is_accepting()
+            && let Err(error) = probe.compute_mask()
+        {
+            // Nothing may follow, or a limit is met.
+            return if probe.stop_reason() == StopReason::NoExtensionBias { Ok(None) } else { Err(error) };
         }
         Ok(Search { vocabulary, banned: &[], effort: EFFORT, longest: LONGEST }.run(&mut probe.parser, &[]))
     });

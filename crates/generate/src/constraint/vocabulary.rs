@@ -23,7 +23,7 @@ struct Inner {
 }
 
 impl Vocabulary {
-    /// Builds the tree, which takes about a tenth of a second for GPT-2's 50,257 tokens.
+    /// Builds the tree, which takes a fraction of a second for GPT-2's 50,257 tokens.
     ///
     /// # Errors
     /// A vocabulary whose tokens have no bytes of their own, such as BERT's, where the text decides on the spaces
