@@ -58,8 +58,8 @@ fn models_run_with_their_adapter_and_merged() {
     // Commands that write a model merge first.
     folder.succeeds("quantize -m m --adapter ad --to f32 --out wide");
     assert_eq!(loss("-m wide"), loss("-m merged"));
-    folder.succeeds("convert ad model.gguf --to gguf");
-    assert_eq!(loss("-m model.gguf"), loss("-m merged"));
+    folder.succeeds("convert ad plain --to hf");
+    assert_eq!(loss("-m plain"), loss("-m merged"));
     let shown = json(&folder.succeeds("show -m ad --json"));
     assert_eq!((&shown["adapter"]["r"], &shown["adapter"]["alpha"]), (&3.into(), &12.0.into()));
     assert!(folder.succeeds("show -m m --adapter ad").contains("rank 3, alpha 12, beside attn.c_attn"));
