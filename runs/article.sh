@@ -15,7 +15,7 @@ train=("$parts"/{wikinews,onestop,cmrc}.jsonl)
 test=("$parts"/{wikinews,onestop,cmrc}-test.jsonl)
 
 "$GPT2" finetune -m "$OUT/base" --out "$OUT/article" --data "${train[@]}" --val "${test[@]}" --cut-long \
-    --epochs 4 --batch 8 --lr 1e-3 --dropout 0.1 --seed 1 "$@"
+    --epochs 3 --batch 8 --lr 1e-3 --dropout 0.1 --seed 1 "$@"
 for topic in "the price of bread" "a storm on the coast" "长江的桥" "一部关于狐狸的电影"; do
     "$GPT2" write headline-article -m "$OUT/article" --topic "$topic" --seed 1
 done

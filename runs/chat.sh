@@ -19,5 +19,5 @@ train=("$parts"/{sgd,crosswoz,kdconv,instructions}.jsonl)
 test=("$parts"/{sgd,crosswoz,kdconv,instructions}-test.jsonl)
 
 "$GPT2" finetune -m "$OUT/base" --out "$OUT/chat" --data "${train[@]}" --val "${test[@]}" \
-    --epochs 3 --batch 16 --lr 1e-3 --dropout 0.1 --seed 1 "$@"
+    --epochs 2 --batch 16 --lr 1e-3 --dropout 0.1 --seed 1 "$@"
 "$GPT2" eval -m "$OUT/chat" --answers "${test[@]}" --replies 100 --seed 1 --replies-out "$OUT/chat-replies.jsonl"

@@ -17,5 +17,5 @@ prose=("$DATA"/en/wikitext-2/valid.txt "$DATA"/en/summ-scitldr-train.jsonl.gz "$
 "$GPT2" tokenizer train --size 8192 --out "$OUT/tokenizer" \
     --data "${novels[@]}" "${prose[@]}" "$DATA"/en/news-onestop.jsonl "$DATA"/zh/wiki-cmrc2018-dev.jsonl
 "$GPT2" train --out "$OUT/base" --tokenizer "$OUT/tokenizer" --data "${novels[@]}" "${prose[@]}" --val-fraction 0.02 \
-    --n-layer 6 --n-head 4 --n-embd 256 --n-ctx 512 --batch 8 --max-steps 2400 \
+    --n-layer 6 --n-head 4 --n-embd 256 --n-ctx 512 --batch 8 --max-steps 1500 \
     --optimizer muon --lr 5e-3 --min-lr 1e-4 --schedule linear --warmup-steps 100 --eval-interval 250 --seed 1 "$@"

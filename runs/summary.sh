@@ -7,6 +7,6 @@ source "$(dirname "$0")/common.sh"
 need_data
 
 "$GPT2" finetune -m "$OUT/base" --out "$OUT/summary" --data "$DATA/en/summ-scitldr-train.jsonl.gz" \
-    --val "$DATA/en/summ-scitldr-dev.jsonl" --cut-long --epochs 6 --batch 16 --lr 1e-3 --dropout 0.1 --seed 1 "$@"
+    --val "$DATA/en/summ-scitldr-dev.jsonl" --cut-long --epochs 5 --batch 16 --lr 1e-3 --dropout 0.1 --seed 1 "$@"
 "$GPT2" summarize -m "$OUT/summary" "$DATA/en/summ-scitldr-dev.jsonl" --max-sentences 1 --seed 1 --json >"$OUT/summaries.jsonl"
 tail -n 1 "$OUT/summaries.jsonl"
