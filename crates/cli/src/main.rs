@@ -6,10 +6,12 @@
 mod commands;
 mod constrain;
 mod download;
+mod examples;
 mod input;
 mod model;
 mod lines;
 mod output;
+mod part;
 mod plan;
 mod progress;
 mod settings;

@@ -1,10 +1,10 @@
-//! Loss and accuracy on the answers of examples, each example by itself.
+//! Loss and accuracy on the answers of examples, each example by itself, and which of a pair's answers is likelier.
 //!
 //! Both are means over the answers' tokens of all examples together, as in training. Their standard errors come from
 //! how examples differ, or tokens where that is more: `measure.rs` says why. Sums are taken in the order of the
 //! examples, so that nothing depends on how many are computed at once.
 
-use data::example::Example;
+use data::example::{Example, Pair};
 use data::packed::pack;
 use models::{Batch, Gpt2, Pass};
 use serde::Serialize;
@@ -51,39 +51,141 @@ impl AnswerScore {
     }
 }
 
+/// What was measured on pairs. An answer's probability is the product of its tokens'.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct PairReport {
+    /// Share of pairs whose preferred answer is the likelier one.
+    pub likelier: f64,
+    /// Its standard error, with pairs as units. This and the other are NaN (in JSON: null) for a single pair.
+    pub likelier_stderr: f64,
+    /// Mean of `ln p(chosen) - ln p(rejected)`.
+    pub margin: f64,
+    /// Its standard error.
+    pub margin_stderr: f64,
+    /// Pairs.
+    pub pairs: usize,
+    /// The preferred answers.
+    pub chosen: AnswerReport,
+    /// The other answers.
+    pub rejected: AnswerReport,
+}
+
 /// Scores the answers of examples.
 ///
 /// # Errors
 /// If no example has an answer, one does not fit the model, or a loss is not a number; examples are counted from 1.
-pub fn evaluate(model: &Gpt2, examples: &[Example]) -> Result<AnswerReport, EvalError> {
-    let (mut loss, mut accuracy) = (Measure::default(), Measure::default());
-    let (mut number, mut answered) = (0, 0);
+pub fn evaluate<'a>(
+    model: &Gpt2,
+    examples: impl IntoIterator<Item = &'a Example>,
+) -> Result<AnswerReport, EvalError> {
+    let (mut sums, mut number) = (Sums::default(), 0);
     score(model, examples, Precision::F32, &mut |answer| {
         number += 1;
-        if !answer.logprob().is_finite() {
-            return Err(EvalError::ExampleNotFinite { example: number, loss: -answer.logprob() });
-        }
-        answer.losses.iter().for_each(|&nats| loss.add(f64::from(nats), 1.0));
-        answer.correct.iter().for_each(|&correct| accuracy.add(f64::from(u8::from(correct)), 1.0));
-        if !answer.losses.is_empty() {
-            loss.end_window();
-            accuracy.end_window();
-            answered += 1;
-        }
+        finite_logprob(&answer, number)?;
+        sums.add(&answer);
         Ok(())
     })?;
-    if answered == 0 {
-        return Err(EvalError::NoAnswers);
-    }
-    Ok(AnswerReport {
-        loss: loss.value(),
-        loss_stderr: loss.stderr(),
-        perplexity: loss.value().exp(),
-        accuracy: accuracy.value(),
-        accuracy_stderr: accuracy.stderr(),
-        tokens: loss.total() as usize,
-        examples: answered,
+    sums.report()
+}
+
+/// Scores both answers of pairs.
+///
+/// # Errors
+/// Those of [`evaluate`]; pairs are counted from 1.
+pub fn evaluate_pairs<'a>(
+    model: &Gpt2,
+    pairs: impl IntoIterator<Item = &'a Pair>,
+) -> Result<PairReport, EvalError> {
+    let [mut likelier, mut margin] = [Measure::default(); 2];
+    let [mut chosen, mut rejected] = [Sums::default(), Sums::default()];
+    score_pairs(model, pairs, &mut |scores, logprobs| {
+        let ratio = logprobs[0] - logprobs[1];
+        for (measure, value) in [(&mut likelier, f64::from(u8::from(ratio > 0.0))), (&mut margin, ratio)] {
+            measure.add(value, 1.0);
+            measure.end_window();
+        }
+        chosen.add(&scores[0]);
+        rejected.add(&scores[1]);
+    })?;
+    Ok(PairReport {
+        chosen: chosen.report()?,
+        rejected: rejected.report()?,
+        likelier: likelier.value(),
+        likelier_stderr: likelier.stderr(),
+        margin: margin.value(),
+        margin_stderr: margin.stderr(),
+        pairs: margin.total() as usize,
     })
+}
+
+/// `ln p(chosen) - ln p(rejected)` of each pair, in order.
+///
+/// # Errors
+/// If one does not fit the model, or a probability is not a number; pairs are counted from 1.
+pub fn log_ratios(model: &Gpt2, pairs: &[Pair], on_pair: &mut dyn FnMut(f64)) -> Result<(), EvalError> {
+    score_pairs(model, pairs, &mut |_, [chosen, rejected]| on_pair(chosen - rejected))
+}
+
+/// Hands the scores of each pair's answers to `on_pair`, the preferred one first, with their log-probabilities.
+fn score_pairs<'a>(
+    model: &Gpt2,
+    pairs: impl IntoIterator<Item = &'a Pair>,
+    on_pair: &mut dyn FnMut([AnswerScore; 2], [f64; 2]),
+) -> Result<(), EvalError> {
+    let examples = pairs.into_iter().flat_map(|pair| [&pair.chosen, &pair.rejected]);
+    let (mut number, mut chosen) = (1, None);
+    score(model, examples, Precision::F32, &mut |answer| {
+        let logprob = finite_logprob(&answer, number)?;
+        match chosen.take() {
+            None => chosen = Some((answer, logprob)),
+            Some((first, first_logprob)) => {
+                on_pair([first, answer], [first_logprob, logprob]);
+                number += 1;
+            }
+        }
+        Ok(())
+    })
+}
+
+fn finite_logprob(answer: &AnswerScore, example: usize) -> Result<f64, EvalError> {
+    let logprob = answer.logprob();
+    if logprob.is_finite() { Ok(logprob) } else { Err(EvalError::ExampleNotFinite { example, loss: -logprob }) }
+}
+
+/// Sums over the tokens of answers.
+#[derive(Default)]
+struct Sums {
+    loss: Measure,
+    accuracy: Measure,
+    answers: usize,
+}
+
+impl Sums {
+    fn add(&mut self, answer: &AnswerScore) {
+        answer.losses.iter().for_each(|&nats| self.loss.add(f64::from(nats), 1.0));
+        answer.correct.iter().for_each(|&correct| self.accuracy.add(f64::from(u8::from(correct)), 1.0));
+        if !answer.losses.is_empty() {
+            self.loss.end_window();
+            self.accuracy.end_window();
+            self.answers += 1;
+        }
+    }
+
+    fn report(&self) -> Result<AnswerReport, EvalError> {
+        let Sums { loss, accuracy, answers } = self;
+        if *answers == 0 {
+            return Err(EvalError::NoAnswers);
+        }
+        Ok(AnswerReport {
+            loss: loss.value(),
+            loss_stderr: loss.stderr(),
+            perplexity: loss.value().exp(),
+            accuracy: accuracy.value(),
+            accuracy_stderr: accuracy.stderr(),
+            tokens: loss.total() as usize,
+            examples: *answers,
+        })
+    }
 }
 
 /// Scores every example in order, and hands each to `on_example`; one without an answer has no scores.
@@ -190,6 +292,26 @@ mod tests {
         // A prompt alone adds nothing.
         examples.insert(3, Example { ids: vec![1, 2, 3], is_answer: vec![true, false, false] });
         assert_eq!(evaluate(&model, &examples).unwrap(), report);
+    }
+
+    #[test]
+    fn a_pair_is_two_answers() {
+        let (model, examples) = (model(), examples());
+        let pair = |two: &[Example]| Pair { chosen: two[0].clone(), rejected: two[1].clone() };
+        let pairs: Vec<Pair> = examples.chunks(2).map(pair).collect();
+        let report = evaluate_pairs(&model, &pairs).unwrap();
+        let halves = |half: usize| examples.iter().skip(half).step_by(2);
+        assert_eq!(report.chosen, evaluate(&model, halves(0)).unwrap());
+        assert_eq!(report.rejected, evaluate(&model, halves(1)).unwrap());
+        let mut ratios = Vec::new();
+        log_ratios(&model, &pairs, &mut |ratio| ratios.push(ratio)).unwrap();
+        let logprobs: Vec<f64> = scores(&model, &examples).iter().map(AnswerScore::logprob).collect();
+        assert_eq!(ratios, logprobs.chunks(2).map(|two| two[0] - two[1]).collect::<Vec<_>>());
+        let share = ratios.iter().filter(|&&ratio| ratio > 0.0).count() as f64 / 6.0;
+        assert!(report.likelier == share && share > 0.0 && share < 1.0 && report.pairs == 6, "{report:?}");
+        assert!((report.margin - ratios.iter().sum::<f64>() / 6.0).abs() < 1e-12);
+        assert!(report.margin_stderr > 0.0 && report.likelier_stderr > 0.0);
+        assert!(matches!(evaluate_pairs(&model, &[]), Err(EvalError::NoAnswers)));
     }
 
     #[test]

@@ -11,7 +11,7 @@ pub mod per_token;
 pub mod perplexity;
 pub mod rouge;
 
-pub use answers::AnswerReport;
+pub use answers::{AnswerReport, PairReport};
 pub use measure::Measure;
 pub use per_token::PerToken;
 pub use perplexity::{EvalError, Options, Report, TokenScore, evaluate};

@@ -21,7 +21,7 @@ use crate::dpo::{self, Objective, Rewards};
 use crate::metrics::Metrics;
 use crate::optimizer::{Optimizer, clip_factor, global_norm};
 use crate::state::{self, Before, Progress};
-use crate::validation::{self, Judge, Measured, Validation};
+use crate::validation::{Judge, Measured, Validation};
 use crate::{Result, TrainConfig, TrainError, config};
 
 /// A run in progress.
@@ -288,7 +288,7 @@ impl Run {
         };
         let mut held_out = Vec::new();
         if let Some(Validation::Pairs(pairs)) = &self.val {
-            validation::log_ratios(&self.model, pairs, &mut |ratio| held_out.push(ratio))?;
+            eval::answers::log_ratios(&self.model, pairs, &mut |ratio| held_out.push(ratio))?;
         }
         let n = self.batches.sequences_per_epoch() as usize;
         let mut reference = vec![0.0; n];

@@ -5,7 +5,6 @@ use data::example::{Example, Pair};
 use eval::{AnswerReport, EvalError, Measure, Report};
 use models::Gpt2;
 use serde::Serialize;
-use tensor::Precision;
 use tokenizer::Tokenizer;
 
 use crate::dpo;
@@ -97,7 +96,7 @@ pub(crate) struct Judge<'a> {
     pub tokenizer: &'a Tokenizer,
     pub documents: bool,
     pub beta: f64,
-    /// What the start says of the pairs: see [`log_ratios`].
+    /// What the start says of the pairs: see [`eval::answers::log_ratios`].
     pub reference: &'a [f64],
 }
 
@@ -157,7 +156,7 @@ impl Judge<'_> {
     fn preferences(&self, model: &Gpt2, pairs: &[Pair]) -> Result<PreferenceReport, EvalError> {
         let [mut loss, mut right, mut margins] = [Measure::default(); 3];
         let mut reference = self.reference.iter();
-        log_ratios(model, pairs, &mut |ratio| {
+        eval::answers::log_ratios(model, pairs, &mut |ratio| {
             let margin = self.beta * (ratio - reference.next().expect("one for each pair"));
             let is_right = f64::from(u8::from(margin > 0.0));
             for (measure, value) in
@@ -177,26 +176,4 @@ impl Judge<'_> {
             pairs: pairs.len(),
         })
     }
-}
-
-/// `ln p(chosen) - ln p(rejected)` of each pair.
-pub(crate) fn log_ratios(
-    model: &Gpt2,
-    pairs: &[Pair],
-    on_pair: &mut dyn FnMut(f64),
-) -> Result<(), EvalError> {
-    let examples = pairs.iter().flat_map(|pair| [&pair.chosen, &pair.rejected]);
-    let (mut number, mut chosen) = (0, None);
-    eval::answers::score(model, examples, Precision::F32, &mut |answer| {
-        number += 1;
-        let logprob = answer.logprob();
-        if !logprob.is_finite() {
-            return Err(EvalError::ExampleNotFinite { example: usize::div_ceil(number, 2), loss: -logprob });
-        }
-        match chosen.take() {
-            None => chosen = Some(logprob),
-            Some(chosen) => on_pair(chosen - logprob),
-        }
-        Ok(())
-    })
 }

@@ -247,11 +247,9 @@ fn new_run(
 }
 
 fn data_json(material: &Material) -> Value {
-    json!({
-        "files": material.files, "counts": material.items.counts(),
-        "dropped": material.dropped.counts().collect::<std::collections::BTreeMap<_, _>>(),
-        "left_off": material.left_off, "shortened": material.shortened, "cut": material.cut,
-    })
+    let mut data = material.found.json();
+    data["counts"] = json!(material.items.counts());
+    data
 }
 
 fn finish_dry_run(args: &Args, settings: &Settings, material: &Material, config: &TrainConfig) -> Result<()> {

@@ -27,48 +27,7 @@ const SHOWN: usize = 1_000;
 
 /// What the files are, and what became of their rows.
 pub fn files(material: &Material, settings: &Settings) {
-    note!("data:");
-    for file in &material.files {
-        let rows: Vec<String> =
-            file.shapes.iter().map(|(shape, rows)| format!("{} {shape}", grouped(*rows as u64))).collect();
-        let mut notes = Vec::new();
-        if file.for_validation {
-            notes.push("to validate on".to_owned());
-        }
-        let rows_read: usize = file.shapes.iter().map(|(_, rows)| rows).sum();
-        if file.records > rows_read {
-            notes.push(format!("one example for each of {} summaries", grouped(file.records as u64)));
-        }
-        if file.has_more {
-            notes.push("there is more than --limit reads".to_owned());
-        }
-        if settings.columns.is_some() && !file.used_columns {
-            notes.push("--columns names none of its fields".to_owned());
-        }
-        let notes = if notes.is_empty() { String::new() } else { format!(" ({})", notes.join("; ")) };
-        let rows = if rows.is_empty() { "nothing".to_owned() } else { rows.join(", ") };
-        note!("  {}: {rows}{notes}", file.path.display());
-    }
-    for line in material.dropped.lines() {
-        note!("  left out: {line}");
-    }
-    if material.dropped.counts().any(|(reason, _)| reason == "too long") && settings.cut_long != Some(true) {
-        note!("  (--cut-long cuts documents that are too long at the end of a sentence instead)");
-    }
-    for (count, what) in [
-        (material.left_off, "conversations end with the user; that turn was left off"),
-        (material.shortened, "conversations lost their last turns, to fit"),
-        (material.cut, "documents were cut at the end of a sentence, to fit"),
-    ] {
-        if count > 0 {
-            note!("  {} {what}", grouped(count as u64));
-        }
-    }
-    if settings.instruction.is_some() && !material.instruction_used {
-        note!(
-            "  warning: --instruction is for texts with summaries and titles with articles, and there are none"
-        );
-    }
+    material.found.tell(&settings.reading);
     if material.in_both > 0 {
         note!(
             "  warning: {} of the examples to validate on are learnt from, too",

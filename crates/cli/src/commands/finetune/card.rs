@@ -27,16 +27,16 @@ pub fn next_command(out: &Path, settings: &Settings) -> String {
 
 /// Takes down what the card tells of the data.
 pub fn sources(material: &Material) -> Sources {
-    let file = |file: &super::material::FileReport| {
+    let file = |file: &crate::examples::FileReport| {
         let shapes: Vec<String> = file.shapes.iter().map(|(shape, rows)| format!("{rows} {shape}")).collect();
-        let name = file.path.file_name().unwrap_or_default().to_string_lossy();
+        let name = file.name();
         let use_for = if file.for_validation { ", to validate on" } else { "" };
         format!("`{name}`: {}{use_for}", shapes.join(", "))
     };
     Sources {
-        files: material.files.iter().map(file).collect(),
+        files: material.found.files.iter().map(file).collect(),
         counts: material.items.counts(),
-        dropped: material.dropped.total(),
+        dropped: material.found.dropped.total(),
         is_preference: material.items.is_preference(),
     }
 }

@@ -1,51 +1,30 @@
 //! From files to what a run learns from: read, written as tokens by the model's chat template, and divided.
 
 use std::collections::HashSet;
-use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
 use data::example::{Example, Pair};
-use data::records::examples::{self, Set, Tokenize};
-use data::records::{self, Dropped, File, Shape};
+use data::records::examples::{self as sets, Set, Tokenize};
 use models::LoraConfig;
 use serde::Serialize;
 use tokenizer::Tokenizer;
 use tokenizer::chat::{CHATML_TOKENS, ChatTemplate, Kind};
 
 use super::settings::Settings;
+use crate::examples::{self, Findings};
 
 /// The examples of a run, and how they came to be.
 pub struct Material {
     pub items: Items,
-    pub files: Vec<FileReport>,
-    pub dropped: Dropped,
-    /// Conversations whose last turn was the user's.
-    pub left_off: usize,
-    /// Conversations that lost their last turns to fit, and documents that were cut.
-    pub shortened: usize,
-    pub cut: usize,
+    pub found: Findings,
     /// Examples to validate on that are learnt from, too.
     pub in_both: usize,
-    pub instruction_used: bool,
 }
 
 /// What to learn from, and what to validate on.
 pub enum Items {
     Examples { train: Vec<Example>, held: Vec<Example> },
     Pairs { train: Vec<Pair>, held: Vec<Pair> },
-}
-
-/// What a file was read as.
-#[derive(Clone, Debug, Serialize)]
-pub struct FileReport {
-    pub path: PathBuf,
-    /// Rows of each shape, in words.
-    pub shapes: Vec<(String, usize)>,
-    /// Records before they became tokens; of a row with several summaries there are several.
-    pub records: usize,
-    pub for_validation: bool,
-    pub has_more: bool,
-    pub used_columns: bool,
 }
 
 /// Numbers about the examples to learn from.
@@ -122,61 +101,36 @@ pub fn read(
     tokenizer: &Tokenizer,
     n_ctx: usize,
 ) -> Result<Material> {
-    let options = settings.read_options()?;
-    let read = |paths: &[PathBuf]| -> Result<Vec<File>> {
-        paths.iter().map(|path| Ok(records::read(path, &options)?)).collect()
-    };
-    let (files, val_files) = (read(&settings.data)?, read(&settings.val)?);
-    let all = || files.iter().chain(&val_files);
-    let has = |preference: bool| {
-        all().find(|file| file.shapes.keys().any(|&shape| (shape == Shape::Preference) == preference))
-    };
-    if let (Some(preferences), Some(others)) = (has(true), has(false)) {
-        anyhow::bail!(
-            "{} holds preferences, {} does not: fine-tune on the answers first, and then the result on the preferences",
-            preferences.path.display(),
-            others.path.display()
-        );
-    }
-    let render =
-        |messages: &[_]| template.conversation(tokenizer, messages).map_err(|error| error.to_string());
+    let options = settings.reading.options()?;
+    let (files, val_files) =
+        (examples::read(&settings.data, &options)?, examples::read(&settings.val, &options)?);
+    let advice = "fine-tune on the answers first, and then the result on the preferences";
+    let is_preference = examples::hold_preferences(files.iter().chain(&val_files), advice)?;
     let how = Tokenize {
-        render: &render,
-        max_length: settings.max_length(n_ctx)?,
-        cut_long: settings.cut_long.unwrap_or(false),
+        render: &examples::render(template, tokenizer),
+        max_length: settings.reading.max_length(n_ctx)?,
+        cut_long: settings.reading.cuts(),
         train_on_all: settings.train_on.as_deref() == Some("all"),
         threads: tensor::pool::threads(),
     };
     let mut material = Material {
         items: Items::Examples { train: Vec::new(), held: Vec::new() },
-        files: files
-            .iter()
-            .map(|file| report(file, false))
-            .chain(val_files.iter().map(|file| report(file, true)))
-            .collect(),
-        dropped: Dropped::default(),
-        left_off: all().map(|file| file.left_off).sum(),
-        shortened: 0,
-        cut: 0,
+        found: Findings::default(),
         in_both: 0,
-        instruction_used: all()
-            .any(|file| file.shapes.keys().any(|shape| matches!(shape, Shape::Summary | Shape::Article))),
     };
-    all().for_each(|file| material.dropped.extend(file.dropped.clone()));
-    material.items = match has(true) {
-        Some(_) => {
-            let (train, held) =
-                material.divide(examples::pairs(&files, &how), examples::pairs(&val_files, &how), settings);
-            material.in_both = in_both(&both(&train), &both(&held));
-            Items::Pairs { train, held }
-        }
-        None => {
-            let sets = (examples::examples(&files, &how), examples::examples(&val_files, &how));
-            let (train, held) = material.divide(sets.0, sets.1, settings);
-            material.in_both = in_both(&train.iter().collect::<Vec<_>>(), &held.iter().collect::<Vec<_>>());
-            Items::Examples { train, held }
-        }
-    };
+    material.found.add_files(&files, false);
+    material.found.add_files(&val_files, true);
+    if is_preference {
+        let (train, held) =
+            material.divide(sets::pairs(&files, &how), sets::pairs(&val_files, &how), settings);
+        material.in_both = in_both(&both(&train), &both(&held));
+        material.items = Items::Pairs { train, held };
+    } else {
+        let (set, val) = (sets::examples(&files, &how), sets::examples(&val_files, &how));
+        let (train, held) = material.divide(set, val, settings);
+        material.in_both = in_both(&train.iter().collect::<Vec<_>>(), &held.iter().collect::<Vec<_>>());
+        material.items = Items::Examples { train, held };
+    }
     material.refuse_empty(settings)?;
     Ok(material)
 }
@@ -185,9 +139,7 @@ impl Material {
     /// The examples to learn from, and those to validate on.
     fn divide<T>(&mut self, set: Set<T>, val: Set<T>, settings: &Settings) -> (Vec<T>, Vec<T>) {
         for set in [&set, &val] {
-            self.dropped.extend(set.dropped.clone());
-            self.shortened += set.shortened;
-            self.cut += set.cut;
+            self.found.add_set(set);
         }
         match settings.val.is_empty() {
             true => set.split(settings.val_fraction(), settings.seed.unwrap_or(0)),
@@ -197,25 +149,13 @@ impl Material {
 
     fn refuse_empty(&self, settings: &Settings) -> Result<()> {
         let Counts { examples, held_out, .. } = self.items.counts();
-        let reasons: Vec<String> = self.dropped.lines().collect();
-        ensure!(examples > 0, "nothing is left to learn from; left out: {}", reasons.join("; "));
+        let reasons = self.found.reasons();
+        ensure!(examples > 0, "nothing is left to learn from; left out: {reasons}");
         ensure!(
             held_out > 0 || settings.val.is_empty(),
-            "nothing is left to validate on in --val; left out: {}",
-            reasons.join("; ")
+            "nothing is left to validate on in --val; left out: {reasons}"
         );
         Ok(())
-    }
-}
-
-fn report(file: &File, for_validation: bool) -> FileReport {
-    FileReport {
-        path: file.path.clone(),
-        shapes: file.shapes.iter().map(|(shape, rows)| (shape.to_string(), *rows)).collect(),
-        records: file.records.len(),
-        for_validation,
-        has_more: file.has_more,
-        used_columns: file.used_columns,
     }
 }
 

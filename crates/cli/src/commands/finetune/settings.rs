@@ -1,14 +1,13 @@
 //! The settings of a fine-tuning run: as typed, or as they stand in the run that is resumed.
 
 use std::path::PathBuf;
-use std::str::FromStr;
 
 use anyhow::{Context, Result, bail, ensure};
-use data::records::{Instructions, Options, TEXT, Wording};
 use models::LoraConfig;
 use serde::{Deserialize, Serialize};
 use train::Objective;
 
+use crate::examples::Reading;
 use crate::settings::Settings as TrainSettings;
 
 /// Everything about a run that may be typed; it is kept in finetune.toml.
@@ -34,43 +33,9 @@ pub struct Settings {
     #[arg(long, value_name = "0..1", help_heading = "Data")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub val_fraction: Option<f64>,
-    /// Which column is which field, as in prompt=question,completion=answer; numbers from 1 for a table without a header
-    #[arg(long, value_name = "FIELD=COLUMN,…", help_heading = "Data")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub columns: Option<String>,
-    /// Who is who, as in usr=user,sys=assistant; common names are known
-    #[arg(long, value_name = "NAME=ROLE,…", help_heading = "Data")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub roles: Option<String>,
-    /// What the system says in conversations that do not say it themselves
-    #[arg(long, value_name = "TEXT", help_heading = "Data")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub system: Option<String>,
-    /// What the user says about a text that has a summary, or a title that has an article; {text} is where it goes
-    /// [default: "Summarize:\n{text}", "Write the article: {text}", in Chinese for Chinese texts]
-    #[arg(long, value_name = "TEXT", help_heading = "Data")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub instruction: Option<String>,
-    /// Encoding of the files, such as gb18030, utf-16le [default: utf-8]
-    #[arg(long, value_name = "NAME", help_heading = "Data")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub encoding: Option<String>,
-    /// Count rows that are wrong, and go on, rather than stop at the first
-    #[arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "true|false", help_heading = "Data")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub skip_bad: Option<bool>,
-    /// Cut a document that is too long at the end of a sentence, rather than leave its example out
-    #[arg(long, num_args = 0..=1, default_missing_value = "true", value_name = "true|false", help_heading = "Data")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub cut_long: Option<bool>,
-    /// Rows to read of each file [default: all]
-    #[arg(long, value_name = "N", help_heading = "Data")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub limit: Option<usize>,
-    /// Most tokens of an example [default: the model's context]
-    #[arg(long, value_name = "N", help_heading = "Data")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub max_length: Option<usize>,
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub reading: Reading,
     /// Tokens to learn: those of the assistant, or all [default: answers]
     #[arg(long, value_name = "answers|all", value_parser = ["answers", "all"], help_heading = "Data")]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -155,7 +120,6 @@ impl Settings {
     /// Refuses what can be refused before any file is read.
     pub fn check(&self) -> Result<()> {
         ensure!(!self.data.is_empty(), "no examples: give --data FILE…");
-        ensure!(self.limit != Some(0), "--limit 0: it must be at least 1");
         ensure!(self.epochs != Some(0), "--epochs 0: it must be at least 1");
         let fraction = self.val_fraction();
         ensure!(
@@ -166,26 +130,10 @@ impl Settings {
         ensure!((0.0..1.0).contains(&dropout), "--dropout {dropout}: it must be at least 0 and below 1");
         let beta = self.beta();
         ensure!(beta > 0.0 && beta.is_finite(), "--beta {beta}: it must be a positive number");
-        self.read_options()?;
+        self.reading.options()?;
         self.lora()?;
         crate::plan::train_config(&mut self.training(768, false), 768, 1)?;
         Ok(())
-    }
-
-    /// How files are read.
-    pub fn read_options(&self) -> Result<Options> {
-        Ok(Options {
-            columns: self.columns.as_deref().map(FromStr::from_str).transpose()?.unwrap_or_default(),
-            roles: self.roles.as_deref().map(FromStr::from_str).transpose()?.unwrap_or_default(),
-            instructions: match &self.instruction {
-                Some(words) => Instructions::all(words)?,
-                None => usual_instructions(),
-            },
-            system: self.system.clone().filter(|system| !system.trim().is_empty()),
-            encoding: data::read::encoding(self.encoding.as_deref())?,
-            skip_bad: self.skip_bad.unwrap_or(false),
-            limit: self.limit,
-        })
     }
 
     /// The adapter to train, if one is asked for.
@@ -197,13 +145,6 @@ impl Settings {
     /// The share that is held out.
     pub fn val_fraction(&self) -> f64 {
         self.val_fraction.unwrap_or(if self.val.is_empty() { 0.05 } else { 0.0 })
-    }
-
-    /// Most tokens of an example for a model of this context.
-    pub fn max_length(&self, n_ctx: usize) -> Result<usize> {
-        let length = self.max_length.unwrap_or(n_ctx);
-        ensure!((2..=n_ctx).contains(&length), "--max-length {length}: the model reads 2 to {n_ctx} tokens");
-        Ok(length)
     }
 
     /// Validations to wait for a better one.
@@ -295,16 +236,6 @@ impl Settings {
             ..self.clone()
         })
     }
-}
-
-/// The instructions of the applications, so that a model is asked in the words that it learnt.
-fn usual_instructions() -> Instructions {
-    use generate::apps::tasks;
-    let wording = |task: tasks::Instruction| {
-        debug_assert!(tasks::TEXT == TEXT, "one mark for the text");
-        Wording { english: task.english.to_owned(), chinese: task.chinese.to_owned() }
-    };
-    Instructions { summarize: wording(tasks::SUMMARIZE), article: wording(tasks::ARTICLE) }
 }
 
 /// A learning rate for a model of this width: small, since the weights are good already; the narrower the model, the more it

@@ -1,10 +1,8 @@
 //! What is shown of a summary: the text with what is not in its source marked, what was read, and what is copied.
 
-use std::fs::{self, File};
-use std::io::{BufWriter, IsTerminal, Write};
-use std::path::{Path, PathBuf};
+use std::io::IsTerminal;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use eval::overlap::{Overlap, overlap};
 use eval::rouge::Units;
 use generate::apps::facts::{Unfound, unfound};
@@ -17,6 +15,7 @@ use super::read::Document;
 use super::scores::Table;
 use crate::input::grouped;
 use crate::output::{note, printable, result};
+use crate::part::Part;
 
 /// The results, as they come.
 pub struct Report<'a> {
@@ -94,7 +93,7 @@ impl<'a> Report<'a> {
             }
         }
         if let Some(out) = self.out.take().filter(|_| self.n > 0) {
-            let path = out.commit()?;
+            let path = out.commit(false)?;
             note!("[{} summaries are in {}, seed {}]", self.n, path.display(), self.seed);
         } else {
             note!("[seed {}]", self.seed);
@@ -161,47 +160,6 @@ fn marked(summary: &str, unfound: &[Unfound]) -> String {
         at = found.bytes.end;
     }
     shown + &printable(&summary[at..])
-}
-
-/// A file being written beside its place; what is not moved there is removed.
-struct Part {
-    target: PathBuf,
-    path: PathBuf,
-    file: BufWriter<File>,
-}
-
-impl Part {
-    fn beside(target: &Path) -> Result<Part> {
-        let mut name = target.as_os_str().to_owned();
-        name.push(format!(".{}.part", std::process::id()));
-        let path = PathBuf::from(name);
-        let file = File::create_new(&path).with_context(|| format!("cannot write {}", target.display()))?;
-        Ok(Part { target: target.to_owned(), path, file: BufWriter::new(file) })
-    }
-
-    fn line(&mut self, text: &str) -> Result<()> {
-        writeln!(self.file, "{text}").with_context(|| format!("cannot write {}", self.target.display()))
-    }
-
-    fn commit(mut self) -> Result<PathBuf> {
-        let mut all = || -> std::io::Result<()> {
-            self.file.flush()?;
-            self.file.get_ref().sync_all()?;
-            // Another process may have made the file meanwhile: a link does not replace it.
-            fs::hard_link(&self.path, &self.target).or_else(|error| match error.kind() {
-                std::io::ErrorKind::AlreadyExists => Err(error),
-                _ => fs::rename(&self.path, &self.target),
-            })
-        };
-        all().with_context(|| format!("cannot write {}", self.target.display()))?;
-        Ok(self.target.clone())
-    }
-}
-
-impl Drop for Part {
-    fn drop(&mut self) {
-        _ = fs::remove_file(&self.path);
-    }
 }
 
 #[cfg(test)]
