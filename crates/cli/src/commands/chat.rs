@@ -22,6 +22,7 @@ use self::persona::Lang;
 use self::session::{Opening, Session};
 use super::generate::choices::Choices;
 use crate::input;
+use crate::model::ModelArgs;
 use crate::output::{note, printable};
 
 /// Talk to a model
@@ -30,6 +31,7 @@ use crate::output::{note, printable};
 /// goes to standard output.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Examples:\n  gpt2 chat -m out/assistant\n  \
+    gpt2 chat -m gpt2 --adapter out/adapter\n  \
     gpt2 chat -m out/assistant --persona support --lang zh\n  \
     gpt2 chat -m out/assistant --system \"Answer in one sentence.\" -p \"What is a fox?\" --json\n  \
     gpt2 chat -m out/assistant --no-history < questions.txt > answers.txt\n\n\
@@ -40,12 +42,8 @@ use crate::output::{note, printable};
     (~/.config on Linux), or anywhere: --persona FILE.\n\
     Conversations are kept in gpt2/chats.sqlite of your data folder (~/.local/share on Linux), which only you can read.")]
 pub struct Args {
-    /// Model: a directory, a file, or a name on the hub such as gpt2 or ORG/NAME
-    #[arg(short, long, value_name = "MODEL")]
-    model: PathBuf,
-    /// Type of the weights to run with: f32, f16, bf16, q8 or q4 [default: as stored]
-    #[arg(long, value_name = "TYPE", value_parser = crate::input::dtype)]
-    dtype: Option<models::Dtype>,
+    #[command(flatten)]
+    model: ModelArgs,
     /// One message to answer, instead of a conversation
     #[arg(short, long, value_name = "TEXT")]
     prompt: Option<String>,
@@ -87,10 +85,9 @@ pub fn run(args: Args, offline: bool) -> Result<()> {
     }
     let lang = args.lang.unwrap_or_else(Lang::of_locale);
     let persona = args.persona.as_deref().map(|spec| persona::find(spec, lang)).transpose()?;
-    let path = input::model_path(&args.model, offline)?;
-    let (model, tokenizer) = input::open_model(&path, args.dtype)?;
+    let (model, tokenizer) = args.model.open(offline)?;
     let template = ChatTemplate::of(&tokenizer)
-        .with_context(|| format!("cannot use the chat template of {}", path.display()))?;
+        .with_context(|| format!("cannot use the chat template of {}", args.model))?;
     let kind = template.kind();
 
     let n_ctx = model.config().n_ctx;
@@ -103,7 +100,7 @@ pub fn run(args: Args, offline: bool) -> Result<()> {
     let opening = Opening {
         conversation: Conversation::new(system),
         settings,
-        model: args.model.display().to_string(),
+        model: args.model.to_string(),
         persona: persona.map(|persona| persona.name),
         lang,
         history: args.open_history(),
@@ -113,7 +110,7 @@ pub fn run(args: Args, offline: bool) -> Result<()> {
         note!(
             "note: {} has no chat template, so that turns are written as `User: …` and `Assistant: …`. A base model only \
              continues text; `gpt2 finetune` makes it an assistant.",
-            printable(&args.model.display().to_string())
+            printable(&args.model.to_string())
         );
     }
     let is_terminal = std::io::stdin().is_terminal() && std::io::stdout().is_terminal();

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use generate::apps::write::{Lang, Override, Recipe, StepResult};
 use models::Gpt2;
 use sha2::{Digest, Sha256};
@@ -17,7 +17,7 @@ use tokenizer::Tokenizer;
 use tokenizer::chat::{ChatTemplate, Kind};
 
 use self::recipes::Source;
-use crate::input;
+use crate::model::{Located, ModelArgs};
 use crate::output::say;
 
 /// Write a document by a recipe: a headline and its article, product copy, a report, a story …
@@ -25,6 +25,8 @@ use crate::output::say;
 /// A recipe is a TOML file of steps. Each step's text goes into the prompts of later ones, and is written anew when it fails
 /// a check. The document is Markdown on standard output, a part at a time as it is decided; messages go to standard error.
 #[derive(clap::Args, Debug)]
+// To list and to show takes no model.
+#[command(mut_arg("model", |model| model.required(false).required_unless_present_any(["list", "show"])))]
 #[command(after_help = "Examples:\n  gpt2 write --list\n  \
     gpt2 write headline-article -m gpt2 --topic \"a new bridge across the harbour\" --best-of 4\n  \
     gpt2 write product -m out/model --topic \"保温一整天的钢水壶\" --json\n  \
@@ -35,12 +37,8 @@ pub struct Args {
     /// Recipe: a name (see --list), or a TOML file
     #[arg(value_name = "RECIPE", required_unless_present = "list")]
     recipe: Option<String>,
-    /// Model: a directory, a file, or a name on the hub such as gpt2 or ORG/NAME
-    #[arg(short, long, value_name = "MODEL", required_unless_present_any = ["list", "show"])]
-    model: Option<PathBuf>,
-    /// Type of the weights to run with: f32, f16, bf16, q8 or q4 [default: as stored]
-    #[arg(long, value_name = "TYPE", value_parser = crate::input::dtype)]
-    dtype: Option<models::Dtype>,
+    #[command(flatten)]
+    model: Option<ModelArgs>,
     /// What to write about
     #[arg(long, value_name = "TEXT", required_unless_present_any = ["list", "show", "input"])]
     topic: Option<String>,
@@ -136,11 +134,10 @@ pub fn run(mut args: Args, offline: bool) -> Result<()> {
         return say!("{}", source.text.trim_end());
     }
     let plan = Plan::of(&args, source)?;
-    let model = args.model.as_ref().context("give a model with -m")?;
-    args.model = Some(input::model_path(model, offline)?);
+    let model = args.model.as_ref().context("give a model with -m")?.locate(offline)?;
     match &args.input {
-        Some(ideas) => many::run(&args, &plan, ideas),
-        None => one::run(&args, &plan),
+        Some(ideas) => many::run(&args, &plan, &model, ideas),
+        None => one::run(&args, &plan, &model),
     }
 }
 
@@ -195,9 +192,9 @@ impl Settings {
 }
 
 impl Args {
-    fn open(&self) -> Result<(Gpt2, Tokenizer, Option<ChatTemplate>)> {
-        let Some(path) = &self.model else { bail!("give a model with -m") };
-        let (model, tokenizer) = input::open_model(path, self.dtype)?;
+    /// The model, its tokenizer, and the chat template that it is asked through.
+    fn open(&self, model: &Located) -> Result<(Gpt2, Tokenizer, Option<ChatTemplate>)> {
+        let (model, tokenizer) = model.open(self.model.as_ref().and_then(|model| model.dtype))?;
         let template = match self.chat.as_str() {
             "never" => None,
             when => {
