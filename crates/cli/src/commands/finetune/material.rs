@@ -1,6 +1,6 @@
 //! From files to what a run learns from: read, written as tokens by the model's chat template, and divided.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
@@ -27,6 +27,8 @@ pub struct Material {
     /// Examples to validate on that are learnt from, too.
     pub in_both: usize,
     pub instruction_used: bool,
+    /// What most rows to learn from are.
+    pub shape: Option<Shape>,
 }
 
 /// What to learn from, and what to validate on.
@@ -161,6 +163,7 @@ pub fn read(
         in_both: 0,
         instruction_used: all()
             .any(|file| file.shapes.keys().any(|shape| matches!(shape, Shape::Summary | Shape::Article))),
+        shape: most_common(&files),
     };
     all().for_each(|file| material.dropped.extend(file.dropped.clone()));
     material.items = match has(true) {
@@ -206,6 +209,14 @@ impl Material {
         );
         Ok(())
     }
+}
+
+fn most_common(files: &[File]) -> Option<Shape> {
+    let mut rows: BTreeMap<Shape, usize> = BTreeMap::new();
+    for (&shape, &n) in files.iter().flat_map(|file| &file.shapes) {
+        *rows.entry(shape).or_default() += n;
+    }
+    rows.into_iter().max_by_key(|&(_, n)| n).map(|(shape, _)| shape)
 }
 
 fn report(file: &File, for_validation: bool) -> FileReport {

@@ -56,6 +56,7 @@ pub fn run(args: &Args, plan: &Plan, model: &Located, path: &Path) -> Result<()>
         args.best_of,
         EngineSettings { kept: args.batch, ..settings },
     )?;
+    plan.compile(&mut writer)?;
     let bar = ProgressBar::new(ideas.len() as u64);
     bar.set_style(
         ProgressStyle::with_template("{bar:24} {pos}/{len} documents, {eta} left").expect("a valid template"),

@@ -39,6 +39,7 @@ pub fn run(args: &Args, plan: &Plan, model: &Located) -> Result<()> {
     // The prompt's keys and values serve the next attempt, too.
     let settings = EngineSettings { kept: 1, ..settings };
     let mut writer = Writer::new(&model, &tokenizer, template, args.best_of, settings)?;
+    plan.compile(&mut writer)?;
     let whole = write(&mut writer, job, args.out.is_none() && !args.json);
     let whole =
         whole.map_err(|error| input::name_damage(&model, error)).with_context(|| plan.source.place())?;
