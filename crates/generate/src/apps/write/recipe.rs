@@ -250,9 +250,9 @@ impl Place<'_> {
     fn resolve(&self, typed: StepToml) -> Result<Step, RecipeError> {
         let sampling = sampling(&typed);
         sampling.validate().or_else(|error| self.wrong(error.to_string()))?;
+        let form = self.form(&typed)?;
         let step = self.step.to_owned();
         let prompt = typed.prompt.ok_or(RecipeError::Missing { line: self.line, step, key: "prompt" })?;
-        let form = self.form(&typed)?;
         let ask = typed.ask.map(|ask| self.text(&ask)).transpose()?;
         let ChecksToml { one_line, whole_sentences, same_language, repeats, contains, lacks } = typed.check;
         let step = Step {
