@@ -160,7 +160,7 @@ fn bad_input() {
 /// The command that a run names at its end.
 #[track_caller]
 fn next(folder: &Folder, args: &str) -> String {
-    let run = folder.run(&format!("finetune -m m --seed 5 --max-steps 2 --val-fraction 0 {args}"));
+    let run = folder.run(&format!("{TUNE} --max-steps 2 --val-fraction 0 {args}"));
     assert!(run.ok, "{args}: {}", run.stderr);
     let (_, next) = run.stderr.rsplit_once("next: ").unwrap_or_else(|| panic!("{}", run.stderr));
     next.trim().to_owned()
@@ -206,7 +206,7 @@ fn what_is_named_at_the_end_works_word_for_word() {
         command.env("XDG_DATA_HOME", folder.path("home"));
         let run = folder.finish(command, "你好\n".as_bytes());
         assert!(run.ok, "{named}: {}", run.stderr);
-        let out = want.split(' ').find(|word| folder.exists(&format!("{word}/README.md"))).unwrap();
+        let out = args.split_once("--out ").unwrap().1.split(' ').next().unwrap();
         assert!(folder.read(&format!("{out}/README.md")).contains(want), "{named}");
     }
 }

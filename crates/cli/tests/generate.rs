@@ -232,7 +232,7 @@ fn messages_are_answered_through_the_chat_template() {
     let talk = [turn("user", "hello"), turn("assistant", "good morning"), turn("user", "who are you")];
     let rows = [
         serde_json::json!({ "messages": [turn("user", "你好")] }),
-        serde_json::json!({ "messages": talk, "seed": 7, "max_tokens": 9 }),
+        serde_json::json!({ "messages": talk, "seed": 7, "max_tokens": 30 }),
         serde_json::json!({ "prompt": "User: hello\nAssistant: good" }),
         serde_json::json!({ "messages": [turn("user", "hello")], "stop": [" morning"] }),
         serde_json::json!({ "messages": [turn("user", &"hello ".repeat(200))] }),
