@@ -1,10 +1,10 @@
 //! The flags that hold a text to a form, for every command that writes.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
-use generate::constraint::{Constraint, ConstraintError, Vocabulary};
+use generate::constraint::{Constraint, Form, Vocabulary};
 use serde_json::Value;
 use tokenizer::Tokenizer;
 
@@ -23,20 +23,25 @@ pub struct Constrain {
 }
 
 impl Constrain {
+    /// What was asked for, and how errors call that.
+    pub fn form(&self) -> Result<Option<(String, Form)>> {
+        type Make = fn(String) -> Form;
+        let (flag, path, make): (_, _, Make) = match (&self.json_schema, &self.grammar) {
+            (Some(path), _) => ("--json-schema", path, Form::JsonSchema),
+            (_, Some(path)) => ("--grammar", path, Form::Grammar),
+            _ => return Ok(None),
+        };
+        let about = format!("{flag} {}", path.display());
+        let text = input::read_text(path).with_context(|| about.clone())?;
+        Ok(Some((about, make(text))))
+    }
+
     /// What the text must be, if that is asked for.
     pub fn build(&self, tokenizer: &Tokenizer) -> Result<Option<Arc<Constraint>>> {
-        type Make = fn(&Vocabulary, &str) -> Result<Constraint, ConstraintError>;
-        let given: Option<(&str, &Path, Make)> = match (&self.json_schema, &self.grammar) {
-            (Some(path), _) => Some(("--json-schema", path, Constraint::json_schema)),
-            (_, Some(path)) => Some(("--grammar", path, Constraint::grammar)),
-            _ => None,
-        };
-        let Some((flag, path, make)) = given else { return Ok(None) };
-        let about = || format!("{flag} {}", path.display());
-        let text = input::read_text(path).with_context(about)?;
-        let constraint = make(&Vocabulary::new(tokenizer)?, &text).with_context(about)?;
+        let Some((about, form)) = self.form()? else { return Ok(None) };
+        let constraint = form.compile(&Vocabulary::new(tokenizer)?).with_context(|| about.clone())?;
         for line in constraint.notes() {
-            note!("warning: {}: {line}", about());
+            note!("warning: {about}: {line}");
         }
         Ok(Some(Arc::new(constraint)))
     }

@@ -1,5 +1,6 @@
 //! Which model a command runs: `-m MODEL`, `--adapter DIR` and `--dtype TYPE`, the same for all commands.
 
+use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -22,6 +23,14 @@ pub struct ModelArgs {
     /// Type of the weights to run with: f32, f16, bf16, q8 or q4 [default: as stored]
     #[arg(long, value_name = "TYPE", value_parser = input::dtype)]
     pub dtype: Option<Dtype>,
+}
+
+/// The model, as it was typed.
+impl fmt::Display for ModelArgs {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        self.model.display().fmt(f)?;
+        self.adapter.iter().try_for_each(|adapter| write!(f, " with the adapter {}", adapter.display()))
+    }
 }
 
 impl ModelArgs {

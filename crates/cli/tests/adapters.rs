@@ -4,7 +4,7 @@ mod common;
 
 use std::fs;
 
-use common::{Folder, TINY, text};
+use common::{Folder, TINY, assistant, text};
 use models::{Gpt2, LoraConfig};
 use serde_json::Value;
 
@@ -149,4 +149,81 @@ fn training_an_adapter_is_measured() {
     folder.fails(&format!("bench train {shape} --lora r=2,targets=q_proj"), &["q_proj", "attn.c_attn"]);
     let typed = folder.run(&format!("bench train {shape} --lora rank=2"));
     assert!(!typed.ok && typed.stderr.contains("one of r, alpha"), "{}", typed.stderr);
+}
+
+/// The small assistant `m`, and an adapter `ad` with which it has learnt to say other things.
+fn taught(lora: &str) -> Folder {
+    let folder = Folder::new();
+    assistant::train(&folder);
+    let line = |(asked, answer): (&str, &str)| {
+        serde_json::json!({ "prompt": asked, "completion": answer }).to_string() + "\n"
+    };
+    folder.write(
+        "other.jsonl",
+        [("hello", "good night"), ("你好", "晚上好"), ("Once", "a fox")].map(line).concat(),
+    );
+    folder.succeeds(&format!(
+        "finetune -m m --data other.jsonl --val-fraction 0 --lora {lora} --lr 0.02 --max-steps 120 --batch 3 --seed 1 --out ad"
+    ));
+    folder
+}
+
+#[test]
+fn applications_talk_with_adapters() {
+    for (lora, has_chatml) in
+        [("r=8,targets=all-linear", false), ("r=8,targets=all-linear,embeddings=true", true)]
+    {
+        let folder = taught(lora);
+        let plain = folder.succeeds("chat -m m --no-history --temperature 0 -p hello");
+        assert_eq!(plain, "good morning\n");
+        for model in ["-m m --adapter ad", "-m ad"] {
+            let chat = folder
+                .run_with_input(&format!("chat {model} --no-history --temperature 0"), "hello\n".as_bytes());
+            assert_eq!((chat.stdout.as_str(), chat.ok), ("good night\n", true), "{lora}: {}", chat.stderr);
+            let chat = folder.run(&format!("chat {model} --no-history --temperature 0 -p 你好"));
+            assert_eq!(chat.stdout, "晚上好\n", "{lora}: {}", chat.stderr);
+            // The template that lies beside the adapter is the one that it has learnt.
+            assert!(!chat.stderr.contains("no chat template"), "{}", chat.stderr);
+            let asked = folder.succeeds(&format!("generate {model} --temperature 0 --chat -p hello"));
+            assert_eq!(asked, "good night\n");
+        }
+        let show = json(&folder.succeeds("show -m ad --json"));
+        let template = show["chat_template"].as_str().unwrap();
+        assert_eq!(template.contains("im_start"), has_chatml, "{template}");
+    }
+}
+
+#[test]
+fn applications_write_and_summarize_with_adapters() {
+    let folder = taught("r=8,targets=all-linear");
+    let recipe = "about = 'A word'\n[[step]]\nname = 'word'\nprompt = 'Word: '\nask = '{topic}'\ntemperature = 0.0\nretries = 0\n";
+    folder.write("word.toml", recipe);
+    folder.write("topics.csv", "topic\nhello\n你好\n");
+    let write = |args: &str| json(&folder.succeeds(&format!("write word.toml --json {args}")));
+    let [with, alone] = ["-m m --adapter ad", "-m m"]
+        .map(|model| write(&format!("{model} --topic hello"))["steps"][0].clone());
+    assert_eq!((&with["text"], &with["chat"]), (&"good night".into(), &true.into()));
+    assert_eq!(alone["chat"], false, "the base has no template");
+    folder.succeeds("write word.toml -m ad --input topics.csv --json --out words.jsonl");
+    let words: Vec<Value> =
+        folder.read("words.jsonl").lines().map(|line| json(line)["text"].clone()).collect();
+    assert_eq!(words, ["good night\n", "晚上好\n"]);
+    // The instruction alone is the text to be summarised: it is answered as the adapter has learnt.
+    let summary = |args: &str| {
+        json(&folder.succeeds(&format!(
+            "summarize --text hello --temperature 0 --instruction {{text}} --json {args}"
+        )))["summary"]
+            .clone()
+    };
+    assert_eq!(summary("-m m --adapter ad"), "good night");
+    assert_eq!(summary("-m ad"), "good night");
+    assert_eq!(summary("-m m --ask template"), "good morning");
+    // What is missing or wrong is told as everywhere.
+    for command in ["chat --no-history -p a", "summarize --text a", "write word.toml --topic a"] {
+        folder
+            .fails(&format!("{command} -m m --adapter nowhere"), &["--adapter nowhere", "no such directory"]);
+        folder.fails(&format!("{command} -m m --adapter m"), &["adapter_config.json", "missing"]);
+    }
+    assert!(folder.run("write --list").ok && folder.run("write --show product").ok);
+    assert!(folder.run("write word.toml --topic a").stderr.contains("--model <MODEL>"));
 }

@@ -248,3 +248,21 @@ fn without_colours_there_are_none() {
         assert_eq!(String::from_utf8_lossy(&bytes).contains("\x1b[2m"), want);
     }
 }
+
+#[test]
+fn a_constraint_is_taken_off_and_put_on_again() {
+    let folder = assistant();
+    folder.write("yes.lark", "start: \"yes!\" | \"也许\"\n");
+    let mut terminal = Terminal::start(&folder, &format!("{CHAT} --grammar yes.lark"), 100);
+    let held = terminal.say("hello")[1].clone();
+    assert!(["yes!", "也许"].contains(&&*held), "{held}");
+    assert_eq!(terminal.say("/set constraint off"), ["> /set constraint off"]);
+    assert_eq!(terminal.say("/retry"), ["> /retry", "good morning"]);
+    assert!(terminal.say("/set constraint maybe")[1].contains("say on or off"));
+    assert_eq!(terminal.say("/set constraint on"), ["> /set constraint on"]);
+    assert!(terminal.say("/set").contains(&"constraint      true".to_owned()));
+    assert_eq!(terminal.say("/retry")[1], held);
+    terminal.wait_for_prompt();
+    terminal.send(CTRL_D);
+    terminal.end();
+}

@@ -156,3 +156,57 @@ fn bad_input() {
     folder.fails("finetune --resume --out out", &["out"]);
     assert!(!folder.exists("out/model.safetensors"));
 }
+
+/// The command that a run names at its end.
+#[track_caller]
+fn next(folder: &Folder, args: &str) -> String {
+    let run = folder.run(&format!("{TUNE} --max-steps 2 --val-fraction 0 {args}"));
+    assert!(run.ok, "{args}: {}", run.stderr);
+    let (_, next) = run.stderr.rsplit_once("next: ").unwrap_or_else(|| panic!("{}", run.stderr));
+    next.trim().to_owned()
+}
+
+#[test]
+fn what_is_named_at_the_end_works_word_for_word() {
+    let folder = Folder::new();
+    folder.write("a.txt", text());
+    let longer = SMALL.replace("--n-ctx 96", "--n-ctx 256");
+    folder.succeeds(&format!("train --data a.txt --tokenizer bpe:300 {longer} --max-steps 2 --out m"));
+    let rows = |line: &dyn Fn(usize) -> String| (0..6).map(|i| line(i) + "\n").collect::<String>();
+    folder
+        .write("chat.jsonl", rows(&|i| format!("{{\"prompt\":\"狐狸{i}？\",\"completion\":\"早上好。\"}}")));
+    folder.write(
+        "sums.jsonl",
+        rows(&|i| format!("{{\"text\":\"The fox said {i}.\",\"summary\":\"fox {i}\"}}")),
+    );
+    folder.write("news.csv", format!("title,text\n{}", rows(&|i| format!("狐狸{i},从前有一只狐狸{i}。"))));
+    folder.write("FILE", "Once upon a time there was a fox.");
+    let lora = "--lora r=2,targets=all-linear";
+    for (args, want) in [
+        ("--data chat.jsonl --out c", "gpt2 chat -m c"),
+        ("--data chat.jsonl --out cl --lora r=2", "gpt2 chat -m m --adapter cl"),
+        ("--data chat.jsonl --out ce --lora r=2,embeddings=true", "gpt2 chat -m m --adapter ce"),
+        ("--data sums.jsonl --out s", "gpt2 summarize -m s FILE"),
+        (&format!("--data sums.jsonl --out sl {lora}"), "gpt2 summarize -m m --adapter sl FILE"),
+        (
+            "--data sums.jsonl --out si --instruction Kurz:{text}",
+            "gpt2 summarize -m si --instruction 'Kurz:{text}' FILE",
+        ),
+        ("--data news.csv --out n", "gpt2 write headline-article -m n --topic TEXT"),
+        (
+            &format!("--data news.csv --out nl {lora}"),
+            "gpt2 write headline-article -m m --adapter nl --topic TEXT",
+        ),
+        ("--data news.csv --out ni --instruction Schreib:{text}", "gpt2 chat -m ni"),
+    ] {
+        let named = next(&folder, args);
+        assert_eq!(named, want);
+        let words = named.strip_prefix("gpt2 ").unwrap().replace('\'', "");
+        let mut command = folder.command(&words);
+        command.env("XDG_DATA_HOME", folder.path("home"));
+        let run = folder.finish(command, "你好\n".as_bytes());
+        assert!(run.ok, "{named}: {}", run.stderr);
+        let out = args.split_once("--out ").unwrap().1.split(' ').next().unwrap();
+        assert!(folder.read(&format!("{out}/README.md")).contains(want), "{named}");
+    }
+}

@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Folder, TINY, text};
+use common::{Folder, TINY, assistant, text};
 use serde_json::Value;
 
 /// A folder with a model `m` that has learnt a little.
@@ -214,4 +214,79 @@ fn an_output_that_is_not_ours_is_left_alone() {
     let held = std::fs::File::create(folder.path("held.jsonl")).unwrap();
     held.lock().unwrap();
     folder.fails(&BATCH.replace("o.jsonl", "held.jsonl"), &["another process is writing held.jsonl"]);
+}
+
+#[test]
+fn messages_are_answered_through_the_chat_template() {
+    let folder = Folder::new();
+    assistant::train(&folder);
+    let asked = folder.run("generate -m m --temperature 0 --chat -p hello");
+    assert_eq!((asked.stdout.as_str(), asked.ok), ("good morning\n", true), "{}", asked.stderr);
+    assert!(asked.stderr.contains("no chat template"), "{}", asked.stderr);
+    let from_file = folder.run_with_input("generate -m m --temperature 0 --chat -f -", "你好\n".as_bytes());
+    assert_eq!(from_file.stdout, "早上好\n");
+    let one = lines(&folder.succeeds("generate -m m --temperature 0 --chat -p 你是谁 --json")).remove(0);
+    assert_eq!((&one["text"], &one["finish_reason"]), (&"一只狐狸".into(), &"eot".into()));
+
+    let turn = |role: &str, content: &str| serde_json::json!({ "role": role, "content": content });
+    let talk = [turn("user", "hello"), turn("assistant", "good morning"), turn("user", "who are you")];
+    let rows = [
+        serde_json::json!({ "messages": [turn("user", "你好")] }),
+        serde_json::json!({ "messages": talk, "seed": 7, "max_tokens": 30 }),
+        serde_json::json!({ "prompt": "User: hello\nAssistant: good" }),
+        serde_json::json!({ "messages": [turn("user", "hello")], "stop": [" morning"] }),
+        serde_json::json!({ "messages": [turn("user", &"hello ".repeat(200))] }),
+    ];
+    folder.write("p.jsonl", rows.map(|row| row.to_string() + "\n").concat());
+    let batch = "generate -m m --temperature 0 --input p.jsonl --output o.jsonl --seed 3 --batch 2";
+    folder.succeeds(batch);
+    let whole = folder.read("o.jsonl");
+    let head = "{\"index\":0,\"messages\":[{\"role\":\"user\",\"content\":\"你好\"}],";
+    assert!(whole.starts_with(head), "{whole}");
+    let got = lines(&whole);
+    let texts: Vec<&str> = got.iter().filter_map(|line| line["text"].as_str()).collect();
+    assert_eq!(texts, ["早上好", "a red fox", " morning", "good"]);
+    assert_eq!((&got[1]["messages"], &got[1]["seed"]), (&serde_json::json!(talk), &7.into()));
+    assert!(got[4]["error"].as_str().unwrap().contains("context"), "{}", got[4]);
+    // What was begun is gone on with, wherever it stopped.
+    for cut in (0..whole.len()).step_by(97) {
+        std::fs::write(folder.path("o.jsonl"), &whole.as_bytes()[..cut]).unwrap();
+        folder.succeeds(batch);
+        assert_eq!(untimed(&folder.read("o.jsonl")), untimed(&whole), "cut at {cut}");
+    }
+    // With --chat, prompts are messages, and lines say so.
+    folder.write("p.jsonl", "{\"prompt\":\"你好\"}\n");
+    folder.fails(&format!("{batch} --chat"), &["o.jsonl, line 2"]);
+    folder.succeeds(&format!("{} --chat", batch.replace("o.jsonl", "c.jsonl")));
+    assert!(folder.read("c.jsonl").starts_with(head));
+    assert_eq!(lines(&folder.read("c.jsonl"))[0]["text"], "早上好");
+}
+
+#[test]
+fn messages_that_cannot_be_answered() {
+    let folder = trained();
+    folder.fails("generate -m m --chat", &["--chat", "-p"]);
+    for (line, parts) in [
+        (r#"{"messages":[]}"#, &["line 1", "no messages"][..]),
+        (r#"{"messages":[{"role":"user","content":" "}]}"#, &["message 1 (user) is empty"]),
+        (
+            r#"{"messages":[{"role":"user","content":"a"},{"role":"assistant","content":"b"}]}"#,
+            &["the assistant's"],
+        ),
+        (r#"{"messages":[{"role":"boss","content":"a"}]}"#, &["`boss`"]),
+        (r#"{"messages":[{"role":"user"}]}"#, &["line 1", "content"]),
+        (r#"{"messages":"a"}"#, &["line 1", "each line is an object"]),
+        (r#"{"prompt":"a","messages":[{"role":"user","content":"a"}]}"#, &["either"]),
+        (r#"{"max_tokens":3}"#, &["either", "\"messages\""]),
+    ] {
+        folder.write("p.jsonl", line);
+        folder.fails(BATCH, parts);
+        assert!(!folder.exists("o.jsonl"));
+    }
+    folder.write("p.jsonl", "{\"prompt\":\"\"}");
+    folder.fails(&format!("{BATCH} --chat"), &["line 1", "empty"]);
+    for flags in ["--chat -p a --beams 2", "--chat -p a --parse-special"] {
+        let got = folder.run(&format!("generate -m m {flags}"));
+        assert!(!got.ok && got.stderr.contains("cannot be used with"), "{flags}: {}", got.stderr);
+    }
 }

@@ -18,6 +18,7 @@
 
 mod closing;
 mod error;
+mod form;
 mod matcher;
 mod numbers;
 mod vocabulary;
@@ -29,6 +30,7 @@ use llguidance::{JsonCompileOptions, TokenParser, panic_utils};
 use serde_json::Value;
 
 pub use error::ConstraintError;
+pub use form::Form;
 pub use matcher::Matcher;
 pub use vocabulary::Vocabulary;
 

@@ -21,7 +21,9 @@ use self::history::History;
 use self::persona::Lang;
 use self::session::{Opening, Session};
 use super::generate::choices::Choices;
+use crate::constrain::Constrain;
 use crate::input;
+use crate::model::ModelArgs;
 use crate::output::{note, printable};
 
 /// Talk to a model
@@ -30,22 +32,21 @@ use crate::output::{note, printable};
 /// goes to standard output.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Examples:\n  gpt2 chat -m out/assistant\n  \
+    gpt2 chat -m gpt2 --adapter out/adapter\n  \
     gpt2 chat -m out/assistant --persona support --lang zh\n  \
     gpt2 chat -m out/assistant --system \"Answer in one sentence.\" -p \"What is a fox?\" --json\n  \
+    gpt2 chat -m out/assistant --json-schema answer.json -p \"Who wrote Faust?\"\n  \
     gpt2 chat -m out/assistant --no-history < questions.txt > answers.txt\n\n\
     In a terminal, /help lists commands such as /retry, /save FILE and /set temperature 0.7. Alt-Enter, or a backslash before \
     Enter, begins a new line; \"\"\" begins and ends several. Ctrl-C interrupts a reply, Ctrl-D leaves.\n\
+    With --json-schema or --grammar every reply is in that form; /set constraint off frees them.\n\
     From a pipe, each line is a message, and each reply goes to standard output.\n\
     A persona of your own is a file NAME.toml with a line system = \"…\", in gpt2/personas of your configuration folder \
     (~/.config on Linux), or anywhere: --persona FILE.\n\
     Conversations are kept in gpt2/chats.sqlite of your data folder (~/.local/share on Linux), which only you can read.")]
 pub struct Args {
-    /// Model: a directory, a file, or a name on the hub such as gpt2 or ORG/NAME
-    #[arg(short, long, value_name = "MODEL")]
-    model: PathBuf,
-    /// Type of the weights to run with: f32, f16, bf16, q8 or q4 [default: as stored]
-    #[arg(long, value_name = "TYPE", value_parser = crate::input::dtype)]
-    dtype: Option<models::Dtype>,
+    #[command(flatten)]
+    model: ModelArgs,
     /// One message to answer, instead of a conversation
     #[arg(short, long, value_name = "TEXT")]
     prompt: Option<String>,
@@ -72,6 +73,8 @@ pub struct Args {
     no_history: bool,
     #[command(flatten)]
     choices: Choices,
+    #[command(flatten)]
+    constrain: Constrain,
     /// One line of JSON for each reply, instead of streaming
     #[arg(long)]
     json: bool,
@@ -87,33 +90,32 @@ pub fn run(args: Args, offline: bool) -> Result<()> {
     }
     let lang = args.lang.unwrap_or_else(Lang::of_locale);
     let persona = args.persona.as_deref().map(|spec| persona::find(spec, lang)).transpose()?;
-    let path = input::model_path(&args.model, offline)?;
-    let (model, tokenizer) = input::open_model(&path, args.dtype)?;
+    let (model, tokenizer) = args.model.open(offline)?;
     let template = ChatTemplate::of(&tokenizer)
-        .with_context(|| format!("cannot use the chat template of {}", path.display()))?;
-    let kind = template.kind();
+        .with_context(|| format!("cannot use the chat template of {}", args.model))?;
+    let is_base = template.kind() == Kind::Plain && tokenizer.chat_template().is_none();
 
     let n_ctx = model.config().n_ctx;
     let max_tokens = args.max_tokens.unwrap_or((n_ctx / 4).clamp(1, MAX_TOKENS));
     let sampling = args.choices.sampling(&tokenizer, input::seed(args.seed))?;
-    let settings = ReplySettings { sampling, max_tokens };
+    let settings = ReplySettings { sampling, max_tokens, constraint: args.constrain.build(&tokenizer)? };
     settings::check(&settings, n_ctx)?;
 
     let system = args.system.clone().or_else(|| persona.as_ref().map(|persona| persona.system.clone()));
     let opening = Opening {
         conversation: Conversation::new(system),
         settings,
-        model: args.model.display().to_string(),
+        model: args.model.to_string(),
         persona: persona.map(|persona| persona.name),
         lang,
         history: args.open_history(),
     };
     let session = Session::new(Chat::new(&model, &tokenizer, template)?, opening);
-    if kind == Kind::Plain {
+    if is_base {
         note!(
             "note: {} has no chat template, so that turns are written as `User: …` and `Assistant: …`. A base model only \
              continues text; `gpt2 finetune` makes it an assistant.",
-            printable(&args.model.display().to_string())
+            printable(&args.model.to_string())
         );
     }
     let is_terminal = std::io::stdin().is_terminal() && std::io::stdout().is_terminal();

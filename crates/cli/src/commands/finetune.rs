@@ -108,7 +108,7 @@ pub fn run(args: Args, offline: bool) -> Result<()> {
         result?
     };
     card::write(out, &settings, &sources, &outcome)?;
-    report(&args, out, &settings, &outcome)
+    report(&args, out, &settings, &sources, &outcome)
 }
 
 /// The right to write to DIR, which holds nothing that is not to be replaced.
@@ -262,7 +262,13 @@ fn finish_dry_run(args: &Args, settings: &Settings, material: &Material, config:
     Ok(())
 }
 
-fn report(args: &Args, out: &Path, settings: &Settings, outcome: &Outcome) -> Result<()> {
+fn report(
+    args: &Args,
+    out: &Path,
+    settings: &Settings,
+    sources: &card::Sources,
+    outcome: &Outcome,
+) -> Result<()> {
     if let (Some(before), Some(after)) = (&outcome.before, &outcome.val) {
         note!(
             "held-out answers: loss {:.4} before, {:.4} ± {:.4} after ({:+.1} %); accuracy {:.1} % before, {:.1} % after",
@@ -283,7 +289,11 @@ fn report(args: &Args, out: &Path, settings: &Settings, outcome: &Outcome) -> Re
         ),
         (true, early) => {
             let early = if early { ", ended early: validation did not get better any more" } else { "" };
-            note!("{} steps in {time}{early}; next: {}", outcome.step, card::next_command(out, settings));
+            note!(
+                "{} steps in {time}{early}; next: {}",
+                outcome.step,
+                card::next_command(out, settings, sources)
+            );
         }
     }
     if args.json {

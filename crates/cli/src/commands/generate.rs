@@ -1,5 +1,6 @@
 //! `gpt2 generate`: writes text with a model.
 
+mod ask;
 mod batch;
 mod beams;
 pub(super) mod choices;
@@ -9,6 +10,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::{Result, ensure};
+use generate::apps::chat::Answer;
 use generate::{
     EngineSettings, Finish, Generation, Overflow, Request, Speculation, TextEvent, Texts, TokenLogprobs,
 };
@@ -16,6 +18,7 @@ use models::Gpt2;
 use serde_json::json;
 use tokenizer::Tokenizer;
 
+use self::ask::Asked;
 use self::choices::Choices;
 use crate::constrain::Constrain;
 use crate::input;
@@ -32,6 +35,7 @@ use crate::output::note;
     gpt2 generate -m gpt2 -p \"Alan Turing theorized that\" -n 20 --temperature 0\n  \
     gpt2 generate -m gpt2 --adapter out/adapter -p \"Once\"\n  \
     gpt2 generate -m out/model --input prompts.jsonl --output texts.jsonl --batch 32\n  \
+    gpt2 generate -m out/assistant --chat -p \"What is a fox?\"\n  \
     gpt2 generate -m out/model -p \"The end\" --beams 4 --samples 2 -n 50\n  \
     gpt2 generate -m out/model -p \"A person: \" --json-schema person.json -n 100"
 )]
@@ -44,6 +48,9 @@ pub struct Args {
     /// Read the prompt from a file, or from standard input for -; one newline at its end is dropped
     #[arg(short, long, value_name = "FILE", conflicts_with = "prompt")]
     file: Option<PathBuf>,
+    /// Take the prompt for a user's message, and write the answer in the form of the model's chat template
+    #[arg(long, conflicts_with_all = ["beams", "parse_special"])]
+    chat: bool,
     /// Tokens to write at most [default: until the text ends or the context is full]
     #[arg(short = 'n', long, value_name = "N")]
     max_tokens: Option<usize>,
@@ -85,7 +92,8 @@ pub struct Args {
     /// Let a smaller model of the same vocabulary guess instead; the text stays the same
     #[arg(long, value_name = "MODEL")]
     draft: Option<PathBuf>,
-    /// Prompts to continue, one object a line: {"prompt": …}, and if wanted max_tokens, seed, stop, json_schema
+    /// Prompts to continue, one object a line: {"prompt": …}, or {"messages": [{"role": …, "content": …}, …]} to answer, and
+    /// if wanted max_tokens, seed, stop, json_schema
     #[arg(long, value_name = "FILE", requires = "output", conflicts_with_all = ["prompt", "file", "samples", "beams"])]
     input: Option<PathBuf>,
     /// With --input: where to write one line of JSON for each; a file that is partly done is gone on with
@@ -128,6 +136,10 @@ pub fn run(mut args: Args, offline: bool) -> Result<()> {
         args.draft.is_none() || args.lookup > 0,
         "--lookup 0 turns guessing off: raise it, or leave out --draft"
     );
+    ensure!(
+        !args.chat || args.prompt.is_some() || args.file.is_some() || args.input.is_some(),
+        "--chat: give a message with -p, -f or --input; `gpt2 chat` holds a conversation"
+    );
     ensure!(args.stop.iter().all(|stop| !stop.is_empty()), "--stop: give characters, or leave it out");
     ensure!(
         args.choices.logprobs.is_none() || args.json || args.input.is_some(),
@@ -151,10 +163,12 @@ pub fn run(mut args: Args, offline: bool) -> Result<()> {
         (None, Some(path)) => input::read_prompt(path)?,
         (None, None) => String::new(),
     };
-    input::note_unknown(&tokenizer, &prompt, "the prompt");
+    let asked = Asked::text(prompt, args.chat)?;
+    ask::note_unknown(&tokenizer, &asked);
+    let template = ask::template(&tokenizer, std::iter::once(&asked))?;
     let seed = input::seed(args.seed);
     if args.beams.is_some() {
-        return beams::run(&args, &model, &tokenizer, &prompt);
+        return beams::run(&args, &model, &tokenizer, asked.shown());
     }
     let constraint = args.constrain.build(&tokenizer)?;
     let settings = EngineSettings {
@@ -165,12 +179,13 @@ pub fn run(mut args: Args, offline: bool) -> Result<()> {
         EngineSettings { kept: usize::from(args.samples > 1), blocks: 2 * settings.blocks, ..settings };
     let mut texts = Texts::new(&model, &tokenizer, settings)?;
     let mut sample = |seed| {
-        let request = Request { constraint: constraint.clone(), ..args.request(&tokenizer, &prompt, seed)? };
+        let request = args.ask(&tokenizer, template.as_ref(), &asked, seed)?;
+        let request = Request { constraint: constraint.clone(), ..request };
         if args.json {
             let result = write(&mut texts, &request, &mut |_| true)?;
-            super::print_json(&result_json(&result, seed))
+            super::print_json(&asked_json(&asked, &result, seed))
         } else {
-            stream(&mut texts, &request, &prompt)
+            stream(&mut texts, &request, &asked)
         }
     };
     let all = (0..args.samples).try_for_each(|i| sample(seed.wrapping_add(i)));
@@ -261,19 +276,30 @@ pub(super) fn result_json(result: &Generation, seed: u64) -> serde_json::Value {
     value
 }
 
+/// [`result_json`]; an answer's text is without white space at both ends, as in `gpt2 chat`.
+fn asked_json(asked: &Asked, result: &Generation, seed: u64) -> serde_json::Value {
+    let mut value = result_json(result, seed);
+    if asked.is_chat() {
+        value["text"] = result.text.trim().into();
+    }
+    value
+}
+
 fn logprobs_json(all: &[TokenLogprobs]) -> serde_json::Value {
     let top =
         |top: &[(u32, f32)]| top.iter().map(|(id, x)| json!({ "id": id, "logprob": x })).collect::<Vec<_>>();
     all.iter().map(|t| json!({ "id": t.id, "logprob": t.logprob, "top": top(&t.top) })).collect()
 }
 
-fn stream(texts: &mut Texts<&Gpt2>, request: &Request, prompt: &str) -> Result<()> {
+fn stream(texts: &mut Texts<&Gpt2>, request: &Request, asked: &Asked) -> Result<()> {
+    let (prompt, mut answer) = (asked.shown(), Answer::default());
     let mut out = std::io::stdout().lock();
     let mut failed = None;
     let mut started = false;
     let result = write(texts, request, &mut |piece| {
         let head = if started { "" } else { prompt };
         started = true;
+        let piece = if asked.is_chat() { answer.push(piece) } else { piece.to_owned() };
         let written = write!(out, "{head}{piece}").and_then(|()| out.flush());
         failed = written.err();
         failed.is_none()

@@ -17,6 +17,7 @@ use tokenizer::Tokenizer;
 
 use self::read::Document;
 use self::report::Report;
+use crate::model::ModelArgs;
 use crate::output::note;
 use crate::signals::StopFlag;
 use crate::{input, plan};
@@ -28,6 +29,7 @@ use crate::{input, plan};
 /// read, what is copied, and numbers and names that are not in the text are told on standard error.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Examples:\n  gpt2 summarize -m out/model report.txt\n  \
+    gpt2 summarize -m gpt2 --adapter out/adapter report.txt\n  \
     gpt2 summarize -m gpt2 - < article.txt\n  \
     gpt2 summarize -m out/model --ratio 0.2 *.txt --out summaries.txt\n  \
     gpt2 summarize -m out/model --json test.jsonl --references references.txt --seed 1\n\n\
@@ -36,12 +38,8 @@ use crate::{input, plan};
     With references, ROUGE is shown for the model, for the first sentences (lead) and for random ones. With --json it is the \
     last line, an object with \"rouge\".")]
 pub struct Args {
-    /// Model: a directory, a file, or a name on the hub such as gpt2 or ORG/NAME
-    #[arg(short, long, value_name = "MODEL")]
-    model: PathBuf,
-    /// Type of the weights to run with: f32, f16, bf16, q8 or q4 [default: as stored]
-    #[arg(long, value_name = "TYPE", value_parser = crate::input::dtype)]
-    dtype: Option<models::Dtype>,
+    #[command(flatten)]
+    model: ModelArgs,
     /// Files to summarise; - is standard input
     #[arg(value_name = "FILE", required_unless_present = "text")]
     files: Vec<PathBuf>,
@@ -107,7 +105,7 @@ const SENTENCES: usize = 3;
 /// The most texts or parts that are read at once.
 const MOST_AT_ONCE: usize = 512;
 
-pub fn run(mut args: Args, offline: bool) -> Result<()> {
+pub fn run(args: Args, offline: bool) -> Result<()> {
     ensure!((1..=MOST_AT_ONCE).contains(&args.batch), "--batch {}: ask for 1 to {MOST_AT_ONCE}", args.batch);
     ensure!(args.max_sentences != Some(0), "--max-sentences 0: ask for at least 1");
     ensure!(args.max_tokens != Some(0), "--max-tokens 0: ask for at least 1");
@@ -125,8 +123,7 @@ pub fn run(mut args: Args, offline: bool) -> Result<()> {
         );
     }
     let documents = args.documents()?;
-    args.model = input::model_path(&args.model, offline)?;
-    let (model, tokenizer) = input::open_model(&args.model, args.dtype)?;
+    let (model, tokenizer) = args.model.open(offline)?;
     let seed = input::seed(args.seed);
     let settings = args.settings(&tokenizer, seed)?;
     for document in &documents {

@@ -9,38 +9,42 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use anyhow::{Context, Result, bail, ensure};
-use generate::apps::write::{Lang, Override, Recipe, StepResult};
+use anyhow::{Context, Result, ensure};
+use generate::apps::write::{Lang, Override, Recipe, StepResult, Writer};
+use generate::constraint::Form;
 use models::Gpt2;
 use sha2::{Digest, Sha256};
 use tokenizer::Tokenizer;
 use tokenizer::chat::{ChatTemplate, Kind};
 
 use self::recipes::Source;
-use crate::input;
-use crate::output::say;
+use crate::constrain::Constrain;
+use crate::model::{Located, ModelArgs};
+use crate::output::{note, say};
 
 /// Write a document by a recipe: a headline and its article, product copy, a report, a story …
 ///
 /// A recipe is a TOML file of steps. Each step's text goes into the prompts of later ones, and is written anew when it fails
 /// a check. The document is Markdown on standard output, a part at a time as it is decided; messages go to standard error.
 #[derive(clap::Args, Debug)]
+// To list and to show takes no model.
+#[command(mut_arg("model", |model| model.required(false).required_unless_present_any(["list", "show"])))]
 #[command(after_help = "Examples:\n  gpt2 write --list\n  \
     gpt2 write headline-article -m gpt2 --topic \"a new bridge across the harbour\" --best-of 4\n  \
     gpt2 write product -m out/model --topic \"保温一整天的钢水壶\" --json\n  \
     gpt2 write marketing -m out/model --topic \"a baking course\" --var audience=\"young families\" --set offer.temperature=0.7\n  \
+    gpt2 write product -m out/model --topic \"a lamp\" --json-schema offer.json --json\n  \
     gpt2 write product -m out/model --input ideas.csv --out copy/\n  \
-    gpt2 write --show product > mine.toml && gpt2 write mine.toml -m out/model --topic \"a lamp\"")]
+    gpt2 write --show product > mine.toml && gpt2 write mine.toml -m out/model --topic \"a lamp\"\n\n\
+    --json-schema and --grammar hold the text of the recipe's last step to a form, in place of its begin, end, lengths, \
+    drop-unfinished and the checks one-line, whole-sentences and same-language. --set STEP.json-schema='{…}' or \
+    --set STEP.grammar='start: …' does so for another step, as do the keys json-schema and grammar in a recipe of your own.")]
 pub struct Args {
     /// Recipe: a name (see --list), or a TOML file
     #[arg(value_name = "RECIPE", required_unless_present = "list")]
     recipe: Option<String>,
-    /// Model: a directory, a file, or a name on the hub such as gpt2 or ORG/NAME
-    #[arg(short, long, value_name = "MODEL", required_unless_present_any = ["list", "show"])]
-    model: Option<PathBuf>,
-    /// Type of the weights to run with: f32, f16, bf16, q8 or q4 [default: as stored]
-    #[arg(long, value_name = "TYPE", value_parser = crate::input::dtype)]
-    dtype: Option<models::Dtype>,
+    #[command(flatten)]
+    model: Option<ModelArgs>,
     /// What to write about
     #[arg(long, value_name = "TEXT", required_unless_present_any = ["list", "show", "input"])]
     topic: Option<String>,
@@ -83,6 +87,8 @@ pub struct Args {
     show: bool,
     #[command(flatten)]
     settings: Settings,
+    #[command(flatten)]
+    constrain: Constrain,
 }
 
 /// Settings over the recipe's.
@@ -125,6 +131,8 @@ struct Plan {
     /// What tells this recipe with these settings from others.
     version: String,
     vars: BTreeMap<String, String>,
+    /// The flag that says what the last step's text is held to.
+    form: Option<String>,
 }
 
 pub fn run(mut args: Args, offline: bool) -> Result<()> {
@@ -136,11 +144,10 @@ pub fn run(mut args: Args, offline: bool) -> Result<()> {
         return say!("{}", source.text.trim_end());
     }
     let plan = Plan::of(&args, source)?;
-    let model = args.model.as_ref().context("give a model with -m")?;
-    args.model = Some(input::model_path(model, offline)?);
+    let model = args.model.as_ref().context("give a model with -m")?.locate(offline)?;
     match &args.input {
-        Some(ideas) => many::run(&args, &plan, ideas),
-        None => one::run(&args, &plan),
+        Some(ideas) => many::run(&args, &plan, &model, ideas),
+        None => one::run(&args, &plan, &model),
     }
 }
 
@@ -154,7 +161,8 @@ impl Plan {
             "--best-of {} of {at_once} documents: at most {MOST_AT_ONCE} texts are written at once",
             args.best_of
         );
-        let settings = args.settings.overrides()?;
+        let form = args.constrain.form()?;
+        let settings = args.settings.overrides(form.as_ref())?;
         let recipe = Recipe::parse(&source.text, &settings).with_context(|| source.place())?;
         let mut vars = BTreeMap::new();
         for var in &args.var {
@@ -166,13 +174,22 @@ impl Plan {
         }
         let all = format!("{} {settings:?} {} {} {:?}", source.text, args.best_of, args.chat, args.lang);
         let version = Sha256::digest(all)[..4].iter().map(|byte| format!("{byte:02x}")).collect();
-        Ok(Plan { source, recipe: Arc::new(recipe), version, vars })
+        let form = form.map(|(given, _)| given);
+        Ok(Plan { source, recipe: Arc::new(recipe), version, vars, form })
+    }
+
+    /// Compiles what texts are held to, before anything is written.
+    fn compile(&self, writer: &mut Writer) -> Result<()> {
+        let with = self.form.iter().map(|form| format!(" with {form}")).collect::<String>();
+        let notes = writer.compile(&self.recipe).with_context(|| self.source.place() + &with)?;
+        notes.iter().for_each(|line| note!("warning: {line}"));
+        Ok(())
     }
 }
 
 impl Settings {
     /// The flags first, then what is set for one step.
-    fn overrides(&self) -> Result<Vec<Override>> {
+    fn overrides(&self, form: Option<&(String, Form)>) -> Result<Vec<Override>> {
         let shown = |value: &dyn ToString| value.to_string();
         let flags = [
             ("temperature", self.temperature.as_ref().map(|x| shown(x))),
@@ -187,6 +204,7 @@ impl Settings {
         let mut all = flags
             .map(|(key, value)| Override::of_all(&format!("--{key} {value}"), key, &value))
             .collect::<Result<Vec<_>, _>>()?;
+        all.extend(form.map(|(given, form)| Override::form_of_last(given, form.clone())));
         for given in &self.set {
             all.push(given.parse().with_context(|| "--set")?);
         }
@@ -195,9 +213,9 @@ impl Settings {
 }
 
 impl Args {
-    fn open(&self) -> Result<(Gpt2, Tokenizer, Option<ChatTemplate>)> {
-        let Some(path) = &self.model else { bail!("give a model with -m") };
-        let (model, tokenizer) = input::open_model(path, self.dtype)?;
+    /// The model, its tokenizer, and the chat template that it is asked through.
+    fn open(&self, model: &Located) -> Result<(Gpt2, Tokenizer, Option<ChatTemplate>)> {
+        let (model, tokenizer) = model.open(self.model.as_ref().and_then(|model| model.dtype))?;
         let template = match self.chat.as_str() {
             "never" => None,
             when => {

@@ -12,7 +12,7 @@ use tokenizer::{Tokenizer, TokenizerError};
 
 use crate::request::{Finish, GenerateError};
 
-pub use reply::{Chat, Reply, ReplySettings};
+pub use reply::{Answer, Chat, Reply, ReplySettings};
 
 /// What one side said, and what the other answered.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -10,6 +10,7 @@ mod checks;
 mod document;
 mod ending;
 mod error;
+mod forms;
 mod language;
 mod placeholders;
 mod recipe;

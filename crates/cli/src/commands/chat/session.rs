@@ -2,15 +2,18 @@
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::{Context, Result, bail, ensure};
 use generate::Finish;
 use generate::apps::chat::{Chat, Conversation, Reply, ReplySettings, Turn};
+use generate::constraint::Constraint;
 use models::Gpt2;
 use tokenizer::chat::Kind;
 
 use super::history::{Head, History, is_busy};
 use super::persona::{self, Lang};
+use super::settings::Limits;
 use super::{settings, slash, transcript};
 use crate::input;
 
@@ -24,6 +27,8 @@ pub struct Session<'a> {
     chat: Chat<'a, &'a Gpt2>,
     conversation: Conversation,
     settings: ReplySettings,
+    /// What the chat was begun with, where `/set` has taken it off.
+    constraint: Option<Arc<Constraint>>,
     model: String,
     persona: Option<String>,
     lang: Lang,
@@ -61,6 +66,7 @@ impl<'a> Session<'a> {
         let session = Session {
             chat,
             conversation,
+            constraint: settings.constraint.clone(),
             settings,
             model,
             persona,
@@ -172,7 +178,8 @@ impl<'a> Session<'a> {
             "set" if rest.is_empty() => Ok(settings::list(&self.settings)),
             "set" => {
                 let n_ctx = self.chat.model().config().n_ctx;
-                settings::set(&mut self.settings, n_ctx, rest)?;
+                let limits = Limits { n_ctx, constraint: self.constraint.as_ref() };
+                settings::set(&mut self.settings, &limits, rest)?;
                 self.attempt = 0;
                 Ok(String::new())
             }

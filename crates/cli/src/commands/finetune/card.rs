@@ -4,6 +4,7 @@ use std::fmt::Write;
 use std::path::Path;
 
 use anyhow::{Context, Result};
+use data::records::Shape;
 use train::Outcome;
 
 use super::material::{Counts, Material};
@@ -15,14 +16,34 @@ pub struct Sources {
     counts: Counts,
     dropped: usize,
     is_preference: bool,
+    /// What most of it is.
+    shape: Option<Shape>,
 }
 
-/// What to try next.
-pub fn next_command(out: &Path, settings: &Settings) -> String {
-    match (&settings.lora, &settings.model) {
-        (Some(_), Some(base)) => format!("gpt2 chat -m {base} --adapter {}", out.display()),
-        _ => format!("gpt2 chat -m {}", out.display()),
+/// What to try next, as it would be typed: the command for what most of the data is.
+pub fn next_command(out: &Path, settings: &Settings, sources: &Sources) -> String {
+    let out = quoted(&out.display().to_string());
+    let model = match (&settings.lora, &settings.model) {
+        (Some(_), Some(base)) => format!("-m {} --adapter {out}", quoted(base)),
+        _ => format!("-m {out}"),
+    };
+    match (sources.shape, &settings.instruction) {
+        (Some(Shape::Summary), None) => format!("gpt2 summarize {model} FILE"),
+        (Some(Shape::Summary), Some(own)) => {
+            format!("gpt2 summarize {model} --instruction {} FILE", quoted(own))
+        }
+        (Some(Shape::Article), None) => format!("gpt2 write headline-article {model} --topic TEXT"),
+        _ => format!("gpt2 chat {model}"),
     }
+}
+
+/// A word as a shell reads it.
+fn quoted(word: &str) -> String {
+    let is_plain = |c: char| c.is_alphanumeric() || "-_./:=@+,".contains(c);
+    if !word.is_empty() && word.chars().all(is_plain) {
+        return word.to_owned();
+    }
+    format!("'{}'", word.replace('\'', r"'\''"))
 }
 
 /// Takes down what the card tells of the data.
@@ -38,6 +59,7 @@ pub fn sources(material: &Material) -> Sources {
         counts: material.items.counts(),
         dropped: material.found.dropped.total(),
         is_preference: material.items.is_preference(),
+        shape: material.shape,
     }
 }
 
@@ -87,8 +109,10 @@ fn text(out: &Path, settings: &Settings, sources: &Sources, outcome: &Outcome) -
             100.0 * after.accuracy()
         )?;
     }
-    writeln!(text, "\n## Use\n\n```\n{}\n```\n", next_command(out, settings))?;
-    write!(text, "## Settings\n\n```toml\n{}```\n", toml::to_string(&settings_without_paths(settings))?)?;
+    let bare = settings_without_paths(settings);
+    let next = next_command(Path::new(&*name), &bare, sources);
+    writeln!(text, "\n## Use\n\n```\n{next}\n```\n")?;
+    write!(text, "## Settings\n\n```toml\n{}```\n", toml::to_string(&bare)?)?;
     Ok(text)
 }
 
@@ -102,4 +126,23 @@ fn settings_without_paths(settings: &Settings) -> Settings {
         false => model.to_owned(),
     });
     Settings { model, data: names(&settings.data), val: names(&settings.val), ..settings.clone() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_of_a_shell() {
+        for (word, want) in [
+            ("out/a-1.b", "out/a-1.b"),
+            ("模型", "模型"),
+            ("my model", "'my model'"),
+            ("it's", r"'it'\''s'"),
+            ("$HOME", "'$HOME'"),
+            ("", "''"),
+        ] {
+            assert_eq!(quoted(word), want);
+        }
+    }
 }

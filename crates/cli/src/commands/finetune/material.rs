@@ -1,6 +1,6 @@
 //! From files to what a run learns from: read, written as tokens by the model's chat template, and divided.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 
 use anyhow::{Context, Result, ensure};
 use data::example::{Example, Pair};
@@ -19,6 +19,8 @@ pub struct Material {
     pub found: Findings,
     /// Examples to validate on that are learnt from, too.
     pub in_both: usize,
+    /// What most rows to learn from are.
+    pub shape: Option<Shape>,
 }
 
 /// What to learn from, and what to validate on.
@@ -117,6 +119,7 @@ pub fn read(
         items: Items::Examples { train: Vec::new(), held: Vec::new() },
         found: Findings::default(),
         in_both: 0,
+        shape: most_common(&files),
     };
     material.found.add_files(&files, false);
     material.found.add_files(&val_files, true);
@@ -157,6 +160,14 @@ impl Material {
         );
         Ok(())
     }
+}
+
+fn most_common(files: &[File]) -> Option<Shape> {
+    let mut rows: BTreeMap<Shape, usize> = BTreeMap::new();
+    for (&shape, &n) in files.iter().flat_map(|file| &file.shapes) {
+        *rows.entry(shape).or_default() += n;
+    }
+    rows.into_iter().max_by_key(|&(_, n)| n).map(|(shape, _)| shape)
 }
 
 /// How many of the held-out examples are among those to learn from.

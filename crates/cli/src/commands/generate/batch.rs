@@ -3,15 +3,17 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use generate::{Overflow, Request, TextEvent, Texts};
 use indicatif::{ProgressBar, ProgressStyle};
 use models::Gpt2;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokenizer::Tokenizer;
+use tokenizer::chat::{ChatTemplate, Message};
 
 use super::Args;
+use super::ask::{self, Asked};
 use crate::constrain::Schemas;
 use crate::lines::Lines;
 use crate::model::Located;
@@ -23,7 +25,8 @@ use crate::{input, plan};
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Line {
-    prompt: String,
+    prompt: Option<String>,
+    messages: Option<Vec<Message>>,
     max_tokens: Option<usize>,
     seed: Option<u64>,
     #[serde(default)]
@@ -31,23 +34,28 @@ struct Line {
     json_schema: Option<Value>,
 }
 
+/// What is asked, and the rest of its line.
+type Row = (Asked, Line);
+
 pub fn run(args: &Args, located: &Located, prompts: &Path, output: &Path) -> Result<()> {
-    let lines = read(prompts)?;
+    let rows = read(prompts, args.chat)?;
     let (model, tokenizer) = located.open(args.model.dtype)?;
     check(args, &model, &tokenizer)?;
     let (constraint, mut schemas) = (args.constrain.build(&tokenizer)?, Schemas::default());
-    let heads: Vec<String> = lines.iter().enumerate().map(|(k, line)| head(k, &line.prompt)).collect();
+    let template = ask::template(&tokenizer, rows.iter().map(|(asked, _)| asked))?;
+    let heads: Vec<String> = rows.iter().enumerate().map(|(k, (asked, _))| asked.head(k)).collect();
     let mut file = Lines::open(output, &heads, "these prompts", "--output")?;
     let done = file.done.len();
-    let first_seed = file.first_seed(|k| lines[k].seed.is_some());
+    let first_seed = file.first_seed(|k| rows[k].1.seed.is_some());
     let seed = args.seed.or(first_seed).unwrap_or_else(|| input::seed(None));
     if let (Some(given), Some(first)) = (args.seed, first_seed) {
         ensure!(given == first, "{} was begun with --seed {first}, not {given}", output.display());
     }
     if done > 0 {
-        note!("{done} of {} are there already; going on", lines.len());
+        note!("{done} of {} are there already; going on", rows.len());
     }
-    let lost = lines[done..].iter().filter(|line| tokenizer.unknown(&line.prompt).is_some()).count();
+    let is_lost = |asked: &Asked| asked.texts().into_iter().any(|text| tokenizer.unknown(text).is_some());
+    let lost = rows[done..].iter().filter(|(asked, _)| is_lost(asked)).count();
     if lost > 0 {
         note!(
             "warning: {lost} prompts hold text that the vocabulary has no token for; `gpt2 tokenizer encode` shows where"
@@ -56,29 +64,26 @@ pub fn run(args: &Args, located: &Located, prompts: &Path, output: &Path) -> Res
     let stop = StopFlag::install()?;
     let engine = plan::engine_settings(&model, args.batch, args.speculation(&model, &tokenizer)?, "--batch");
     let mut texts = Texts::new(&model, &tokenizer, engine)?;
-    let bar = ProgressBar::new(lines.len() as u64);
+    let bar = ProgressBar::new(rows.len() as u64);
     bar.set_style(
         ProgressStyle::with_template("{bar:24} {pos}/{len} texts, {eta} left").expect("a valid template"),
     );
     bar.set_position(done as u64);
-    let mut coming = (done..lines.len()).peekable();
+    let mut coming = (done..rows.len()).peekable();
     let mut numbers = BTreeMap::new(); // of the lines that are being written
     let mut whole: BTreeMap<usize, Value> = BTreeMap::new(); // that wait for an earlier one
     let (mut next, mut refused) = (done, 0);
-    while next < lines.len() && !stop.is_set() {
+    while next < rows.len() && !stop.is_set() {
         while numbers.len() < args.batch
             && let Some(index) = coming.next()
         {
-            let line = &lines[index];
-            let request =
-                request(args, &tokenizer, line, seed.wrapping_add(index as u64)).and_then(|request| {
-                    let own = line
-                        .json_schema
-                        .as_ref()
-                        .map(|schema| schemas.get(&tokenizer, schema))
-                        .transpose()?;
-                    Ok(Request { constraint: own.or_else(|| constraint.clone()), ..request })
-                });
+            let row = &rows[index];
+            let request = request(args, &tokenizer, template.as_ref(), row, seed.wrapping_add(index as u64));
+            let request = request.and_then(|request| {
+                let own = row.1.json_schema.as_ref();
+                let own = own.map(|schema| schemas.get(&tokenizer, schema)).transpose()?;
+                Ok(Request { constraint: own.or_else(|| constraint.clone()), ..request })
+            });
             match request.and_then(|request| Ok(texts.add(&request)?)) {
                 Ok(id) => _ = numbers.insert(id, index),
                 // A prompt that cannot be continued is told in its line, and does not end the work.
@@ -90,7 +95,9 @@ pub fn run(args: &Args, located: &Located, prompts: &Path, output: &Path) -> Res
             let Some(index) = numbers.remove(&id) else { continue };
             let value = match result {
                 Ok(result) => {
-                    super::result_json(&result, lines[index].seed.unwrap_or(seed.wrapping_add(index as u64)))
+                    let (asked, line) = &rows[index];
+                    let seed = line.seed.unwrap_or(seed.wrapping_add(index as u64));
+                    super::asked_json(asked, &result, seed)
                 }
                 Err(error) => json!({ "error": error.to_string() }),
             };
@@ -105,10 +112,10 @@ pub fn run(args: &Args, located: &Located, prompts: &Path, output: &Path) -> Res
     }
     bar.finish_and_clear();
     file.finish()?;
-    if next < lines.len() {
-        note!("stopped after {next} of {}; the same command goes on from there", lines.len());
+    if next < rows.len() {
+        note!("stopped after {next} of {}; the same command goes on from there", rows.len());
     } else {
-        note!("{} texts are in {}", lines.len(), output.display());
+        note!("{} texts are in {}", rows.len(), output.display());
     }
     if refused > 0 {
         note!("warning: {refused} of the prompts could not be continued; their lines say why, as \"error\"");
@@ -134,34 +141,41 @@ fn check(args: &Args, model: &Gpt2, tokenizer: &Tokenizer) -> Result<()> {
     Ok(())
 }
 
-/// How the line of a prompt begins.
-fn head(index: usize, prompt: &str) -> String {
-    format!("{{\"index\":{index},\"prompt\":{},", json!(prompt))
-}
-
-fn request(args: &Args, tokenizer: &Tokenizer, line: &Line, seed: u64) -> Result<Request> {
-    let mut request = args.request(tokenizer, &line.prompt, line.seed.unwrap_or(seed))?;
+fn request(
+    args: &Args,
+    tokenizer: &Tokenizer,
+    template: Option<&ChatTemplate>,
+    (asked, line): &Row,
+    seed: u64,
+) -> Result<Request> {
+    let mut request = args.ask(tokenizer, template, asked, line.seed.unwrap_or(seed))?;
     request.max_tokens = line.max_tokens.or(request.max_tokens);
     request.stop.extend(line.stop.iter().cloned());
     Ok(request)
 }
 
-fn read(path: &Path) -> Result<Vec<Line>> {
+fn read(path: &Path, chat: bool) -> Result<Vec<Row>> {
     let text = input::read_text(path)?;
-    let lines: Vec<Line> = text
+    let rows: Vec<Row> = text
         .lines()
         .enumerate()
         .filter(|(_, line)| !line.trim().is_empty())
         .map(|(number, line)| {
-            serde_json::from_str(line).with_context(|| {
-                format!(
-                    "{}, line {}: each line is an object such as {{\"prompt\": \"Once\"}}",
-                    path.display(),
-                    number + 1
-                )
-            })
+            let place = || format!("{}, line {}", path.display(), number + 1);
+            let line: Line = serde_json::from_str(line)
+                .with_context(|| place() + ": each line is an object such as {\"prompt\": \"Once\"}")?;
+            row(line, chat).with_context(place)
         })
         .collect::<Result<_>>()?;
-    ensure!(!lines.is_empty(), "{} holds no prompts", path.display());
-    Ok(lines)
+    ensure!(!rows.is_empty(), "{} holds no prompts", path.display());
+    Ok(rows)
+}
+
+fn row(mut line: Line, chat: bool) -> Result<Row> {
+    let asked = match (line.prompt.take(), line.messages.take()) {
+        (Some(prompt), None) => Asked::text(prompt, chat)?,
+        (None, Some(messages)) => Asked::messages(messages)?,
+        _ => bail!("give either a \"prompt\" or \"messages\""),
+    };
+    Ok((asked, line))
 }

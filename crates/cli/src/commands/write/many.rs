@@ -15,6 +15,7 @@ use super::one::{self, LOOKUP};
 use super::{Args, Plan, warnings};
 use crate::input;
 use crate::lines::{self, Lines};
+use crate::model::Located;
 use crate::output::{note, say};
 use crate::plan::engine_settings;
 use crate::signals::StopFlag;
@@ -22,7 +23,7 @@ use crate::signals::StopFlag;
 /// The record of what is done in a directory of documents.
 const INDEX: &str = "index.jsonl";
 
-pub fn run(args: &Args, plan: &Plan, path: &Path) -> Result<()> {
+pub fn run(args: &Args, plan: &Plan, model: &Located, path: &Path) -> Result<()> {
     ensure!(args.json || args.out.is_some(), "--input: add --out DIR for Markdown files, or --json");
     let ideas = ideas::read(path, &plan.recipe)?;
     // All is looked through before anything is written.
@@ -39,7 +40,7 @@ pub fn run(args: &Args, plan: &Plan, path: &Path) -> Result<()> {
     if done > 0 {
         note!("{done} of {} are there already; going on", ideas.len());
     }
-    let (model, tokenizer, template) = args.open()?;
+    let (model, tokenizer, template) = args.open(model)?;
     let lost = ideas[done..].iter().filter(|idea| tokenizer.unknown(&idea.topic).is_some()).count();
     if lost > 0 {
         note!(
@@ -55,6 +56,7 @@ pub fn run(args: &Args, plan: &Plan, path: &Path) -> Result<()> {
         args.best_of,
         EngineSettings { kept: args.batch, ..settings },
     )?;
+    plan.compile(&mut writer)?;
     let bar = ProgressBar::new(ideas.len() as u64);
     bar.set_style(
         ProgressStyle::with_template("{bar:24} {pos}/{len} documents, {eta} left").expect("a valid template"),

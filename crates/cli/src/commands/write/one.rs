@@ -13,13 +13,14 @@ use serde_json::{Value, json};
 
 use super::{Args, Plan, warnings};
 use crate::input;
+use crate::model::Located;
 use crate::output::{self, STDOUT, note};
 use crate::plan::engine_settings;
 
 /// Tokens that may be guessed at once.
 pub const LOOKUP: Speculation = Speculation::Lookup { most: 8 };
 
-pub fn run(args: &Args, plan: &Plan) -> Result<()> {
+pub fn run(args: &Args, plan: &Plan, model: &Located) -> Result<()> {
     let topic = args.topic.as_deref().unwrap_or_default();
     let seed = input::seed(args.seed);
     let job = Job::new(plan.recipe.clone(), topic, &plan.vars, args.lang, seed)
@@ -32,12 +33,13 @@ pub fn run(args: &Args, plan: &Plan) -> Result<()> {
             path.display()
         );
     }
-    let (model, tokenizer, template) = args.open()?;
+    let (model, tokenizer, template) = args.open(model)?;
     input::note_unknown(&tokenizer, topic, "the topic");
     let settings = engine_settings(&model, args.best_of, LOOKUP, "--best-of");
     // The prompt's keys and values serve the next attempt, too.
     let settings = EngineSettings { kept: 1, ..settings };
     let mut writer = Writer::new(&model, &tokenizer, template, args.best_of, settings)?;
+    plan.compile(&mut writer)?;
     let whole = write(&mut writer, job, args.out.is_none() && !args.json);
     let whole =
         whole.map_err(|error| input::name_damage(&model, error)).with_context(|| plan.source.place())?;

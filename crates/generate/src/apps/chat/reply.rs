@@ -1,12 +1,14 @@
 //! Replies: each is written after the prompt of its conversation, streamed, and ends where the template says.
 
 use std::ops::Deref;
+use std::sync::Arc;
 
 use models::Gpt2;
 use tokenizer::Tokenizer;
 use tokenizer::chat::ChatTemplate;
 
 use super::{ChatError, Conversation, Frame, Turn};
+use crate::constraint::Constraint;
 use crate::engine::EngineSettings;
 use crate::request::{Finish, Generation, Request, TextEvent, Texts};
 use crate::sampling::Sampling;
@@ -34,6 +36,8 @@ pub struct ReplySettings {
     pub sampling: Sampling,
     /// Tokens of a reply, at most; so much of the context is kept for it.
     pub max_tokens: usize,
+    /// What each reply must be.
+    pub constraint: Option<Arc<Constraint>>,
 }
 
 /// A reply, whole or as far as it was said.
@@ -99,7 +103,9 @@ impl<'a, M: Deref<Target = Gpt2>> Chat<'a, M> {
         let mut sampling = settings.sampling.clone();
         sampling.processors.stop_tokens.extend(&self.end_tokens);
         let (max_tokens, stop) = (Some(settings.max_tokens), self.stop.clone());
-        let request = Request { prompt: prompt.ids, max_tokens, stop, sampling, ..Request::default() };
+        let constraint = settings.constraint.clone();
+        let request =
+            Request { prompt: prompt.ids, max_tokens, stop, sampling, constraint, ..Request::default() };
         let mut answer = Answer::default();
         let generation = self.write(&request, &mut |piece| on_text(&answer.push(piece)))?;
         let turn = Turn { user: message.to_owned(), answer: answer.shown, finish: generation.finish };
@@ -144,14 +150,14 @@ impl<'a, M: Deref<Target = Gpt2>> Chat<'a, M> {
 
 /// What is shown of a reply: white space at its beginning is not, and at its end only where more follows.
 #[derive(Debug, Default)]
-struct Answer {
+pub struct Answer {
     shown: String,
     held: String,
 }
 
 impl Answer {
     /// Takes in a piece, and gives what may be shown now.
-    fn push(&mut self, piece: &str) -> String {
+    pub fn push(&mut self, piece: &str) -> String {
         self.held += piece;
         let end = self.held.trim_end().len();
         let mut ready: String = self.held.drain(..end).collect();

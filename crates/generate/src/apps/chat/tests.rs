@@ -142,7 +142,7 @@ fn answering(tokenizer: &Tokenizer, message: &str, says: &[u32]) -> Gpt2 {
 }
 
 fn settings(max_tokens: usize) -> ReplySettings {
-    ReplySettings { sampling: Sampling::GREEDY, max_tokens }
+    ReplySettings { sampling: Sampling::GREEDY, max_tokens, constraint: None }
 }
 
 #[test]
@@ -198,7 +198,7 @@ fn a_reply_can_be_cut_at_any_token_and_the_chat_goes_on() {
 fn what_turns_share_is_computed_once_and_changes_nothing() {
     let tokenizer = bytes();
     let model = Gpt2::new(Gpt2Config::new(2, 2, 16, N_CTX, tokenizer.vocab_size()), Init::Xavier, 5).unwrap();
-    let settings = ReplySettings { sampling: Sampling { seed: 4, ..Sampling::default() }, max_tokens: 20 };
+    let settings = ReplySettings { sampling: Sampling { seed: 4, ..Sampling::default() }, ..settings(20) };
     let new = || Chat::new(&model, &tokenizer, ChatTemplate::plain()).unwrap();
     let mut chat = new();
     let mut conversation = Conversation::new(Some("s".repeat(70)));

@@ -68,6 +68,11 @@ impl<T> ByLang<T> {
         [&self.en, &self.zh]
     }
 
+    /// Turns both values into others.
+    pub fn map<U>(&self, mut f: impl FnMut(&T) -> U) -> ByLang<U> {
+        ByLang { en: f(&self.en), zh: f(&self.zh) }
+    }
+
     /// Turns both values into others, English first.
     pub fn try_map<U, E>(&self, mut f: impl FnMut(&T) -> Result<U, E>) -> Result<ByLang<U>, E> {
         Ok(ByLang { en: f(&self.en)?, zh: f(&self.zh)? })

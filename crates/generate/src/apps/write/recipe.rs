@@ -13,7 +13,17 @@
 //! max = 12                                    # words; a Chinese character is one
 //! check = { one-line = true }
 //! keep = "heading 1"
+//! [[step]]
+//! name = "facts"
+//! prompt = "Product: {topic}\nSlogan: {slogan}\nAs JSON: "
+//! keep = "code json"
+//! [step.json-schema]                          # the text fulfils it, whatever the model would like to write
+//! type = "object"
+//! required = ["price"]
+//! properties = { price = { type = "integer" } }
 //! ```
+//!
+//! `json-schema` is a table, or JSON's text; `grammar` in its place is the text of a grammar (see [`crate::constraint`]).
 
 use std::collections::BTreeSet;
 
@@ -27,6 +37,7 @@ use super::language::{ByLang, Lang};
 use super::placeholders::{Template, is_name};
 use super::settings::{ChecksToml, Override, RecipeToml, StepToml, Text, Texts};
 use super::units::Unit;
+use crate::constraint::Form;
 use crate::sampling::{Processors, Sampling};
 
 /// A document in steps.
@@ -82,6 +93,8 @@ pub struct Step {
     pub stop: ByLang<Vec<String>>,
     /// What else ends it.
     pub end: End,
+    /// What the text is held to, which then says where it begins and ends.
+    pub form: Option<ByLang<Form>>,
     /// Whether a sentence that a limit cuts is dropped, where there is a whole one before it.
     pub drop_unfinished: bool,
     /// How often it is written anew when a check fails.
@@ -237,6 +250,7 @@ impl Place<'_> {
     fn resolve(&self, typed: StepToml) -> Result<Step, RecipeError> {
         let sampling = sampling(&typed);
         sampling.validate().or_else(|error| self.wrong(error.to_string()))?;
+        let form = self.form(&typed)?;
         let step = self.step.to_owned();
         let prompt = typed.prompt.ok_or(RecipeError::Missing { line: self.line, step, key: "prompt" })?;
         let ask = typed.ask.map(|ask| self.text(&ask)).transpose()?;
@@ -257,6 +271,7 @@ impl Place<'_> {
             unit: typed.unit.unwrap_or_default(),
             stop: typed.stop.unwrap_or_default(),
             end: typed.end.unwrap_or_default(),
+            form,
             drop_unfinished: typed.drop_unfinished.unwrap_or(false),
             retries: typed.retries.unwrap_or(DEFAULT_RETRIES),
             one_line: one_line.unwrap_or(false),
@@ -268,6 +283,35 @@ impl Place<'_> {
         };
         self.check(&step)?;
         Ok(step)
+    }
+
+    /// What the text is held to; nothing else may say where it begins and ends.
+    fn form(&self, typed: &StepToml) -> Result<Option<ByLang<Form>>, RecipeError> {
+        let form = match (&typed.json_schema, &typed.grammar) {
+            (None, None) => return Ok(None),
+            (Some(schemas), None) => schemas.0.map(|schema| Form::JsonSchema(schema.clone())),
+            (None, Some(grammars)) => grammars.map(|grammar| Form::Grammar(grammar.clone())),
+            (Some(_), Some(_)) => {
+                return self
+                    .wrong("json-schema and grammar: a text is held to one of them".into())
+                    .map(|()| None);
+            }
+        };
+        let others = [
+            ("begin", typed.begin.is_some()),
+            ("end", typed.end.is_some_and(|end| end != End::Text)),
+            ("max", typed.max.is_some()),
+            ("drop-unfinished", typed.drop_unfinished == Some(true)),
+        ];
+        match others.iter().find(|(_, is_set)| *is_set) {
+            Some((key, _)) => {
+                let problem = format!(
+                    "`{key}` cannot stand beside a json-schema or grammar, which says itself where a text begins and ends"
+                );
+                self.wrong(problem).map(|()| None)
+            }
+            None => Ok(Some(form)),
+        }
     }
 
     /// The rules between the settings of a step.

@@ -9,9 +9,11 @@ use toml::Spanned;
 use super::checks::Repeats;
 use super::ending::End;
 use super::error::RecipeError;
+use super::forms::Schemas;
 use super::language::ByLang;
 use super::recipe::Keep;
 use super::units::Unit;
+use crate::constraint::Form;
 
 /// A recipe, as typed.
 #[derive(Debug, Deserialize)]
@@ -65,6 +67,8 @@ pub(super) struct StepToml {
     pub unit: Option<Unit>,
     pub stop: Option<ByLang<Vec<String>>>,
     pub end: Option<End>,
+    pub json_schema: Option<Schemas>,
+    pub grammar: Option<ByLang<String>>,
     pub drop_unfinished: Option<bool>,
     pub retries: Option<usize>,
     #[serde(default)]
@@ -89,9 +93,16 @@ macro_rules! take {
 }
 
 impl StepToml {
-    /// Lets the settings win that are given over a recipe.
+    /// Lets the settings win that are given over a recipe. A form takes the place of all that says where a text begins and
+    /// ends, and what it looks like.
     pub fn override_with(&mut self, given: &StepToml) {
-        take!(self, given, chat keep temperature top_k top_p min_p typical_p repeat_penalty presence_penalty
+        if given.json_schema.is_some() || given.grammar.is_some() {
+            (self.json_schema, self.grammar) = (None, None);
+            (self.begin, self.min, self.max, self.end, self.drop_unfinished) = (None, None, None, None, None);
+            let ChecksToml { one_line, whole_sentences, same_language, .. } = &mut self.check;
+            (*one_line, *whole_sentences, *same_language) = (None, None, None);
+        }
+        take!(self, given, chat keep json_schema grammar temperature top_k top_p min_p typical_p repeat_penalty presence_penalty
             frequency_penalty penalty_window no_repeat_ngram max_tokens min_tokens min max unit stop end
             drop_unfinished retries);
         take!(self.check, given.check, one_line whole_sentences same_language repeats);
@@ -106,8 +117,16 @@ const TEXTS: [&str; 7] = ["name", "prompt", "ask", "begin", "title", "check.cont
 pub struct Override {
     /// As it was given.
     given: String,
-    step: Option<String>,
+    steps: Which,
     settings: Box<StepToml>,
+}
+
+/// Which steps a setting is for.
+#[derive(Clone, Debug)]
+enum Which {
+    All,
+    Last,
+    Named(String),
 }
 
 impl FromStr for Override {
@@ -130,6 +149,17 @@ impl Override {
         Override::new(given, "*", key, value)
     }
 
+    /// A form of the last step's text.
+    pub fn form_of_last(given: &str, form: Form) -> Override {
+        let settings = match form {
+            Form::JsonSchema(schema) => {
+                StepToml { json_schema: Some(Schemas(ByLang::of(schema))), ..StepToml::default() }
+            }
+            Form::Grammar(grammar) => StepToml { grammar: Some(ByLang::of(grammar)), ..StepToml::default() },
+        };
+        Override { given: given.to_owned(), steps: Which::Last, settings: Box::new(settings) }
+    }
+
     fn new(given: &str, step: &str, key: &str, value: &str) -> Result<Override, RecipeError> {
         let wrong = |problem: String| RecipeError::Override { given: given.into(), problem };
         if TEXTS.contains(&key) {
@@ -141,32 +171,36 @@ impl Override {
             return Err(wrong(format!("{key:?} is no key of a step")));
         }
         let as_typed = format!("{key} = {value}");
-        // A word is a string without its quotes.
-        let is_word =
-            value.starts_with(char::is_alphabetic) && toml::from_str::<toml::Table>(&as_typed).is_err();
+        // A word is a string without its quotes, and so is a schema in JSON.
+        let may_be_word =
+            value.starts_with(char::is_alphabetic) || (key == "json-schema" && value.starts_with('{'));
+        let is_word = may_be_word && toml::from_str::<toml::Table>(&as_typed).is_err();
         let line = match is_word || value.contains('\n') {
             true => format!("{key} = {}", toml::Value::String(value.into())),
             false => as_typed,
         };
         let settings = toml::from_str(&line).map_err(|error| wrong(error.message().to_owned()))?;
-        let step = (step != "*").then(|| step.to_owned());
-        Ok(Override { given: given.to_owned(), step, settings: Box::new(settings) })
+        let steps = if step == "*" { Which::All } else { Which::Named(step.to_owned()) };
+        Ok(Override { given: given.to_owned(), steps, settings: Box::new(settings) })
     }
 
     /// Puts it into the steps that it is for.
     pub(super) fn apply(&self, steps: &mut [(String, StepToml)]) -> Result<(), RecipeError> {
-        let mut met = false;
-        for (name, step) in steps.iter_mut() {
-            if self.step.as_ref().is_none_or(|wanted| wanted == name) {
+        let last = steps.len().saturating_sub(1);
+        let mut met = steps.is_empty(); // which is told later
+        for (number, (name, step)) in steps.iter_mut().enumerate() {
+            let is_meant = match &self.steps {
+                Which::All => true,
+                Which::Last => number == last,
+                Which::Named(wanted) => wanted == name,
+            };
+            if is_meant {
                 step.override_with(&self.settings);
                 met = true;
             }
         }
-        if met {
-            return Ok(());
-        }
+        let (false, Which::Named(step)) = (met, &self.steps) else { return Ok(()) };
         let names: Vec<&str> = steps.iter().map(|(name, _)| name.as_str()).collect();
-        let step = self.step.as_deref().unwrap_or("*");
         let problem = format!("the recipe has no step `{step}`; it has {}", names.join(", "));
         Err(RecipeError::Override { given: self.given.clone(), problem })
     }

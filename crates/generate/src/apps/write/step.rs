@@ -1,10 +1,11 @@
 //! One step: its prompt, and what becomes of each text that the model writes for it.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde::Serialize;
 use tokenizer::chat::{ChatTemplate, Message};
-use tokenizer::{Tokenizer, TokenizerError, Utf8Stream};
+use tokenizer::{Decoding, Tokenizer, TokenizerError, Utf8Stream};
 
 use super::checks::{Checks, Failure};
 use super::ending::{End, Found, Lengths};
@@ -12,6 +13,7 @@ use super::error::WriteError;
 use super::language::Lang;
 use super::recipe::{Keep, Step};
 use super::units::{ends_with_sentence, sentence_ends};
+use crate::constraint::Constraint;
 use crate::request::{Finish, Generation, Request};
 use crate::sampling::Sampling;
 
@@ -104,6 +106,7 @@ pub(super) struct Ready {
     lengths: Lengths,
     drop_unfinished: bool,
     sampling: Sampling,
+    constraint: Option<Arc<Constraint>>,
     checks: Checks,
 }
 
@@ -115,6 +118,7 @@ impl Ready {
         values: &BTreeMap<String, String>,
         tokenizer: &Tokenizer,
         template: Option<&ChatTemplate>,
+        constraint: Option<Arc<Constraint>>,
         n_ctx: usize,
     ) -> Result<Ready, WriteError> {
         let fill = |text: &super::Template| text.fill(values).map_err(WriteError::MissingInput);
@@ -162,11 +166,12 @@ impl Ready {
             lengths: step.lengths(lang),
             drop_unfinished: step.drop_unfinished,
             sampling,
+            constraint,
             checks: step.checks(lang, &mut |text| text.fill(values).unwrap_or_default()),
         })
     }
 
-    /// What the engine is asked for an attempt. Whatever else constrains a text belongs here.
+    /// What the engine is asked for an attempt.
     pub fn request(&self, seed: u64) -> Request {
         Request {
             prompt: self.ids.clone(),
@@ -175,6 +180,7 @@ impl Ready {
             stop: self.stop.clone(),
             // Of the drawn tokens alone.
             sampling: Sampling { seed, logprobs: Some(0), ..self.sampling.clone() },
+            constraint: self.constraint.clone(),
             ..Request::default()
         }
     }
@@ -203,7 +209,8 @@ impl Ready {
         };
         let mut text = full[..cut].trim_end();
         let mut dropped = "";
-        let is_cut = matches!(ended, Ended::Max | Ended::MaxTokens);
+        // A text with a constraint is whole, wherever it ends.
+        let is_cut = matches!(ended, Ended::Max | Ended::MaxTokens) && self.constraint.is_none();
         if is_cut && self.drop_unfinished {
             let whole = sentence_ends(text, true).last().unwrap_or(text.len());
             (text, dropped) = text.split_at(whole);
@@ -242,7 +249,11 @@ impl Ready {
         generation: &Generation,
         tokenizer: &Tokenizer,
     ) -> Result<usize, TokenizerError> {
-        let (mut decoding, mut stream) = (tokenizer.decoding_after(&self.ids), Utf8Stream::default());
+        let mut decoding = match self.constraint {
+            Some(_) => Decoding::mid_text(),
+            None => tokenizer.decoding_after(&self.ids),
+        };
+        let mut stream = Utf8Stream::default();
         let (mut tokens, mut bytes) = (0, 0);
         while bytes < text.len() && tokens < generation.ids.len() {
             bytes += stream.push(&tokenizer.decode_next(&mut decoding, generation.ids[tokens])?).len();

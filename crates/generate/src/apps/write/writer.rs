@@ -11,9 +11,11 @@ use tokenizer::chat::ChatTemplate;
 use super::document::Written;
 use super::ending::Found;
 use super::error::WriteError;
+use super::forms::Forms;
 use super::language::Lang;
-use super::recipe::Recipe;
+use super::recipe::{Recipe, Step};
 use super::step::{Attempt, Ready, StepResult};
+use crate::constraint::Constraint;
 use crate::request::{GenerateError, Generation, TextEvent, Texts};
 use crate::{EngineSettings, TaskId};
 
@@ -100,6 +102,7 @@ pub struct Writer<'a> {
     tokenizer: &'a Tokenizer,
     template: Option<ChatTemplate>,
     best_of: usize,
+    forms: Forms,
     jobs: BTreeMap<JobId, Run>,
     drafts: HashMap<TaskId, Draft>,
     next: JobId,
@@ -109,6 +112,8 @@ pub struct Writer<'a> {
 #[derive(Debug)]
 struct Run {
     job: Job,
+    /// What each step's text is held to.
+    constraints: Vec<Option<Arc<Constraint>>>,
     done: Vec<StepResult>,
     ready: Ready,
     /// Rounds of candidates that were begun for this step.
@@ -140,15 +145,42 @@ impl<'a> Writer<'a> {
     ) -> Result<Writer<'a>, GenerateError> {
         let texts = Texts::new(model, tokenizer, settings)?;
         let (jobs, drafts) = (BTreeMap::new(), HashMap::new());
-        Ok(Writer { texts, model, tokenizer, template, best_of: best_of.max(1), jobs, drafts, next: 0 })
+        let (best_of, forms) = (best_of.max(1), Forms::default());
+        Ok(Writer { texts, model, tokenizer, template, best_of, forms, jobs, drafts, next: 0 })
     }
 
-    /// Begins a document, once its first prompt is known to fit.
+    /// Compiles the forms of a recipe's steps, if they are not yet. The result is what the compiler has to say, though it
+    /// follows.
+    pub fn compile(&mut self, recipe: &Recipe) -> Result<Vec<String>, WriteError> {
+        let mut notes = Vec::new();
+        for step in &recipe.steps {
+            for lang in [Lang::En, Lang::Zh] {
+                let constraint = self.constraint(step, lang)?;
+                for note in constraint.iter().flat_map(|constraint| constraint.notes()) {
+                    notes.push(format!("step `{}`: {note}", step.name));
+                }
+            }
+        }
+        notes.dedup();
+        Ok(notes)
+    }
+
+    fn constraint(&mut self, step: &Step, lang: Lang) -> Result<Option<Arc<Constraint>>, WriteError> {
+        let Some(form) = &step.form else { return Ok(None) };
+        let compiled = self.forms.get(form.get(lang), self.tokenizer);
+        compiled.map(Some).map_err(|error| WriteError::Step { step: step.name.clone(), error: error.into() })
+    }
+
+    /// Begins a document, once its first prompt is known to fit and its forms are compiled.
     pub fn add(&mut self, job: Job) -> Result<JobId, WriteError> {
-        let ready = self.ready(&job, &[])?;
+        let steps = &job.recipe.steps;
+        let constraints: Vec<_> =
+            steps.iter().map(|step| self.constraint(step, job.lang)).collect::<Result<_, _>>()?;
+        let ready = self.ready(&job, &constraints, &[])?;
         let id = self.next;
         self.next += 1;
-        self.jobs.insert(id, Run { job, done: Vec::new(), ready, rounds: 0, attempts: BTreeMap::new() });
+        let (done, attempts) = (Vec::new(), BTreeMap::new());
+        self.jobs.insert(id, Run { job, constraints, done, ready, rounds: 0, attempts });
         let begun = self.begin_round(id);
         begun.inspect_err(|_| self.forget(id))?;
         Ok(id)
@@ -236,7 +268,8 @@ impl<'a> Writer<'a> {
             events.push(WriteEvent::Done(id, Ok(Written { lang, inputs, seed, steps: done })));
             return Ok(());
         }
-        let ready = self.ready(&self.jobs[&id].job, &self.jobs[&id].done)?;
+        let run = &self.jobs[&id];
+        let ready = self.ready(&run.job, &run.constraints, &run.done)?;
         if let Some(run) = self.jobs.get_mut(&id) {
             run.ready = ready;
         }
@@ -244,11 +277,17 @@ impl<'a> Writer<'a> {
     }
 
     /// The step that comes after those that are done.
-    fn ready(&self, job: &Job, done: &[StepResult]) -> Result<Ready, WriteError> {
+    fn ready(
+        &self,
+        job: &Job,
+        constraints: &[Option<Arc<Constraint>>],
+        done: &[StepResult],
+    ) -> Result<Ready, WriteError> {
         let mut values = job.inputs.clone();
         values.extend(done.iter().map(|step| (step.name.clone(), step.text.clone())));
         let (step, n_ctx) = (&job.recipe.steps[done.len()], self.model.config().n_ctx);
-        Ready::new(step, job.lang, &values, self.tokenizer, self.template.as_ref(), n_ctx)
+        let constraint = constraints[done.len()].clone();
+        Ready::new(step, job.lang, &values, self.tokenizer, self.template.as_ref(), constraint, n_ctx)
     }
 
     /// Begins a round of candidates.
