@@ -27,7 +27,7 @@ pub fn next_command(out: &Path, settings: &Settings, sources: &Sources) -> Strin
         (Some(_), Some(base)) => format!("-m {} --adapter {out}", quoted(base)),
         _ => format!("-m {out}"),
     };
-    match (sources.shape, &settings.instruction) {
+    match (sources.shape, &settings.reading.instruction) {
         (Some(Shape::Summary), None) => format!("gpt2 summarize {model} FILE"),
         (Some(Shape::Summary), Some(own)) => {
             format!("gpt2 summarize {model} --instruction {} FILE", quoted(own))

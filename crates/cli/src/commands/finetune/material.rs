@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashSet};
 use anyhow::{Context, Result, ensure};
 use data::example::{Example, Pair};
 use data::records::examples::{self as sets, Set, Tokenize};
+use data::records::{File, Shape};
 use models::LoraConfig;
 use serde::Serialize;
 use tokenizer::Tokenizer;
