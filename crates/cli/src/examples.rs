@@ -106,9 +106,7 @@ pub fn read(paths: &[PathBuf], options: &Options) -> Result<Vec<File>> {
 /// Whether files hold preferences. Some that do and some that do not are refused, with `advice`.
 pub fn hold_preferences<'a>(files: impl Iterator<Item = &'a File> + Clone, advice: &str) -> Result<bool> {
     let one = |preference: bool| {
-        files
-            .clone()
-            .find(|file| file.shapes.keys().any(|&shape| (shape == Shape::Preference) == preference))
+        files.clone().find(|file| file.shapes.keys().any(|&shape| (shape == Shape::Preference) == preference))
     };
     match (one(true), one(false)) {
         (Some(preferences), Some(others)) => {

@@ -116,8 +116,11 @@ pub fn files_beside(found: &Found, path: &Path) -> Option<PathBuf> {
 pub fn name_damage(model: &Gpt2, error: anyhow::Error) -> anyhow::Error {
     use eval::EvalError;
     use generate::{GenerateError, SamplingError};
-    let is_damage = matches!(error.downcast_ref(), Some(EvalError::NotFinite { .. } | EvalError::ExampleNotFinite { .. }))
-        || matches!(error.downcast_ref(), Some(GenerateError::Sampling(SamplingError::Logits { .. })));
+    let is_damage =
+        matches!(
+            error.downcast_ref(),
+            Some(EvalError::NotFinite { .. } | EvalError::ExampleNotFinite { .. })
+        ) || matches!(error.downcast_ref(), Some(GenerateError::Sampling(SamplingError::Logits { .. })));
     match is_damage.then(|| model.check_finite()) {
         Some(Err(named)) => named.into(),
         _ => error,

@@ -149,7 +149,11 @@ fn score_pairs<'a>(
 
 fn finite_logprob(answer: &AnswerScore, example: usize) -> Result<f64, EvalError> {
     let logprob = answer.logprob();
-    if logprob.is_finite() { Ok(logprob) } else { Err(EvalError::ExampleNotFinite { example, loss: -logprob }) }
+    if logprob.is_finite() {
+        Ok(logprob)
+    } else {
+        Err(EvalError::ExampleNotFinite { example, loss: -logprob })
+    }
 }
 
 /// Sums over the tokens of answers.

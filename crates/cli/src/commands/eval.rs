@@ -84,8 +84,12 @@ pub fn run(args: Args, offline: bool) -> Result<()> {
     input::note_changes(&tokenizer);
     let (tokens, _) = data::prepare::tokens_of_file(data, &tokenizer, encoding, threads)?;
     let tokens = tokens.slice(0..tokens.len() - 1); // without the end of the last document
-    let options =
-        Options { batch: args.batch.unwrap_or(8), time: args.n_ctx, stride: args.stride, documents: args.by_document };
+    let options = Options {
+        batch: args.batch.unwrap_or(8),
+        time: args.n_ctx,
+        stride: args.stride,
+        documents: args.by_document,
+    };
     let mut table = match &args.per_token {
         None => None,
         Some(path) => {

@@ -35,8 +35,7 @@ pub fn run(args: &super::Args, offline: bool) -> Result<()> {
     }
     let options = args.reading.options()?;
     let files = examples::read(&args.answers, &options)?;
-    let is_preference =
-        examples::hold_preferences(files.iter(), "measure on them one after the other")?;
+    let is_preference = examples::hold_preferences(files.iter(), "measure on them one after the other")?;
     let (model, tokenizer) = args.model.open(offline)?;
     let template = ChatTemplate::of(&tokenizer).context("the model's chat template")?;
     let mut found = Findings::default();

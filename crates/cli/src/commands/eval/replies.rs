@@ -25,6 +25,7 @@ const MOST: usize = 1_000_000;
 
 /// The flags.
 #[derive(clap::Args, Debug)]
+#[group(skip)]
 pub struct Args {
     /// Let the model reply to what the user says first in N of the examples, taken from the files in turn
     #[arg(long, value_name = "N", requires = "answers", help_heading = "Replies")]
@@ -73,7 +74,11 @@ struct Question<'a> {
 impl Args {
     pub fn check(&self) -> Result<()> {
         let n = self.replies;
-        ensure!(n.is_none_or(|n| (1..=MOST).contains(&n)), "--replies {}: ask for 1 to {MOST}", n.unwrap_or(0));
+        ensure!(
+            n.is_none_or(|n| (1..=MOST).contains(&n)),
+            "--replies {}: ask for 1 to {MOST}",
+            n.unwrap_or(0)
+        );
         ensure!(self.max_tokens > 0, "--max-tokens 0: it must be at least 1");
         Sampling { temperature: self.temperature, ..Sampling::default() }.validate()?;
         Ok(())
@@ -136,7 +141,11 @@ pub fn write(
         numbers.insert(texts.add(&request)?, asked.len());
         asked.push(question);
     }
-    ensure!(!asked.is_empty(), "no example asks what the model could reply to: {} are too long", replies.too_long);
+    ensure!(
+        !asked.is_empty(),
+        "no example asks what the model could reply to: {} are too long",
+        replies.too_long
+    );
 
     let stop = StopFlag::install()?;
     let bar = ProgressBar::new(asked.len() as u64);
@@ -188,7 +197,9 @@ impl Replies {
 
     pub fn show(&self) -> Result<()> {
         let Replies { replies, ended, in_language, ok, .. } = self;
-        say!("replies          {replies}: {ended} ended their turn, {in_language} in the prompt's language, {ok} both")?;
+        say!(
+            "replies          {replies}: {ended} ended their turn, {in_language} in the prompt's language, {ok} both"
+        )?;
         if self.too_long > 0 {
             note!("[{} examples were passed over, which leave no room for a reply]", self.too_long);
         }
