@@ -151,7 +151,8 @@ fn training_an_adapter_is_measured() {
     assert!(!typed.ok && typed.stderr.contains("one of r, alpha"), "{}", typed.stderr);
 }
 
-/// The small assistant `m`, and an adapter `ad` with which it has learnt to say other things.
+/// The small assistant `m`, and an adapter `ad` with which it has learnt to say other things: in words that `m` knows, since
+/// beside a frozen table no token can become likely that never was.
 fn taught(lora: &str) -> Folder {
     let folder = Folder::new();
     assistant::train(&folder);
@@ -160,10 +161,10 @@ fn taught(lora: &str) -> Folder {
     };
     folder.write(
         "other.jsonl",
-        [("hello", "good night"), ("你好", "晚上好"), ("Once", "a fox")].map(line).concat(),
+        [("hello", "a red fox"), ("你好", "一只狐狸"), ("who are you", "good morning")].map(line).concat(),
     );
     folder.succeeds(&format!(
-        "finetune -m m --data other.jsonl --val-fraction 0 --lora {lora} --lr 0.02 --max-steps 120 --batch 3 --seed 1 --out ad"
+        "finetune -m m --data other.jsonl --val-fraction 0 --lora {lora} --lr 0.01 --max-steps 300 --batch 3 --seed 1 --out ad"
     ));
     folder
 }
@@ -179,13 +180,13 @@ fn applications_talk_with_adapters() {
         for model in ["-m m --adapter ad", "-m ad"] {
             let chat = folder
                 .run_with_input(&format!("chat {model} --no-history --temperature 0"), "hello\n".as_bytes());
-            assert_eq!((chat.stdout.as_str(), chat.ok), ("good night\n", true), "{lora}: {}", chat.stderr);
+            assert_eq!((chat.stdout.as_str(), chat.ok), ("a red fox\n", true), "{lora}: {}", chat.stderr);
             let chat = folder.run(&format!("chat {model} --no-history --temperature 0 -p 你好"));
-            assert_eq!(chat.stdout, "晚上好\n", "{lora}: {}", chat.stderr);
+            assert_eq!(chat.stdout, "一只狐狸\n", "{lora}: {}", chat.stderr);
             // The template that lies beside the adapter is the one that it has learnt.
             assert!(!chat.stderr.contains("no chat template"), "{}", chat.stderr);
             let asked = folder.succeeds(&format!("generate {model} --temperature 0 --chat -p hello"));
-            assert_eq!(asked, "good night\n");
+            assert_eq!(asked, "a red fox\n");
         }
         let show = json(&folder.succeeds("show -m ad --json"));
         let template = show["chat_template"].as_str().unwrap();
@@ -202,12 +203,12 @@ fn applications_write_and_summarize_with_adapters() {
     let write = |args: &str| json(&folder.succeeds(&format!("write word.toml --json {args}")));
     let [with, alone] = ["-m m --adapter ad", "-m m"]
         .map(|model| write(&format!("{model} --topic hello"))["steps"][0].clone());
-    assert_eq!((&with["text"], &with["chat"]), (&"good night".into(), &true.into()));
+    assert_eq!((&with["text"], &with["chat"]), (&"a red fox".into(), &true.into()));
     assert_eq!(alone["chat"], false, "the base has no template");
     folder.succeeds("write word.toml -m ad --input topics.csv --json --out words.jsonl");
     let words: Vec<Value> =
         folder.read("words.jsonl").lines().map(|line| json(line)["text"].clone()).collect();
-    assert_eq!(words, ["good night\n", "晚上好\n"]);
+    assert_eq!(words, ["a red fox\n", "一只狐狸\n"]);
     // The instruction alone is the text to be summarised: it is answered as the adapter has learnt.
     let summary = |args: &str| {
         json(&folder.succeeds(&format!(
@@ -215,8 +216,8 @@ fn applications_write_and_summarize_with_adapters() {
         )))["summary"]
             .clone()
     };
-    assert_eq!(summary("-m m --adapter ad"), "good night");
-    assert_eq!(summary("-m ad"), "good night");
+    assert_eq!(summary("-m m --adapter ad"), "a red fox");
+    assert_eq!(summary("-m ad"), "a red fox");
     assert_eq!(summary("-m m --ask template"), "good morning");
     // What is missing or wrong is told as everywhere.
     for command in ["chat --no-history -p a", "summarize --text a", "write word.toml --topic a"] {

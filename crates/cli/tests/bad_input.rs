@@ -225,7 +225,7 @@ fn files_of_prompts() {
     fails(b"", &["no prompts"]);
     fails(b"\n  \r\n", &["no prompts"]);
     fails(b"{\"prompt\":\"Once\"}\n{\"promt\":\"a\"}", &["line 2", "promt"]);
-    fails(b"{}", &["line 1", "missing field `prompt`"]);
+    fails(b"{}", &["line 1", "give either a \"prompt\" or \"messages\""]);
     fails(b"{\"prompt\":5}", &["line 1", "string"]);
     fails(b"{\"prompt\":\"a\",\"seed\":-1}", &["line 1", "-1"]);
     fails(b"{\"prompt\":\"\xff\"}", &["byte 11"]);

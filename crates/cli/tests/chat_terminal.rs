@@ -172,7 +172,7 @@ fn ctrl_c_ends_a_reply_and_not_the_chat() {
     terminal.wait_for("[interrupted; the part that was said stays]");
     terminal.wait_for_prompt();
     let rows = terminal.say("/show");
-    assert!(rows.last().unwrap().ends_with(" [interrupted]"), "{rows:?}");
+    assert!(rows.last().unwrap().ends_with("[interrupted]"), "{rows:?}");
     assert!(terminal.say("/tokens").iter().any(|row| row.contains("turns: 1")));
     // On a line, it drops the line; on an empty one, it says how to leave.
     terminal.send(CTRL_C);
