@@ -14,6 +14,9 @@ use tokenizer::chat::{ChatTemplate, Message};
 use crate::input::grouped;
 use crate::output::note;
 
+/// The tokens of a conversation, and which of them the assistant says.
+type Rendered = (Vec<u32>, Vec<bool>);
+
 /// The flags.
 #[derive(Clone, Debug, Default, PartialEq, clap::Args, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", default)]
@@ -121,7 +124,7 @@ pub fn hold_preferences<'a>(files: impl Iterator<Item = &'a File> + Clone, advic
 pub fn render(
     template: &ChatTemplate,
     tokenizer: &Tokenizer,
-) -> impl Fn(&[Message]) -> Result<(Vec<u32>, Vec<bool>), String> + Sync {
+) -> impl Fn(&[Message]) -> Result<Rendered, String> + Sync {
     |messages| template.conversation(tokenizer, messages).map_err(|error| error.to_string())
 }
 

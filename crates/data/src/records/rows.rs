@@ -1,7 +1,7 @@
 //! The rows of a file: JSON objects, each with the line that it starts at.
 
 use std::io::{BufRead, BufReader, Read};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
@@ -138,7 +138,7 @@ fn table(mut text: Text, delimiter: u8, options: &Options) -> Result<Rows> {
 }
 
 fn table_row(
-    path: &PathBuf,
+    path: &Path,
     names: Option<&[String]>,
     record: std::result::Result<csv::StringRecord, csv::Error>,
 ) -> Result<Row> {

@@ -98,7 +98,7 @@ fn with_chat<'a>(
     let mut config = config.unwrap_or_else(|| json!({}));
     let known = ChatTemplate {
         config: config.get("chat_template").cloned().unwrap_or_default(),
-        jinja: file(CHAT).map(|bytes| text(bytes)),
+        jinja: file(CHAT).map(text),
     };
     let mut all: Vec<_> =
         files.iter().map(|(name, bytes)| (*name, Cow::Borrowed(bytes.as_slice()))).collect();

@@ -136,7 +136,7 @@ pub enum WriteError {
         step: String,
         /// Why.
         #[source]
-        error: GenerateError,
+        error: Box<GenerateError>,
     },
     /// The engine refused.
     #[error(transparent)]

@@ -122,8 +122,10 @@ impl Ready {
         n_ctx: usize,
     ) -> Result<Ready, WriteError> {
         let fill = |text: &super::Template| text.fill(values).map_err(WriteError::MissingInput);
-        let failed =
-            |error: TokenizerError| WriteError::Step { step: step.name.clone(), error: error.into() };
+        let failed = |error: TokenizerError| WriteError::Step {
+            step: step.name.clone(),
+            error: Box::new(error.into()),
+        };
         let template = template.filter(|_| step.chat);
         let asked = step.ask.as_ref().filter(|_| template.is_some()).unwrap_or(&step.prompt);
         let prompt = fill(asked.get(lang))?;

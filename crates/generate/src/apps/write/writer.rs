@@ -168,7 +168,9 @@ impl<'a> Writer<'a> {
     fn constraint(&mut self, step: &Step, lang: Lang) -> Result<Option<Arc<Constraint>>, WriteError> {
         let Some(form) = &step.form else { return Ok(None) };
         let compiled = self.forms.get(form.get(lang), self.tokenizer);
-        compiled.map(Some).map_err(|error| WriteError::Step { step: step.name.clone(), error: error.into() })
+        compiled
+            .map(Some)
+            .map_err(|error| WriteError::Step { step: step.name.clone(), error: Box::new(error.into()) })
     }
 
     /// Begins a document, once its first prompt is known to fit and its forms are compiled.
@@ -247,8 +249,8 @@ impl<'a> Writer<'a> {
         let found = draft.found.or_else(|| run.ready.end(&draft.text, true));
         let attempt = run.ready.attempt(&draft.text, found, generation, draft.seed, self.tokenizer);
         let step = run.step_name().to_owned();
-        let attempt =
-            attempt.map_err(|error| WriteError::Step { step: step.clone(), error: error.into() })?;
+        let attempt = attempt
+            .map_err(|error| WriteError::Step { step: step.clone(), error: Box::new(error.into()) })?;
         run.attempts.insert(draft.number, attempt);
         if run.attempts.len() < run.rounds * self.best_of {
             return Ok(());
@@ -301,7 +303,7 @@ impl<'a> Writer<'a> {
             let request = run.ready.request(seed);
             let added = self.texts.add(&request);
             let step = || run.step_name().to_owned();
-            let task = added.map_err(|error| WriteError::Step { step: step(), error })?;
+            let task = added.map_err(|error| WriteError::Step { step: step(), error: Box::new(error) })?;
             self.drafts.insert(task, Draft { job: id, number, seed, text: String::new(), found: None });
         }
         Ok(())
@@ -309,7 +311,7 @@ impl<'a> Writer<'a> {
 
     fn failed(&self, id: JobId, error: GenerateError) -> WriteError {
         let step = self.jobs.get(&id).map(|run| run.step_name().to_owned()).unwrap_or_default();
-        WriteError::Step { step, error }
+        WriteError::Step { step, error: Box::new(error) }
     }
 
     fn fail(&mut self, id: JobId, error: WriteError, events: &mut Vec<WriteEvent>) {
