@@ -178,6 +178,8 @@ fn the_first_ctrl_c_is_answered_at_once() {
     let mut child = folder.spawn(&format!("train {LONG} {TINY} --grad-accum 1000 --out out"));
     let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
     assert!(lines.any(|line| line.starts_with("step 1/")));
+    // Between two steps a run stops at once, and has nothing to answer: let the second one begin.
+    std::thread::sleep(std::time::Duration::from_millis(200));
     send(&child, "-INT");
     let rest: Vec<String> = lines.collect();
     assert!(child.wait().unwrap().success());
