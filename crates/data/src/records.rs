@@ -1,7 +1,7 @@
 //! Files of examples as people have them → conversations: chat logs, prompts with completions, instructions, summaries,
 //! articles, preferences; as .jsonl, .json, .csv and .tsv, each also as .gz.
 //!
-//! Start at [`read`]. A file is a list of rows ([`rows`]); each row's keys tell its shape ([`shapes`]), which makes it
+//! Start at [`read`]. A file is a list of rows (`rows`); each row's keys tell its shape (`shapes`), which makes it
 //! a [`Record`]; [`examples`] turns records into tokens. What cannot be learnt from is left out and counted
 //! ([`Dropped`]); what is wrong is an error with its line.
 
