@@ -20,6 +20,7 @@ use generate::{GenerateError, Request, Sampling};
 pub use figures::Figures;
 pub use order::{Failure, Order, Receipt, Update};
 
+use crate::account::Account;
 use crate::error::ApiError;
 use crate::served::Served;
 use crate::state::Settings;
@@ -60,17 +61,15 @@ impl Conductor {
         let thread = std::thread::Builder::new().name("conductor".into());
         let thread = thread.spawn(move || {
             let share = settings.kv_bytes / served.len().max(1) as u64;
-            let open = |served: &Arc<Served>| -> Result<_, GenerateError> {
-                warm_up(served)?;
-                Room::open(served, &settings, share)
-            };
-            match served.iter().map(open).collect() {
-                Ok(rooms) => {
-                    _ = warm.send(Ok(()));
-                    conduct(rooms, &messages);
+            let mut rooms = Vec::new();
+            for served in &served {
+                match warm_up(served).and_then(|()| Room::open(served, &settings, share)) {
+                    Ok(room) => rooms.push(room),
+                    Err(error) => return drop(warm.send(Err(error))),
                 }
-                Err(error) => _ = warm.send(Err(error)),
             }
+            _ = warm.send(Ok(()));
+            conduct(rooms, &messages);
         });
         let thread = thread.map_err(|_| GenerateError::Lost)?;
         is_warm.recv().map_err(|_| GenerateError::Lost)??;
@@ -88,13 +87,15 @@ impl Conductor {
             );
             return Err(ApiError::invalid("n", message));
         }
-        let figures = served.figures();
+        let (figures, account) = (served.figures(), Account::current());
+        let (prompts, answers) = cost(served, &order.requests);
+        account.expect(served.name(), prompts, answers)?;
         let more = |taken: usize| Some(taken + texts).filter(|all| *all <= self.most);
         if figures.taken.fetch_update(Ordering::SeqCst, Ordering::SeqCst, more).is_err() {
             let message = format!("{} texts wait already; try again later", figures.waiting());
             return Err(ApiError::busy(message, self.patience(served)));
         }
-        let (ticket, receipt) = Receipt::new(order);
+        let (ticket, receipt) = Receipt::new(order, account);
         if self.inbox.send(Message::Write(at, Box::new(ticket))).is_err() {
             figures.taken.fetch_sub(texts, Ordering::SeqCst);
             return Err(gone());
@@ -111,6 +112,8 @@ impl Conductor {
         deadline: Option<(Instant, Duration)>,
     ) -> Result<impl Future<Output = Result<Vec<Vec<f32>>, Failure>> + use<>, ApiError> {
         let (figures, at) = (served.figures(), self.number(served)?);
+        let tokens: usize = inputs.iter().map(Vec::len).sum();
+        Account::current().expect(served.name(), tokens as u64, 0)?;
         let more = |waiting: usize| Some(waiting + 1).filter(|all| *all <= self.most);
         if figures.embedding.fetch_update(Ordering::SeqCst, Ordering::SeqCst, more).is_err() {
             let message = format!("{} requests for vectors wait already; try again later", self.most);
@@ -140,6 +143,20 @@ impl Conductor {
         let rounds = (figures.waiting() / self.batch.max(1) + 1) as u32;
         (figures.text_time() * rounds).as_secs().clamp(1, 60)
     }
+}
+
+/// Tokens of prompts, and tokens that may be written at most. Texts that share a prompt read it once.
+fn cost(served: &Served, requests: &[Request]) -> (u64, u64) {
+    let (mut prompts, mut answers, mut last) = (0, 0, None);
+    for request in requests {
+        let prompt = request.prompt.len().max(1); // something stands in for an empty one
+        if last != Some(&request.prompt) {
+            prompts += prompt as u64;
+        }
+        last = Some(&request.prompt);
+        answers += request.max_tokens.unwrap_or(served.n_ctx().saturating_sub(prompt)) as u64;
+    }
+    (prompts, answers)
 }
 
 fn gone() -> ApiError {

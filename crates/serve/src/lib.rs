@@ -2,23 +2,34 @@
 //!
 //! Start at [`router()`]. A request is read and checked on tokio's threads ([`openai`]), becomes an [`Order`] of texts, and goes
 //! to the [`Conductor`]: one thread that steps the engines of all models. What the engines write comes back through a channel
-//! for each order, so that the conductor never waits for a client. [`run`] listens, loads, and ends in good order.
+//! for each order, so that the conductor never waits for a client. Around the routes stand [`guards`]. [`run`] listens, loads, and ends in good order.
 #![forbid(unsafe_code)]
 
+pub mod account;
 pub mod body;
 pub mod conductor;
 mod connections;
+pub mod cors;
 pub mod error;
+pub mod guards;
+mod headers;
 mod health;
+pub mod hosts;
+pub mod keys;
+pub mod log;
+pub mod metrics;
 pub mod openai;
+pub mod rate;
 pub mod router;
 mod run;
 pub mod served;
 mod state;
+pub mod tls;
 mod tokens;
 
 pub use conductor::{Conductor, Failure, Order, Receipt, Update};
 pub use error::ApiError;
+pub use guards::Guards;
 pub use router::router;
 pub use run::{ServeError, run};
 pub use served::Served;

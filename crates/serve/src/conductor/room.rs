@@ -127,6 +127,7 @@ impl<'a> Room<'a> {
             self.places.remove(&text.id);
             let cancelled = catch_unwind(AssertUnwindSafe(|| self.texts.cancel(text.id)));
             if let Ok(Some(generation)) = cancelled {
+                running.ticket.account.wrote(&generation);
                 self.served.figures().end(&generation);
             }
         }
@@ -179,11 +180,18 @@ impl<'a> Room<'a> {
     /// Makes a step, and tells everyone what it brought.
     fn step(&mut self) {
         let start = Instant::now();
-        let events = match catch_unwind(AssertUnwindSafe(|| self.texts.step())) {
+        let step = || {
+            #[cfg(test)]
+            assert!(self.orders.values().all(Running::is_sound), "a fault that a test asks for");
+            self.texts.step()
+        };
+        let events = match catch_unwind(AssertUnwindSafe(step)) {
             Ok(Ok(events)) => events,
             // What the engine holds now is not known.
             Ok(Err(_)) | Err(_) => return self.begin_anew(),
         };
+        let ended = events.iter().filter(|event| matches!(event, TextEvent::Done(..))).count();
+        self.served.figures().times().batch.observe((self.texts.engine().load().0 + ended) as f64);
         events.into_iter().for_each(|event| self.tell(event));
         let done: Vec<u64> = self
             .orders
@@ -227,6 +235,7 @@ impl<'a> Room<'a> {
             Ok(generation) => {
                 let Some((running, text)) = place(&self.places, &mut self.orders, id) else { return };
                 self.served.figures().end(&generation);
+                running.ticket.account.wrote(&generation);
                 running.texts[text].done = true;
                 running.news.push(Update::Done { text, generation: Box::new(generation) });
                 self.places.remove(&id);
@@ -267,6 +276,18 @@ impl<'a> Room<'a> {
         let (figures, engine) = (self.served.figures(), self.texts.engine());
         figures.running.store(engine.load().0, Ordering::Relaxed);
         figures.blocks_used.store(engine.blocks_used(), Ordering::Relaxed);
+        figures.blocks_reserved.store(engine.blocks_reserved(), Ordering::Relaxed);
+    }
+}
+
+/// In tests, a step with a text of this seed fails.
+#[cfg(test)]
+pub(super) const PANIC_SEED: u64 = u64::MAX - 1;
+
+#[cfg(test)]
+impl Running {
+    fn is_sound(&self) -> bool {
+        self.ticket.order.requests.iter().all(|request| request.sampling.seed != PANIC_SEED)
     }
 }
 
