@@ -193,3 +193,6 @@ fn conduct(mut rooms: Vec<Room>, messages: &Receiver<Message>) {
         rooms.iter_mut().for_each(Room::work);
     }
 }
+
+#[cfg(test)]
+mod tests;

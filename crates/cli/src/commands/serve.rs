@@ -124,7 +124,8 @@ pub fn run(args: Args, offline: bool) -> Result<()> {
     let dropped = serve::run(listener, state, guards, loaded, move |state| ready(state, start, is_json));
     let dropped = dropped.map_err(|error| match error {
         ServeError::Load(error) => error,
-        error => error.into(),
+        ServeError::Start(error) => anyhow::Error::new(error).context("the models cannot be run"),
+        ServeError::System(error) => error.into(),
     })?;
     if dropped > 0 {
         tell!(is_json, "{dropped} requests were dropped, since they did not end in {} s", args.drain_seconds);

@@ -291,6 +291,17 @@ impl Running {
     }
 }
 
+/// In tests, a step with a text of this seed fails.
+#[cfg(test)]
+pub(super) const PANIC_SEED: u64 = u64::MAX - 1;
+
+#[cfg(test)]
+impl Running {
+    fn is_sound(&self) -> bool {
+        self.ticket.order.requests.iter().all(|request| request.sampling.seed != PANIC_SEED)
+    }
+}
+
 /// The order that a text belongs to, and its number there.
 fn place<'o>(
     places: &HashMap<TaskId, (u64, usize)>,
