@@ -10,7 +10,9 @@ use serde_json::{Value, json};
 fn tiny() -> Folder {
     let folder = Folder::new();
     folder.write("fox.txt", text());
-    let flags = format!("train --data fox.txt --val-fraction 0 --tokenizer bpe:300 {TINY} --n-ctx 256 --max-steps 4 --out m");
+    let flags = format!(
+        "train --data fox.txt --val-fraction 0 --tokenizer bpe:300 {TINY} --n-ctx 256 --max-steps 4 --out m"
+    );
     folder.succeeds(&flags);
     folder
 }
@@ -114,7 +116,10 @@ fn several_texts_have_seeds_of_their_own_and_the_best_are_the_likeliest() {
     let events = server.post("/v1/completions", &body).events();
     let streamed = put_together(&events, 4);
     for (whole, streamed) in four["choices"].as_array().unwrap().iter().zip(&streamed) {
-        assert_eq!((&whole["text"], &whole["finish_reason"]), (&streamed["text"], &streamed["finish_reason"]));
+        assert_eq!(
+            (&whole["text"], &whole["finish_reason"]),
+            (&streamed["text"], &streamed["finish_reason"])
+        );
     }
 }
 
@@ -130,7 +135,8 @@ fn log_probabilities_have_exact_positions() {
     let got = complete(&server, asked.clone());
     let (choice, lists) = (&got["choices"][0], &got["choices"][0]["logprobs"]);
     assert_eq!(choice["text"], prompt.to_owned() + want["text"].as_str().unwrap());
-    let known = want["prompt_logprobs"].as_array().unwrap().iter().chain(want["logprobs"].as_array().unwrap());
+    let known =
+        want["prompt_logprobs"].as_array().unwrap().iter().chain(want["logprobs"].as_array().unwrap());
     let known: Vec<f64> = known.map(|token| token["logprob"].as_f64().unwrap()).collect();
     let told = lists["token_logprobs"].as_array().unwrap();
     assert!(told[0].is_null() && lists["top_logprobs"][0].is_null());
@@ -192,9 +198,9 @@ fn streams_tell_the_same_tokens_as_answers_in_one_piece() {
     });
     let whole = server.post("/v1/chat/completions", &chat).json();
     let events = server.post("/v1/chat/completions", &with(chat, json!({ "stream": true }))).events();
-    let tokens = events.iter().flat_map(|event| {
-        event["choices"][0]["logprobs"]["content"].as_array().cloned().unwrap_or_default()
-    });
+    let tokens = events
+        .iter()
+        .flat_map(|event| event["choices"][0]["logprobs"]["content"].as_array().cloned().unwrap_or_default());
     assert_eq!(json!(tokens.collect::<Vec<_>>()), whole["choices"][0]["logprobs"]["content"]);
     let first = &whole["choices"][0]["logprobs"]["content"][0];
     assert!(first["bytes"].is_array() && first["top_logprobs"].as_array().unwrap().len() == 2, "{first}");
@@ -209,7 +215,9 @@ fn texts_are_held_to_a_form() {
         "required": ["name", "age"], "additionalProperties": false,
     });
     folder.write("schema.json", schema.to_string());
-    let want = folder.succeeds("generate -m m -p fox --json --json-schema schema.json -n 60 --seed 5 --temperature 1 --top-k 0");
+    let want = folder.succeeds(
+        "generate -m m -p fox --json --json-schema schema.json -n 60 --seed 5 --temperature 1 --top-k 0",
+    );
     let want: Value = serde_json::from_str(&want).unwrap();
     let format = json!({ "type": "json_schema", "json_schema": { "name": "person", "strict": true, "schema": schema } });
     let asked = json!({ "prompt": "fox", "max_tokens": 60, "seed": 5, "response_format": format });
@@ -227,7 +235,8 @@ fn texts_are_held_to_a_form() {
         )
     };
     let got = chat(json!({ "type": "json_object" }), 40).json();
-    let made: Value = serde_json::from_str(got["choices"][0]["message"]["content"].as_str().unwrap()).unwrap();
+    let made: Value =
+        serde_json::from_str(got["choices"][0]["message"]["content"].as_str().unwrap()).unwrap();
     assert!(made.is_object());
     assert_eq!(chat(json!({ "type": "text" }), 5).status, 200);
     let too_short = chat(format, 3);

@@ -285,7 +285,8 @@ impl<'a, M: Deref<Target = Gpt2>> Texts<'a, M> {
         };
         let (min_tokens, start) = (request.min_tokens, Instant::now());
         let constraint = request.constraint.clone();
-        let writer = Writer { min_tokens, constraint, decoding, stream, result, start, turn: None, first: None };
+        let writer =
+            Writer { min_tokens, constraint, decoding, stream, result, start, turn: None, first: None };
         self.writers.insert(id, writer);
         Ok(id)
     }

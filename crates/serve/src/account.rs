@@ -60,7 +60,13 @@ impl Account {
     }
 
     /// The account of a new request.
-    pub(crate) fn open(guards: Arc<Guards>, id: String, method: String, path: String, route: String) -> Account {
+    pub(crate) fn open(
+        guards: Arc<Guards>,
+        id: String,
+        method: String,
+        path: String,
+        route: String,
+    ) -> Account {
         Account(Some(Arc::new(Entry {
             guards,
             id,

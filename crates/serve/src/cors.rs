@@ -14,7 +14,9 @@ pub struct Origins {
 
 /// A text that names no origin.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
-#[error("{0:?} is no origin; give one such as https://app.example or http://localhost:3000, without a path, or * for all")]
+#[error(
+    "{0:?} is no origin; give one such as https://app.example or http://localhost:3000, without a path, or * for all"
+)]
 pub struct NoOrigin(String);
 
 /// How long a browser may remember what it was told.
@@ -45,12 +47,18 @@ impl Origins {
             return None;
         }
         let own = self.clone();
-        let allow = AllowOrigin::predicate(move |origin, _| origin.to_str().is_ok_and(|origin| own.allow(origin)));
+        let allow =
+            AllowOrigin::predicate(move |origin, _| origin.to_str().is_ok_and(|origin| own.allow(origin)));
         let shown = ["x-request-id", "x-ratelimit-remaining-requests", "x-ratelimit-remaining-tokens"];
         let shown = shown.map(HeaderName::from_static).into_iter().chain([header::RETRY_AFTER]);
         let layer = CorsLayer::new().allow_methods([Method::GET, Method::POST]).max_age(MEMORY);
         // Keys come in a header that scripts must set, never in cookies: any header may come, and no credentials.
-        Some(layer.allow_origin(allow).allow_headers(AllowHeaders::mirror_request()).expose_headers(shown.collect::<Vec<_>>()))
+        Some(
+            layer
+                .allow_origin(allow)
+                .allow_headers(AllowHeaders::mirror_request())
+                .expose_headers(shown.collect::<Vec<_>>()),
+        )
     }
 
     /// What other origins may do with answers.
@@ -71,7 +79,15 @@ mod tests {
         assert!(!origins.allow("https://app.example.evil.example") && !origins.allow("http://app.example"));
         assert!(!origins.allow("null") && Origins::of(&["*".to_owned()]).unwrap().allow("null"));
         assert!(Origins::default().layer().is_none() && origins.layer().is_some());
-        for wrong in ["", "app.example", "https://", "https://a.example/path", "ftp://a.example", "https://u@a.example", "null"] {
+        for wrong in [
+            "",
+            "app.example",
+            "https://",
+            "https://a.example/path",
+            "ftp://a.example",
+            "https://u@a.example",
+            "null",
+        ] {
             assert_eq!(Origins::of(&[wrong.to_owned()]), Err(NoOrigin(wrong.to_owned())));
         }
     }

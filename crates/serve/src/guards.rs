@@ -110,7 +110,9 @@ fn show(
 
 /// A fault of ours in a route.
 fn panicked() -> axum::http::Response<Full<Bytes>> {
-    let error = ApiError::internal("the server met a fault of its own; the request was dropped, and the server goes on");
+    let error = ApiError::internal(
+        "the server met a fault of its own; the request was dropped, and the server goes on",
+    );
     let response = axum::http::Response::builder()
         .status(error.status)
         .header(header::CONTENT_TYPE, "application/json")

@@ -39,7 +39,9 @@ impl From<Refused> for ApiError {
             ApiError::new(StatusCode::FORBIDDEN, "invalid_request_error", message).code(code)
         };
         match refused {
-            Refused::NoHost => ApiError::bad("the request must have one header `Host`, which is a name or an address"),
+            Refused::NoHost => {
+                ApiError::bad("the request must have one header `Host`, which is a name or an address")
+            }
             Refused::Host(host) => forbidden(
                 format!(
                     "this server is not known as {host:?}; whoever runs it may allow the name with --allow-host"
@@ -62,7 +64,9 @@ impl Hosts {
     pub fn new(host: &str, is_loopback: bool, allowed: &[String]) -> Hosts {
         let names = is_loopback || !allowed.is_empty();
         let all = allowed.iter().map(String::as_str).chain([host]);
-        Hosts { names: names.then(|| all.map(|name| name.trim_end_matches('.').to_ascii_lowercase()).collect()) }
+        Hosts {
+            names: names.then(|| all.map(|name| name.trim_end_matches('.').to_ascii_lowercase()).collect()),
+        }
     }
 
     fn check(&self, uri: &Uri, headers: &HeaderMap, origins: &Origins) -> Result<(), Refused> {
@@ -148,10 +152,25 @@ mod tests {
     #[test]
     fn only_this_machines_names_on_loopback() {
         let hosts = Hosts::new("127.0.0.1", true, &[]);
-        for own in ["127.0.0.1:8080", "localhost:9", "LOCALHOST", "localhost.", "app.localhost:1", "[::1]:80", "10.0.0.7:8080"] {
+        for own in [
+            "127.0.0.1:8080",
+            "localhost:9",
+            "LOCALHOST",
+            "localhost.",
+            "app.localhost:1",
+            "[::1]:80",
+            "10.0.0.7:8080",
+        ] {
             assert_eq!(checked(&hosts, own, None), Ok(()), "{own}");
         }
-        for other in ["evil.example", "evil.example:8080", "localhost.evil.example", "127.0.0.1.nip.io", "xlocalhost", "1.2.3"] {
+        for other in [
+            "evil.example",
+            "evil.example:8080",
+            "localhost.evil.example",
+            "127.0.0.1.nip.io",
+            "xlocalhost",
+            "1.2.3",
+        ] {
             assert!(matches!(checked(&hosts, other, None), Err(Refused::Host(_))), "{other}");
         }
         for broken in ["", "a b", "user@localhost"] {
@@ -174,7 +193,10 @@ mod tests {
         assert_eq!(checked(&hosts, "chat.example", Some("https://chat.example")), Ok(()));
         assert_eq!(checked(&hosts, "10.1.2.3:8080", None), Ok(()), "a probe");
         assert!(checked(&hosts, "evil.example", None).is_err());
-        assert_eq!(checked(&Hosts::new("0.0.0.0", false, &[]), "any.example", Some("https://other.example")), Ok(()));
+        assert_eq!(
+            checked(&Hosts::new("0.0.0.0", false, &[]), "any.example", Some("https://other.example")),
+            Ok(())
+        );
     }
 
     #[test]
@@ -184,7 +206,15 @@ mod tests {
         assert_eq!(from("http://127.0.0.1:8080"), Ok(()));
         assert_eq!(from("https://friend.example"), Ok(()), "named with --cors");
         assert_eq!(from("https://chat.example"), Ok(()), "behind a proxy");
-        for other in ["http://evil.example", "null", "http://127.0.0.1:3000", "http://localhost:8080", "file://", "", "http://"] {
+        for other in [
+            "http://evil.example",
+            "null",
+            "http://127.0.0.1:3000",
+            "http://localhost:8080",
+            "file://",
+            "",
+            "http://",
+        ] {
             assert!(matches!(from(other), Err(Refused::Origin(_))), "{other}");
         }
         assert_eq!(checked(&hosts, "localhost", Some("http://localhost")), Ok(()));

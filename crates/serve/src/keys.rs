@@ -270,11 +270,7 @@ fn from_hex(text: &str) -> Option<[u8; 32]> {
 }
 
 /// Lets in who has a key, within its limits.
-pub(crate) async fn require(
-    State(guards): State<Arc<Guards>>,
-    mut request: Request,
-    next: Next,
-) -> Response {
+pub(crate) async fn require(State(guards): State<Arc<Guards>>, mut request: Request, next: Next) -> Response {
     let Some(ring) = &guards.keys else { return next.run(request).await };
     let key = match bearer(request.headers()).map(|key| ring.keys().find(key).cloned()) {
         Some(Some(key)) => key,

@@ -42,11 +42,14 @@ pub fn init(format: Format, level: Level, log_prompts: bool) -> std::io::Result<
     // Another one that is there already stays: only tests have one.
     _ = match format {
         Format::Text => builder.with_ansi(false).try_init(),
-        Format::Json => builder.json().flatten_event(true).with_current_span(false).with_span_list(false).try_init(),
+        Format::Json => {
+            builder.json().flatten_event(true).with_current_span(false).with_span_list(false).try_init()
+        }
     };
     std::panic::set_hook(Box::new(move |fault| {
         let place = fault.location().map(ToString::to_string).unwrap_or_default();
-        let what = fault.payload_as_str().filter(|_| log_prompts).unwrap_or("not shown without --log-prompts");
+        let what =
+            fault.payload_as_str().filter(|_| log_prompts).unwrap_or("not shown without --log-prompts");
         let thread = std::thread::current().name().unwrap_or_default().to_owned();
         tracing::error!(place, thread, what, "a fault of the server's own");
     }));
@@ -60,7 +63,8 @@ pub(crate) async fn open(State(guards): State<Arc<Guards>>, mut request: Request
     let id = id(request.headers()).unwrap_or_else(|| format!("req-{}", new_id()));
     let route = request.extensions().get::<MatchedPath>().map_or("none", MatchedPath::as_str).to_owned();
     let (method, path) = (request.method().as_str().to_owned(), request.uri().path().to_owned());
-    let client = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|ConnectInfo(at)| at.ip().to_string());
+    let client =
+        request.extensions().get::<ConnectInfo<SocketAddr>>().map(|ConnectInfo(at)| at.ip().to_string());
     let account = Account::open(guards, id.clone(), method, path, route).from(client);
     request.extensions_mut().insert(account.clone());
     let mut response = account.around(next.run(request)).await;

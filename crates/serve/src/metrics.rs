@@ -64,7 +64,8 @@ impl Default for Metrics {
         registry.register_with_unit("gpt2_request_duration", text, Unit::Seconds, seconds.clone());
         let text = "Requests whose client left before the end of the answer";
         registry.register("gpt2_requests_cancelled", text, cancelled.clone());
-        let text = "Requests refused with status 429, by key, and by which limit: requests, tokens or the queue";
+        let text =
+            "Requests refused with status 429, by key, and by which limit: requests, tokens or the queue";
         registry.register("gpt2_rate_limited", text, limited.clone());
         let text = "What each key has used: requests, tokens of prompts, tokens written";
         registry.register("gpt2_key_usage", text, by_key.clone());
@@ -151,7 +152,8 @@ mod tests {
     #[test]
     fn text_is_a_list_of_families_with_help() {
         let state = State::new(Settings::default());
-        let (kind, text) = Metrics::default().text(&state, "application/openmetrics-text; version=1.0.0,*/*;q=0.1");
+        let (kind, text) =
+            Metrics::default().text(&state, "application/openmetrics-text; version=1.0.0,*/*;q=0.1");
         assert!(kind.starts_with("application/openmetrics-text"), "{kind}");
         assert!(text.ends_with("# EOF\n"), "{text}");
         let mut names: Vec<_> = text.lines().filter_map(|line| line.strip_prefix("# HELP ")).collect();
@@ -159,7 +161,12 @@ mod tests {
         names.sort_unstable();
         names.dedup_by_key(|line| line.split(' ').next());
         assert_eq!(names.len(), all, "a name for the second time");
-        for name in ["vllm:num_requests_running", "vllm:num_requests_waiting", "vllm:kv_cache_usage_perc", "gpt2_requests"] {
+        for name in [
+            "vllm:num_requests_running",
+            "vllm:num_requests_waiting",
+            "vllm:kv_cache_usage_perc",
+            "gpt2_requests",
+        ] {
             assert!(names.iter().any(|line| line.starts_with(&format!("{name} "))), "{name} in {text}");
         }
         assert!(Metrics::default().text(&state, "*/*").0.starts_with("text/plain"));

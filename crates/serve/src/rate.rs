@@ -61,7 +61,9 @@ impl From<Denied> for ApiError {
         let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
         let what = what.as_str();
         let asked = match what {
-            "tokens" => format!("; this request may have {asked}, prompt and answer, so a smaller `max_tokens` helps"),
+            "tokens" => {
+                format!("; this request may have {asked}, prompt and answer, so a smaller `max_tokens` helps")
+            }
             _ => String::new(),
         };
         let message =
@@ -254,10 +256,16 @@ mod tests {
         let mut headers = HeaderMap::new();
         rates.tell(&key, &mut headers);
         let value = |name: &str| headers[name].to_str().unwrap().to_owned();
-        assert_eq!((value("x-ratelimit-limit-requests"), value("x-ratelimit-limit-tokens")), ("60".into(), "6000".into()));
+        assert_eq!(
+            (value("x-ratelimit-limit-requests"), value("x-ratelimit-limit-tokens")),
+            ("60".into(), "6000".into())
+        );
         assert_eq!(value("x-ratelimit-remaining-requests"), "59");
         assert!(value("x-ratelimit-remaining-tokens").starts_with("150"));
         assert_eq!(value("x-ratelimit-reset-tokens"), "45s");
-        assert_eq!((short(Duration::from_secs(90)), short(Duration::from_millis(120))), ("1m30s".into(), "120ms".into()));
+        assert_eq!(
+            (short(Duration::from_secs(90)), short(Duration::from_millis(120))),
+            ("1m30s".into(), "120ms".into())
+        );
     }
 }

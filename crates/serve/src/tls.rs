@@ -25,7 +25,9 @@ pub enum TlsError {
     #[error("{0} holds no certificate; --tls-cert takes the server's, then those that signed it")]
     NoCertificate(PathBuf),
     /// A file without a key.
-    #[error("{0} holds no private key; --tls-key takes the one that belongs to the certificate, without a password")]
+    #[error(
+        "{0} holds no private key; --tls-key takes the one that belongs to the certificate, without a password"
+    )]
     NoKey(PathBuf),
     /// Two files that do not belong together, or that cannot be used.
     #[error("the certificate {cert} and the key {key} cannot be used together")]

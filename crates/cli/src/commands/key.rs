@@ -12,10 +12,12 @@ use crate::output::{note, say};
 ///
 /// Prints the line for the file of keys, which holds only a hash, and shows the key itself once, on standard error.
 #[derive(clap::Args, Debug)]
-#[command(after_help = "Examples:\n  gpt2 key alice >> keys\n  gpt2 key batch --requests-per-minute 60 --tokens-per-minute 20000 >> keys\n  \
+#[command(
+    after_help = "Examples:\n  gpt2 key alice >> keys\n  gpt2 key batch --requests-per-minute 60 --tokens-per-minute 20000 >> keys\n  \
     gpt2 key alice --stdin < secret >> keys\n  gpt2 serve -m out/assistant --api-key-file keys\n\n\
     A line of the file is `NAME: sha256:HASH`, then `requests=N` and `tokens=N`, a minute, where the key has limits of its own. \
-    Lines that begin with # are remarks. To take a key back, remove its line, and send the server SIGHUP.")]
+    Lines that begin with # are remarks. To take a key back, remove its line, and send the server SIGHUP."
+)]
 pub struct Args {
     /// Name of the key: what logs and metrics call it
     #[arg(value_name = "NAME")]

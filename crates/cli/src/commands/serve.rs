@@ -164,7 +164,12 @@ fn listen(host: &str, port: u16) -> Result<TcpListener> {
 fn ready(state: &State, start: Instant, is_json: bool) {
     for served in state.models() {
         let name = printable(served.name());
-        tell!(is_json, "serving {name}: {} weights, a context of {} tokens", served.model().dtype(), served.n_ctx());
+        tell!(
+            is_json,
+            "serving {name}: {} weights, a context of {} tokens",
+            served.model().dtype(),
+            served.n_ctx()
+        );
         if served.is_plain() {
             tell!(
                 is_json,

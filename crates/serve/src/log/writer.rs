@@ -92,7 +92,8 @@ impl Write for Line<'_> {
 
 impl Drop for Line<'_> {
     fn drop(&mut self) {
-        if !self.bytes.is_empty() && self.lines.lines.try_send(Some(std::mem::take(&mut self.bytes))).is_err() {
+        if !self.bytes.is_empty() && self.lines.lines.try_send(Some(std::mem::take(&mut self.bytes))).is_err()
+        {
             self.lines.lost.fetch_add(1, Ordering::Relaxed);
         }
     }

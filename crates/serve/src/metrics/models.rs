@@ -111,7 +111,8 @@ impl Collector for Models {
                 ConstCounter::new(of(figures)).encode(metric.encode_family(&label)?)?;
             }
         }
-        let (name, help, unit) = ("gpt2_engine_busy", "Time that the engine's steps took.", Some(&Unit::Seconds));
+        let (name, help, unit) =
+            ("gpt2_engine_busy", "Time that the engine's steps took.", Some(&Unit::Seconds));
         let mut metric = encoder.encode_descriptor(name, help, unit, MetricType::Counter)?;
         for (label, figures) in self.all() {
             ConstCounter::new(figures.steps().1.as_secs_f64()).encode(metric.encode_family(&label)?)?;

@@ -22,12 +22,13 @@ const NOT_IN_A_FILE: [&str; 2] = ["config", "help"];
 pub fn with_file(command: Command, args: &[OsString]) -> Result<Command> {
     // What else is wrong is told when all is read.
     let looked = command.clone().ignore_errors(true).try_get_matches_from(args);
-    let Some(path) = looked.ok().and_then(|found| {
-        found.subcommand_matches(NAME)?.get_one::<PathBuf>("config").cloned()
-    }) else {
+    let Some(path) =
+        looked.ok().and_then(|found| found.subcommand_matches(NAME)?.get_one::<PathBuf>("config").cloned())
+    else {
         return Ok(command);
     };
-    let text = fs::read_to_string(&path).with_context(|| format!("cannot read --config {}", path.display()))?;
+    let text =
+        fs::read_to_string(&path).with_context(|| format!("cannot read --config {}", path.display()))?;
     let mut all = Ok(());
     let command = command.mut_subcommand(NAME, |serve| match with_text(serve, &path, &text) {
         Ok(serve) => serve,
@@ -76,7 +77,8 @@ fn flag<'c>(serve: &'c Command, name: &str) -> Result<&'c Arg> {
     }
     let near = flags().map(|(long, _)| (strsim::damerau_levenshtein(long, name), long));
     let near = near.filter(|(steps, long)| *steps <= 3 && !NOT_IN_A_FILE.contains(long)).min();
-    let hint = near.map_or("`gpt2 serve --help` lists them".to_owned(), |(_, long)| format!("did you mean `{long}`?"));
+    let hint = near
+        .map_or("`gpt2 serve --help` lists them".to_owned(), |(_, long)| format!("did you mean `{long}`?"));
     bail!("there is no setting `{}`; {hint}", printable(name))
 }
 
@@ -90,7 +92,11 @@ fn values(arg: &Arg, name: &str, value: &Value) -> Result<Vec<String>> {
         other => bail!("`{name}` is set to {}, and cannot be", other.type_str()),
     };
     let is_switch = matches!(arg.get_action(), ArgAction::SetTrue);
-    ensure!(is_switch == value.is_bool(), "`{name}` takes {}", if is_switch { "true or false" } else { "a value" });
+    ensure!(
+        is_switch == value.is_bool(),
+        "`{name}` takes {}",
+        if is_switch { "true or false" } else { "a value" }
+    );
     match value {
         Value::Array(all) if matches!(arg.get_action(), ArgAction::Append) => all.iter().map(one).collect(),
         Value::Array(_) => bail!("`{name}` takes one value, not a list"),
@@ -127,7 +133,10 @@ mod tests {
 
     #[test]
     fn settings_are_flags() {
-        let read = read("model = [\"a=x\", \"y\"]\n\nport = 9000\nkv-budget = \"2GB\"\nmetrics-open = true\ncors = []\n").unwrap();
+        let read = read(
+            "model = [\"a=x\", \"y\"]\n\nport = 9000\nkv-budget = \"2GB\"\nmetrics-open = true\ncors = []\n",
+        )
+        .unwrap();
         let find = |id: &str| read.iter().find(|(known, _)| known == id).map(|(_, values)| values.join(" "));
         assert_eq!(find("model").as_deref(), Some("a=x y"));
         assert_eq!(find("port").as_deref(), Some("9000"));

@@ -91,7 +91,9 @@ impl GuardArgs {
         let is_far = !address.ip().is_loopback();
         let mut all: Vec<String> = guards.keys.iter().filter_map(KeyRing::advice).collect();
         if is_far && guards.keys.is_none() {
-            all.push("whoever reaches this address may use the server; --api-key-file asks for keys".to_owned());
+            all.push(
+                "whoever reaches this address may use the server; --api-key-file asks for keys".to_owned(),
+            );
         }
         if is_far && guards.keys.is_some() && guards.tls.is_none() {
             all.push("keys and texts are not encrypted on their way; use --tls-cert and --tls-key, or a proxy that does".to_owned());
