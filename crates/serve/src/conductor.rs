@@ -176,4 +176,4 @@ fn conduct(mut rooms: Vec<Room>, messages: &Receiver<Message>) {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

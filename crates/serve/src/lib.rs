@@ -11,6 +11,7 @@ mod connections;
 pub mod error;
 mod health;
 pub mod openai;
+mod openapi;
 pub mod router;
 mod run;
 pub mod served;

@@ -7,7 +7,7 @@ use axum::routing::{get, post};
 use crate::error::ApiError;
 use crate::openai::{chat, completions, embeddings, models};
 use crate::state::State;
-use crate::{health, tokens};
+use crate::{health, openapi, tokens};
 
 /// The routes of a server.
 pub fn router(state: State) -> Router {
@@ -20,7 +20,8 @@ pub fn router(state: State) -> Router {
         .route("/tokenize", post(tokens::tokenize))
         .route("/detokenize", post(tokens::detokenize));
     // Routes that need a key are merged above this line, and keys, rates and logs are layers around them (`openai.layer(…)`).
-    let open = Router::new().route("/health", get(health::health));
+    let open =
+        Router::new().route("/health", get(health::health)).route("/openapi.json", get(openapi::openapi));
     // The page and its desks are merged here.
     Router::new()
         .merge(openai)

@@ -94,3 +94,6 @@ fn start<E>(
     ready(state);
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;
