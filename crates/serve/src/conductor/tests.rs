@@ -155,5 +155,6 @@ fn the_end_is_told_to_those_who_wait() {
     for receipt in receipts {
         assert!(matches!(whole(receipt, 1), Err(Failure::Stopped | Failure::Panicked)));
     }
-    wait_until(|| conductor.submit(&served, order(vec![request(1, 5)])).is_err());
+    wait_until(|| !conductor.is_alive());
+    assert_eq!(conductor.submit(&served, order(vec![request(1, 5)])).err().unwrap().status.as_u16(), 500);
 }
