@@ -1,5 +1,7 @@
 //! Connections: how many, how long they may be silent, and how they end.
 
+mod patient;
+
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -20,11 +22,14 @@ use tower::ServiceExt;
 
 use crate::guards::Guards;
 use crate::tls::Tls;
+use patient::Patient;
 
 /// How long a client may take to send the head of a request, or to send another one.
 const SILENCE: Duration = Duration::from_secs(60);
 /// How long a client may take to agree on TLS.
 const GREETING: Duration = Duration::from_secs(10);
+/// How long a client may take nothing of what is sent to it.
+const STALL: Duration = Duration::from_secs(300);
 /// How long to wait before the next try where the system has no more sockets.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -49,7 +54,7 @@ pub(crate) async fn accept(
         };
         _ = stream.set_nodelay(true); // a piece of text is sent as it comes
         let (app, watcher) = (app.clone(), graceful.watcher());
-        let acceptor = guards.tls.as_ref().map(Tls::acceptor);
+        let (stream, acceptor) = (Patient::new(stream, STALL), guards.tls.as_ref().map(Tls::acceptor));
         tokio::spawn(async move {
             match acceptor {
                 None => answer(stream, peer, app, watcher).await,

@@ -1,15 +1,16 @@
 //! What stands around the routes: who may come in, how often, from where, and what is written down about it.
 
+use std::future::poll_fn;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::task::Poll;
 
 use axum::Router;
-use axum::body::Bytes;
+use axum::extract::Request;
 use axum::http::{HeaderMap, header};
-use axum::middleware::from_fn_with_state;
-use axum::response::IntoResponse;
+use axum::middleware::{Next, from_fn, from_fn_with_state};
+use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use http_body_util::Full;
-use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::cors::Origins;
 use crate::error::ApiError;
@@ -90,7 +91,7 @@ pub(crate) fn around(
         Some(layer) => all.layer(layer),
         None => all,
     };
-    all.layer(CatchPanicLayer::custom(|_| panicked()))
+    all.layer(from_fn(whole))
         .layer(from_fn_with_state(guards.clone(), hosts::check))
         .layer(from_fn_with_state(guards.clone(), headers::add))
         .layer(from_fn_with_state(guards.clone(), log::open))
@@ -100,7 +101,7 @@ pub(crate) fn around(
 fn show(
     guards: Arc<Guards>,
     state: State,
-) -> impl Fn(HeaderMap) -> std::future::Ready<axum::response::Response> + Clone + Send + Sync + 'static {
+) -> impl Fn(HeaderMap) -> std::future::Ready<Response> + Clone + Send + Sync + 'static {
     move |headers| {
         let accepts = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok());
         let (kind, text) = guards.metrics.text(&state, accepts.unwrap_or_default());
@@ -108,14 +109,15 @@ fn show(
     }
 }
 
-/// A fault of ours in a route.
-fn panicked() -> axum::http::Response<Full<Bytes>> {
-    let error = ApiError::internal(
-        "the server met a fault of its own; the request was dropped, and the server goes on",
-    );
-    let response = axum::http::Response::builder()
-        .status(error.status)
-        .header(header::CONTENT_TYPE, "application/json")
-        .body(Full::from(error.json().to_string()));
-    response.unwrap_or_default()
+/// A fault of ours is a 500, and the connection lives on.
+async fn whole(request: Request, next: Next) -> Response {
+    let mut answer = Box::pin(next.run(request));
+    poll_fn(move |cx| match catch_unwind(AssertUnwindSafe(|| answer.as_mut().poll(cx))) {
+        Ok(poll) => poll,
+        Err(_) => {
+            let error = ApiError::internal("the server met a fault of its own; it goes on");
+            Poll::Ready(error.into_response())
+        }
+    })
+    .await
 }

@@ -19,6 +19,7 @@ pub mod keys;
 pub mod log;
 pub mod metrics;
 pub mod openai;
+mod openapi;
 pub mod rate;
 pub mod router;
 mod run;

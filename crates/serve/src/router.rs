@@ -10,7 +10,7 @@ use crate::error::ApiError;
 use crate::guards::{self, Guards};
 use crate::openai::{chat, completions, embeddings, models};
 use crate::state::State;
-use crate::{health, tokens};
+use crate::{health, openapi, tokens};
 
 /// The routes of a server.
 pub fn router(state: State, guards: &Arc<Guards>) -> Router {
@@ -23,7 +23,8 @@ pub fn router(state: State, guards: &Arc<Guards>) -> Router {
         .route("/tokenize", post(tokens::tokenize))
         .route("/detokenize", post(tokens::detokenize));
     // Routes that need a key are merged above this line.
-    let open = Router::new().route("/health", get(health::health));
+    let open =
+        Router::new().route("/health", get(health::health)).route("/openapi.json", get(openapi::openapi));
     // The page and its desks are merged here.
     guards::around(guards, &state, openai, open, |all| {
         all.fallback(unknown).method_not_allowed_fallback(not_so)

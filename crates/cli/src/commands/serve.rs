@@ -52,7 +52,7 @@ pub struct Args {
     /// Texts of a model that are written at once
     #[arg(long, value_name = "N", default_value_t = 32, help_heading = "Limits")]
     batch: usize,
-    /// Memory for keys and values of all models, such as 2GB [default: for all texts at full length, at most half of what is free]
+    /// Memory for keys and values of all models, such as 2GB [default: what all texts need at full length and half as much again, but at most half of what is free]
     #[arg(long, value_name = "SIZE", value_parser = size, help_heading = "Limits")]
     kv_budget: Option<u64>,
     /// Texts of a model that may wait for their turn; more are refused with status 429

@@ -8,15 +8,18 @@ use super::room::PANIC_SEED;
 use super::*;
 
 /// Tokens of a text that is still being written when a test looks.
-const LONG: usize = 4000;
+pub(crate) const LONG: usize = 4000;
 
 /// A model whose texts never end by themselves before their time.
-fn served() -> Arc<Served> {
+pub(crate) fn model() -> Served {
     let tokenizer =
         Tokenizer::train_bpe(["a quick brown fox jumps over the lazy dog. ".repeat(20)], 280).unwrap();
     let config = Gpt2Config::new(1, 2, 16, 4096, tokenizer.vocab_size());
-    let model = Gpt2::new(config, Init::Xavier, 3).unwrap();
-    Arc::new(Served::new("m", model, tokenizer).unwrap())
+    Served::new("m", Gpt2::new(config, Init::Xavier, 3).unwrap(), tokenizer).unwrap()
+}
+
+fn served() -> Arc<Served> {
+    Arc::new(model())
 }
 
 fn request(seed: u64, tokens: usize) -> Request {
@@ -39,7 +42,7 @@ fn start(served: &Arc<Served>, batch: usize, queue: usize) -> Conductor {
     Conductor::start(vec![served.clone()], &settings).unwrap().0
 }
 
-fn wait_until(is_so: impl Fn() -> bool) {
+pub(crate) fn wait_until(is_so: impl Fn() -> bool) {
     while !is_so() {
         std::thread::sleep(Duration::from_millis(1));
     }
@@ -152,5 +155,6 @@ fn the_end_is_told_to_those_who_wait() {
     for receipt in receipts {
         assert!(matches!(whole(receipt, 1), Err(Failure::Stopped | Failure::Panicked)));
     }
-    wait_until(|| conductor.submit(&served, order(vec![request(1, 5)])).is_err());
+    wait_until(|| !conductor.is_alive());
+    assert_eq!(conductor.submit(&served, order(vec![request(1, 5)])).err().unwrap().status.as_u16(), 500);
 }
