@@ -59,7 +59,7 @@ impl Default for Metrics {
         let (limited, by_key) = (Family::default(), Family::default());
         let seconds: Family<Route, Histogram, fn() -> Histogram> = Family::new_with_constructor(times);
         let text = "Requests that were answered, by route, method, status and model";
-        registry.register("gpt2_build", text, requests.clone());
+        registry.register("gpt2_requests", text, requests.clone());
         let text = "Time from a request to the end of its answer";
         registry.register_with_unit("gpt2_request_duration", text, Unit::Seconds, seconds.clone());
         let text = "Requests whose client left before the end of the answer";

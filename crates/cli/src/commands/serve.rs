@@ -124,8 +124,12 @@ pub fn run(args: Args, offline: bool) -> Result<()> {
     let dropped = serve::run(listener, state, guards, loaded, move |state| ready(state, start, is_json));
     let dropped = dropped.map_err(|error| match error {
         ServeError::Load(error) => error,
-        ServeError::Start(error) => anyhow::Error::new(error).context("the models cannot be run"),
-        ServeError::System(error) => error.into(),
+        ServeError::Start(error) => {
+            anyhow::Error::from(error).context("the models were loaded, but cannot be run")
+        }
+        ServeError::System(error) => {
+            anyhow::Error::from(error).context("the system refuses what a server needs")
+        }
     })?;
     if dropped > 0 {
         tell!(is_json, "{dropped} requests were dropped, since they did not end in {} s", args.drain_seconds);
