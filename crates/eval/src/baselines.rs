@@ -1,6 +1,6 @@
 //! Summaries that need no model, to hold a model's to: the first sentences of a text, and random ones.
 
-use generate::apps::sentences;
+use tokenizer::sentences;
 use tensor::random::Stream;
 
 /// What the random numbers are for.

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use eval::baselines;
 use eval::rouge::{Corpus, Units, best};
-use generate::apps::sentences::sentences;
+use tokenizer::sentences::sentences;
 use serde_json::Value;
 
 const LEAD: [f64; 4] = [0.2633956249925103, 0.10807990882436752, 0.18957372820574106, 0.2202338013728145];

@@ -103,7 +103,8 @@ pub struct Args {
     /// Summaries to compare with: one a line, or .jsonl with "summary" or "summaries", in the order of the texts
     #[arg(long, value_name = "FILE")]
     references: Option<PathBuf>,
-    /// What ROUGE and the shares of what is copied count: word, char (Chinese characters), or auto (char for Chinese texts)
+    /// What ROUGE and the shares of what is copied count: word (of Chinese texts as jieba finds them), char (Chinese
+    /// characters), or auto (char for Chinese texts)
     #[arg(long, value_name = "UNITS", default_value = "auto", value_parser = ["auto", "word", "char"])]
     rouge_units: String,
     /// Write the summaries to a file, which must not be there yet
@@ -235,7 +236,7 @@ impl Args {
     /// What is counted in a text.
     fn units(&self, text: &str) -> Units {
         match &*self.rouge_units {
-            "word" => Units::Word,
+            "word" => Units::words_of(text),
             "char" => Units::Char,
             _ => Units::of(text),
         }

@@ -12,8 +12,7 @@ use std::collections::HashSet;
 use std::ops::Range;
 
 use serde::Serialize;
-
-use super::sentences;
+use tokenizer::sentences;
 
 /// What is not in the source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]

@@ -20,12 +20,11 @@ use models::Gpt2;
 use serde::Serialize;
 use thiserror::Error;
 use tokenizer::chat::TemplateError;
-use tokenizer::{Tokenizer, TokenizerError};
+use tokenizer::{Tokenizer, TokenizerError, sentences};
 
 pub use self::ask::Ask;
 pub use self::extract::{Chosen, Extracts};
 use self::parts::Limits;
-use crate::apps::sentences;
 use crate::engine::{EngineSettings, TaskId};
 use crate::request::{Finish, GenerateError, Generation, Request, TextEvent, Texts};
 use crate::sampling::Sampling;

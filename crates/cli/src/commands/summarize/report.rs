@@ -5,7 +5,7 @@ use std::io::IsTerminal;
 use anyhow::Result;
 use eval::overlap::overlap;
 use generate::apps::facts::{Unfound, unfound};
-use generate::apps::sentences;
+use tokenizer::sentences;
 use generate::apps::summarize::Summary;
 use serde_json::json;
 

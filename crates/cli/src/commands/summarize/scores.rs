@@ -2,7 +2,7 @@
 
 use eval::baselines;
 use eval::rouge::{self, Corpus, NAMES, Scores, Units};
-use generate::apps::sentences;
+use tokenizer::sentences;
 use generate::apps::summarize::Summary;
 use serde_json::{Value, json};
 

@@ -131,8 +131,8 @@ impl Told {
     fn copied(&self) -> String {
         let units = match &self.units[..] {
             [Units::Char] => "characters",
-            [Units::Word] => "words",
-            _ => "words or characters",
+            units if units.contains(&Units::Char) => "words or characters",
+            _ => "words",
         };
         let percent = |n: usize| match self.all[n] {
             0.0 => "–".to_owned(),

@@ -15,12 +15,11 @@ use std::ops::{Deref, Range};
 
 use models::Gpt2;
 use serde::Serialize;
-use tokenizer::Tokenizer;
+use tokenizer::{Tokenizer, sentences};
 
 use super::choose::{Candidate, Most, choose};
 use super::parts::{self, Limits};
 use super::{Round, SummarizeError, Summary, SummaryEvent, SummarySettings};
-use crate::apps::sentences;
 use crate::engine::{Engine, EngineSettings, Event, Overflow, Task, TaskId};
 use crate::request::GenerateError;
 use crate::sampling::{Sampling, SamplingError, TokenLogprobs};

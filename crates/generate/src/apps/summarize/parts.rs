@@ -4,8 +4,9 @@
 use std::collections::VecDeque;
 use std::ops::Range;
 
+use tokenizer::sentences;
+
 use super::SummarizeError;
-use crate::apps::sentences;
 
 /// A text in parts, without the white space around them; nothing else of it is left out.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

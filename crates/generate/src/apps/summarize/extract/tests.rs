@@ -189,7 +189,7 @@ fn what_cannot_be_is_refused() {
     assert!(matches!(run(long, "One."), Err(SummarizeError::Context { .. })));
 
     let mut damaged = model.clone();
-    damaged.parameters_mut().for_each(|(name, tensor)| {
+    damaged.parameters_mut().into_iter().for_each(|(name, tensor)| {
         if name == "ln_f.weight" {
             tensor.data_mut()[0] = f32::NAN;
         }
