@@ -88,7 +88,7 @@ fn replies_depend_on_their_seed_alone() {
     folder.succeeds(&format!("{command} c.jsonl --seed 2"));
     assert_eq!(folder.read("a.jsonl"), folder.read("b.jsonl"));
     assert_ne!(folder.read("a.jsonl"), folder.read("c.jsonl"));
-    // Reply k of seed 1 is reply k - 1 of seed 2, where both ask the same thing.
+    // The first reply is the same alone.
     folder.write("same.jsonl", example("hello", "good morning"));
     let other = "eval -m tuned --answers same.jsonl --replies 1 --temperature 2 --max-tokens 20 --seed 1 --replies-out";
     folder.succeeds(&format!("{other} d.jsonl"));

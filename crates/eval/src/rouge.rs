@@ -50,11 +50,8 @@ impl Units {
     /// The units of a text, in order.
     pub fn cut(self, text: &str) -> Vec<String> {
         if self == Units::ChineseWord {
-            let words = CHINESE.cut(text, true).into_iter();
-            return words
-                .filter(|word| word.contains(char::is_alphanumeric))
-                .map(str::to_lowercase)
-                .collect();
+            let words = CHINESE.cut(text, true).into_iter().map(|token| token.word);
+            return words.filter(|word| word.contains(char::is_alphanumeric)).map(str::to_lowercase).collect();
         }
         let text = text.to_lowercase();
         let mut units = Vec::new();

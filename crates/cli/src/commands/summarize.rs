@@ -31,8 +31,8 @@ use crate::{input, plan};
 /// longer than the context is cut at sentences into parts, whose summaries are summarised again, until one remains. What was
 /// read, what is copied, and numbers and names that are not in the text are told on standard error.
 ///
-/// With --extract the model writes nothing: it chooses sentences of the text, those that are the most likelier as its summary
-/// than as the summary of nothing. They are shown as they stand there, one a line, in the text's order.
+/// With --extract the model writes nothing: it chooses sentences of the text, those with which it would most likely begin its
+/// summary. They are shown as they stand there, one a line, in the text's order.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Examples:\n  gpt2 summarize -m out/model report.txt\n  \
     gpt2 summarize -m gpt2 --adapter out/adapter report.txt\n  \

@@ -2,10 +2,11 @@
 //!
 //! Each sentence s of a document d is scored as if the model had answered with it when it is asked for the summary of d:
 //!
-//! > score(s) = 1/n Σ ln p(sₜ | d, s₁ … sₜ₋₁) − 1/n Σ ln p(sₜ | no document, s₁ … sₜ₋₁)
+//! > score(s) = Σ γᵗ ln p(sₜ | d, s₁ … sₜ₋₁) / Σ γᵗ
 //!
-//! The second mean takes away what makes any sentence likely, whatever it is about: short words, common phrases. The
-//! sentences of a document are one batch on the engine, and the document before them is read once.
+//! It is a mean, for a sum is the less the longer a sentence is, in which the first tokens weigh most: they tell whether the
+//! model would begin its summary so, where later ones tell how common the words are that the sentence is about. The sentences
+//! of a document are one batch on the engine, and the document before them is read once.
 //!
 //! A document that is longer than the context is cut into parts, as for a summary that is written; the sentences that are
 //! chosen from the parts are a shorter document, until one part holds it. Nothing is random.
@@ -33,13 +34,14 @@ pub struct Chosen {
     pub bytes: Range<usize>,
     /// Its tokens.
     pub tokens: usize,
-    /// What it was chosen by: the difference of the next two.
+    /// What it was chosen by: the mean of `ln p` of its tokens as the summary of what was read, the first ones weighing most.
     pub score: f64,
-    /// Mean of `ln p` of its tokens as the summary of what was read.
+    /// The mean in which all weigh the same.
     pub logprob: f64,
-    /// The same as the summary of nothing.
-    pub prior: f64,
 }
+
+/// γ: how much less each token of a sentence weighs than the one before it. Measured on abstracts: LOG.md.
+const FADING: f64 = 0.8;
 
 /// Extracts being made, many at once.
 pub struct Extracts<'a, M: Deref<Target = Gpt2>> {
@@ -55,7 +57,6 @@ struct Asked {
     job: u64,
     part: usize,
     sentence: usize,
-    is_prior: bool,
     logprobs: Vec<TokenLogprobs>,
     from: usize,
 }
@@ -79,8 +80,8 @@ struct Sentence {
     /// With the white space behind it.
     piece: Range<usize>,
     tokens: usize,
+    score: f64,
     logprob: f64,
-    prior: Option<f64>,
 }
 
 /// Sentences that are read together.
@@ -89,12 +90,6 @@ struct Part {
     sentences: Vec<usize>,
     /// Scores that are still to come.
     waiting: usize,
-}
-
-impl Sentence {
-    fn score(&self) -> f64 {
-        self.logprob - self.prior.unwrap_or(0.0)
-    }
 }
 
 impl<'a, M: Deref<Target = Gpt2>> Extracts<'a, M> {
@@ -135,8 +130,8 @@ impl<'a, M: Deref<Target = Gpt2>> Extracts<'a, M> {
                     bytes: start..start + sentence.len(),
                     piece: at..at + piece.len(),
                     tokens,
-                    logprob: 0.0,
-                    prior: None,
+                    score: f64::NEG_INFINITY,
+                    logprob: f64::NEG_INFINITY,
                 });
             }
             at += piece.len();
@@ -199,14 +194,9 @@ impl<'a, M: Deref<Target = Gpt2>> Extracts<'a, M> {
             return self.fail(id, SamplingError::Logits { position }.into(), events);
         }
         let Some(job) = self.jobs.get_mut(&id) else { return };
-        let sum: f64 = asked.logprobs.iter().map(|token| f64::from(token.logprob)).sum();
-        let mean = sum / asked.logprobs.len().max(1) as f64;
         let sentence = &mut job.sentences[asked.sentence];
-        if asked.is_prior {
-            sentence.prior = Some(mean);
-        } else {
-            sentence.logprob = mean;
-        }
+        sentence.score = mean(&asked.logprobs, FADING);
+        sentence.logprob = mean(&asked.logprobs, 1.0);
         job.parts[asked.part].waiting -= 1;
         if job.parts[asked.part].waiting > 0 {
             return;
@@ -279,37 +269,27 @@ impl<'a, M: Deref<Target = Gpt2>> Extracts<'a, M> {
         Ok(())
     }
 
-    /// Asks how likely sentences are as the summary of a text; and, once, of none. Gives the number of questions.
+    /// Asks how likely sentences are as the summary of a text. Gives the number of questions.
     fn ask(&mut self, id: u64, job: &Job, text: &str, sentences: &[usize]) -> Result<usize, SummarizeError> {
-        let mut asked = 0;
-        for is_prior in [false, true] {
-            for &i in sentences {
-                let sentence = &job.sentences[i];
-                if is_prior && sentence.prior.is_some() {
-                    continue;
-                }
-                let text = if is_prior { "" } else { text };
-                let said = &job.text[sentence.bytes.clone()];
-                let (mut prompt, from) =
-                    self.settings.ask.answered(self.tokenizer, &job.wording, text, said)?;
-                prompt.truncate(from.saturating_add(job.scored));
-                let task = Task {
-                    prompt,
-                    max_new: 0,
-                    sampling: Sampling::GREEDY,
-                    prompt_logprobs: Some(0),
-                    logprobs_from: from,
-                    overflow: Overflow::Refuse,
-                    constraint: None,
-                };
-                let task = self.engine.add(task).map_err(GenerateError::from)?;
-                let part = job.parts.len();
-                let asking = Asked { job: id, part, sentence: i, is_prior, logprobs: Vec::new(), from };
-                self.tasks.insert(task, asking);
-                asked += 1;
-            }
+        for &sentence in sentences {
+            let said = &job.text[job.sentences[sentence].bytes.clone()];
+            let (mut prompt, from) =
+                self.settings.ask.answered(self.tokenizer, &job.wording, text, said)?;
+            prompt.truncate(from.saturating_add(job.scored));
+            let task = Task {
+                prompt,
+                max_new: 0,
+                sampling: Sampling::GREEDY,
+                prompt_logprobs: Some(0),
+                logprobs_from: from,
+                overflow: Overflow::Refuse,
+                constraint: None,
+            };
+            let task = self.engine.add(task).map_err(GenerateError::from)?;
+            let asked = Asked { job: id, part: job.parts.len(), sentence, logprobs: Vec::new(), from };
+            self.tasks.insert(task, asked);
         }
-        Ok(asked)
+        Ok(sentences.len())
     }
 
     /// What the extract of a text of so many tokens may have.
@@ -355,7 +335,7 @@ impl Job {
         let candidate = |&i: &usize| {
             let sentence = &self.sentences[i];
             let text = &self.text[sentence.bytes.clone()];
-            Candidate { text, tokens: sentence.tokens, score: sentence.score() }
+            Candidate { text, tokens: sentence.tokens, score: sentence.score }
         };
         let candidates: Vec<Candidate> = sentences.iter().map(candidate).collect();
         choose(&candidates, most).into_iter().map(|at| sentences[at]).collect()
@@ -370,9 +350,8 @@ impl Job {
                 sentence: i,
                 bytes: sentence.bytes.clone(),
                 tokens: sentence.tokens,
-                score: sentence.score(),
+                score: sentence.score,
                 logprob: sentence.logprob,
-                prior: sentence.prior.unwrap_or(0.0),
             }
         });
         Summary {
@@ -383,6 +362,17 @@ impl Job {
             chosen: chosen.collect(),
         }
     }
+}
+
+/// The mean log-probability, where each token weighs so much of what the one before it does; NaN where there is none.
+fn mean(tokens: &[TokenLogprobs], fading: f64) -> f64 {
+    let (mut sum, mut all, mut weight) = (0.0, 0.0, 1.0);
+    for token in tokens {
+        sum += weight * f64::from(token.logprob);
+        all += weight;
+        weight *= fading;
+    }
+    sum / all
 }
 
 /// What a model reads at once.

@@ -61,15 +61,19 @@ fn one(settings: SummarySettings, text: &str) -> Summary {
     all(&model, &bytes(), settings, engine, &[text]).remove(0).unwrap()
 }
 
-/// The mean log-probability of an answer, from one pass over the whole.
-fn mean(model: &Gpt2, prompt: &str, answer: &str) -> f64 {
+/// The mean log-probabilities of an answer, faded and plain, from one pass over the whole.
+fn means(model: &Gpt2, prompt: &str, answer: &str) -> [f64; 2] {
     let tokenizer = bytes();
     let ids = tokenizer.encode(&format!("{prompt}{answer}")).unwrap();
     let logits = model.logits(&ids, 1, &mut Pass::eval()).unwrap();
     let rows = logits.data().chunks_exact(tokenizer.vocab_size()).zip(&ids[1..]);
     let logprobs = rows.skip(prompt.len() - 1).map(|(row, &id)| f64::from(top_logprobs(row, id, 0).logprob));
     let all: Vec<f64> = logprobs.collect();
-    all.iter().sum::<f64>() / all.len() as f64
+    [FADING, 1.0].map(|fading| {
+        let weights: Vec<f64> = (0..all.len()).map(|t| fading.powi(t as i32)).collect();
+        let sum: f64 = weights.iter().zip(&all).map(|(weight, logprob)| weight * logprob).sum();
+        sum / weights.iter().sum::<f64>()
+    })
 }
 
 #[test]
@@ -82,10 +86,9 @@ fn scores_are_those_of_the_model() {
         assert_eq!((chosen.sentence, &TEXT[chosen.bytes.clone()]), (i, sentences[i]));
         let space = if i == 3 { "" } else { " " };
         let answer = format!("{space}{}", sentences[i]);
-        let model = model();
-        let want = [mean(&model, &format!("{TEXT}\nTL;DR:"), &answer), mean(&model, "\nTL;DR:", &answer)];
-        assert_eq!([chosen.logprob, chosen.prior], want, "{answer}");
-        assert_eq!(chosen.score, want[0] - want[1]);
+        let want = means(&model(), &format!("{TEXT}\nTL;DR:"), &answer);
+        let got = [chosen.score, chosen.logprob];
+        assert!(got.iter().zip(want).all(|(got, want)| (got - want).abs() < 1e-12), "{answer}: {got:?}, {want:?}");
     }
     assert_eq!(extract.rounds, [Round { parts: 1, tokens: TEXT.len(), written: TEXT.len() - 3, split_sentences: 0 }]);
 }
