@@ -33,6 +33,8 @@ pub struct Request {
     pub sampling: Sampling,
     /// Whether the prompt's log-probabilities are wanted, with so many of the most likely tokens.
     pub prompt_logprobs: Option<usize>,
+    /// The first token of the prompt whose log-probability is wanted; the first of all has none.
+    pub logprobs_from: usize,
     /// What happens when the context is full.
     pub overflow: Overflow,
     /// What the text must be, as a whole and without the prompt. It is so whenever there is no error: the last of
@@ -97,7 +99,7 @@ pub struct Generation {
     pub logprobs: Option<Vec<TokenLogprobs>>,
     /// Log-probabilities of the token that ended the text, which `ids` lacks, if asked for and one was drawn.
     pub end_logprobs: Option<TokenLogprobs>,
-    /// Log-probabilities of the prompt's tokens but the first, if asked for.
+    /// Log-probabilities of the prompt's tokens from the first that was asked for, if any were.
     pub prompt_logprobs: Option<Vec<TokenLogprobs>>,
     /// Tokens in the middle of the context that were forgotten, where it may slide.
     pub forgotten: usize,
@@ -275,6 +277,7 @@ impl<'a, M: Deref<Target = Gpt2>> Texts<'a, M> {
             max_new: limit,
             sampling,
             prompt_logprobs: request.prompt_logprobs,
+            logprobs_from: request.logprobs_from,
             overflow: request.overflow,
             constraint: request.constraint.clone(),
         })?;
