@@ -179,7 +179,7 @@ impl<'a, M: Deref<Target = Gpt2>> Extracts<'a, M> {
                         self.fail(asked.job, error.into(), &mut events);
                     }
                 }
-                Event::Token(..) | Event::Slid(..) => {}
+                Event::Started(..) | Event::Token(..) | Event::Slid(..) => {}
             }
         }
         Ok(events)
