@@ -181,7 +181,7 @@ impl<'a, M: Deref<Target = Gpt2>> Extracts<'a, M> {
                         self.fail(asked.job, error.into(), &mut events);
                     }
                 }
-                Event::Token(..) | Event::Slid(..) => {}
+                Event::Started(..) | Event::Token(..) | Event::Slid(..) => {}
             }
         }
         Ok(events)
@@ -364,8 +364,11 @@ impl Job {
     }
 }
 
-/// The mean log-probability, where each token weighs so much of what the one before it does; NaN where there is none.
+/// The mean log-probability, where each token weighs so much of what the one before it does; none is unlikely.
 fn mean(tokens: &[TokenLogprobs], fading: f64) -> f64 {
+    if tokens.is_empty() {
+        return f64::NEG_INFINITY;
+    }
     let (mut sum, mut all, mut weight) = (0.0, 0.0, 1.0);
     for token in tokens {
         sum += weight * f64::from(token.logprob);
