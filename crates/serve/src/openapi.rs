@@ -26,9 +26,13 @@ fn guard(document: &mut Value) {
         for (_, operation) in methods.as_object_mut().into_iter().flatten() {
             if let Some(answers) = operation["responses"].as_object_mut() {
                 answers.entry("400").or_insert_with(|| error("There must be one header Host"));
-                answers.insert("403".into(), error("The server may not be asked under this name, or by this page"));
+                answers.insert(
+                    "403".into(),
+                    error("The server may not be asked under this name, or by this page"),
+                );
                 if !OPEN.contains(&path.as_str()) {
-                    answers.insert("401".into(), error("The server has keys, and the request has none of them"));
+                    answers
+                        .insert("401".into(), error("The server has keys, and the request has none of them"));
                 }
             }
             if !OPEN.contains(&path.as_str()) {

@@ -62,7 +62,7 @@ fn defaults(serve: &Command, path: &Path, text: &str) -> Result<Vec<(String, Vec
         let arg = flag(serve, name).with_context(at)?;
         let values = values(arg, name, value).with_context(at)?;
         if !values.is_empty() {
-            check(serve, arg, &values).with_context(at)?;
+            check(arg, &values).with_context(at)?;
             all.push((arg.get_id().to_string(), values));
         }
     }
@@ -105,7 +105,7 @@ fn values(arg: &Arg, name: &str, value: &Value) -> Result<Vec<String>> {
 }
 
 /// Reads the values as the flag would.
-fn check(serve: &Command, arg: &Arg, values: &[String]) -> Result<()> {
+fn check(arg: &Arg, values: &[String]) -> Result<()> {
     let Some(long) = arg.get_long().filter(|_| !matches!(arg.get_action(), ArgAction::SetTrue)) else {
         return Ok(());
     };
@@ -116,7 +116,6 @@ fn check(serve: &Command, arg: &Arg, values: &[String]) -> Result<()> {
         let text = error.to_string();
         anyhow!("{}", text.lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned())
     };
-    _ = serve;
     alone.try_get_matches_from(typed).map(drop).map_err(wrong)
 }
 
