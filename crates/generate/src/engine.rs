@@ -89,10 +89,13 @@ pub type TaskId = u64;
 pub enum Event {
     /// Log-probabilities of the prompt's tokens but the first, in order, as far as they are known now.
     Prompt(TaskId, Vec<TokenLogprobs>),
+    /// The task runs from now on; so many tokens of its prompt were computed before, for another.
+    Started(TaskId, usize),
     /// A token was drawn.
     Token(TaskId, Draw),
-    /// The task is done: the token that ended it, or `None` where it has written all it may.
-    Done(TaskId, Option<u32>),
+    /// The task is done: the token that ended it, or `None` where it has written all it may. A constraint that nothing could
+    /// follow ends it without a draw.
+    Done(TaskId, Option<Draw>),
     /// So many tokens in the middle of the context were forgotten.
     Slid(TaskId, usize),
     /// The model's numbers were unusable; the task is done.
@@ -322,6 +325,11 @@ impl<M: Deref<Target = Gpt2>> Engine<M> {
         self.pool.used()
     }
 
+    /// What it may use.
+    pub fn settings(&self) -> &EngineSettings {
+        &self.settings
+    }
+
     /// Feeds one batch, and tells what came of it.
     pub fn step(&mut self) -> Result<Vec<Event>, EngineError> {
         let mut events = Vec::new();
@@ -375,6 +383,7 @@ impl<M: Deref<Target = Gpt2>> Engine<M> {
             if dropped > 0 {
                 events.push(Event::Slid(sequence.id, dropped));
             }
+            events.push(Event::Started(sequence.id, sequence.cache.len()));
             if sequence.task.max_new == 0 && sequence.task.prompt_logprobs.is_none() {
                 events.push(Event::Done(sequence.id, None));
             } else {
@@ -517,7 +526,7 @@ impl Sequence {
             };
             let id = draw.id;
             if self.sampler.ends(id) {
-                events.push(Event::Done(self.id, Some(id)));
+                events.push(Event::Done(self.id, Some(draw)));
                 return true;
             }
             events.push(Event::Token(self.id, draw));
@@ -526,7 +535,7 @@ impl Sequence {
             let is_long = self.generated.len() >= self.task.sampling.processors.min_new_tokens;
             if is_long && self.matcher.as_ref().is_some_and(Matcher::is_over) {
                 // Only end-of-text could follow: it need not be drawn.
-                events.push(Event::Done(self.id, Some(self.sampler.eot())));
+                events.push(Event::Done(self.id, Some(Draw { id: self.sampler.eot(), logprobs: None })));
                 return true;
             }
             if self.generated.len() == self.task.max_new {

@@ -74,6 +74,8 @@ impl Finish {
 pub struct Timings {
     /// Tokens of the prompt, or 1 for what stands in for an empty one.
     pub prompt_tokens: usize,
+    /// Those of them that were computed before, for another text.
+    pub cached_tokens: usize,
     /// Milliseconds to read the prompt, until the first token could be drawn.
     pub prompt_ms: f64,
     /// Tokens written.
@@ -92,6 +94,8 @@ pub struct Generation {
     pub ids: Vec<u32>,
     /// Log-probabilities of the tokens, if asked for.
     pub logprobs: Option<Vec<TokenLogprobs>>,
+    /// Log-probabilities of the token that ended the text, which `ids` lacks, if asked for and one was drawn.
+    pub end_logprobs: Option<TokenLogprobs>,
     /// Log-probabilities of the prompt's tokens but the first, if asked for.
     pub prompt_logprobs: Option<Vec<TokenLogprobs>>,
     /// Tokens in the middle of the context that were forgotten, where it may slide.
@@ -292,6 +296,11 @@ impl<'a, M: Deref<Target = Gpt2>> Texts<'a, M> {
         Some(writer.whole())
     }
 
+    /// A text as far as it is written, until it is whole.
+    pub fn so_far(&self, id: TaskId) -> Option<&Generation> {
+        Some(&self.writers.get(&id)?.result)
+    }
+
     /// Whether all texts are whole.
     pub fn is_idle(&self) -> bool {
         self.writers.is_empty()
@@ -307,6 +316,11 @@ impl<'a, M: Deref<Target = Gpt2>> Texts<'a, M> {
                         writer.result.prompt_logprobs.get_or_insert_default().extend(known);
                     }
                 }
+                Event::Started(id, cached) => {
+                    if let Some(writer) = self.writers.get_mut(&id) {
+                        writer.result.timings.cached_tokens = cached;
+                    }
+                }
                 Event::Token(id, draw) => self.token(id, draw, &mut events)?,
                 Event::Slid(id, dropped) => {
                     if let Some(writer) = self.writers.get_mut(&id) {
@@ -316,12 +330,10 @@ impl<'a, M: Deref<Target = Gpt2>> Texts<'a, M> {
                 }
                 Event::Done(id, ending) => {
                     if let Some(mut writer) = self.writers.remove(&id) {
-                        match ending {
-                            Some(token) if token == self.tokenizer.eot() => {
-                                writer.result.finish = Finish::Eot
-                            }
-                            Some(_) => writer.result.finish = Finish::Stop,
-                            None => {}
+                        if let Some(Draw { id, logprobs }) = ending {
+                            let is_eot = id == self.tokenizer.eot();
+                            writer.result.finish = if is_eot { Finish::Eot } else { Finish::Stop };
+                            writer.result.end_logprobs = logprobs;
                         }
                         let rest = std::mem::take(&mut writer.stream).finish();
                         writer.show(id, rest, &mut events);

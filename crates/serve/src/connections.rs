@@ -1,0 +1,54 @@
+//! Connections: how many, how long they may be silent, and how they end.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::ConnectInfo;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::graceful::GracefulShutdown;
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use tower::ServiceExt;
+
+/// How long a client may take to send the head of a request, or to send another one.
+const SILENCE: Duration = Duration::from_secs(60);
+/// How long to wait before the next try where the system has no more sockets.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// Takes connections until this is dropped; `graceful` watches over all of them.
+pub(crate) async fn accept(listener: TcpListener, app: Router, most: usize, graceful: &GracefulShutdown) {
+    let places = Arc::new(Semaphore::new(most));
+    loop {
+        // Where all places are taken, clients wait in the system's queue.
+        let Ok(place) = places.clone().acquire_owned().await else { return };
+        let (stream, peer) = match listener.accept().await {
+            Ok(accepted) => accepted,
+            Err(_) => {
+                tokio::time::sleep(PAUSE).await;
+                continue;
+            }
+        };
+        _ = stream.set_nodelay(true); // a piece of text is sent as it comes
+        let app = app.clone();
+        let service = service_fn(move |mut request: hyper::Request<Incoming>| {
+            request.extensions_mut().insert(ConnectInfo(peer));
+            let answer = app.clone().oneshot(request.map(Body::new));
+            async move { Ok::<_, Infallible>(answer.await.unwrap_or_else(|never| match never {})) }
+        });
+        let connection = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(SILENCE)
+            .serve_connection(TokioIo::new(stream), service);
+        let connection = graceful.watch(connection);
+        tokio::spawn(async move {
+            _ = connection.await; // a connection that breaks is the client's affair
+            drop(place);
+        });
+    }
+}

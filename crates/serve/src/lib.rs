@@ -1,0 +1,25 @@
+//! Models behind HTTP, under the routes that OpenAI's clients speak.
+//!
+//! Start at [`router()`]. A request is read and checked on tokio's threads ([`openai`]), becomes an [`Order`] of texts, and goes
+//! to the [`Conductor`]: one thread that steps the engines of all models. What the engines write comes back through a channel
+//! for each order, so that the conductor never waits for a client. [`run`] listens, loads, and ends in good order.
+#![forbid(unsafe_code)]
+
+pub mod body;
+pub mod conductor;
+mod connections;
+pub mod error;
+mod health;
+pub mod openai;
+pub mod router;
+mod run;
+pub mod served;
+mod state;
+mod tokens;
+
+pub use conductor::{Conductor, Failure, Order, Receipt, Update};
+pub use error::ApiError;
+pub use router::router;
+pub use run::{ServeError, run};
+pub use served::Served;
+pub use state::{Phase, Settings, State, Work};
