@@ -93,6 +93,7 @@ async function run() {
   [progress, waiting, result, problem, stopped] = [null, null, null, null, null];
   drawStart();
   drawPaper();
+  if (matchMedia("(max-width: 900px)").matches) parts.paper.scrollIntoView();
   announce(t("writing"));
   try {
     const asked = { model: state.model, text: source, max_sentences: sentences };

@@ -99,6 +99,7 @@ async function run() {
   [steps, whole, line, problem] = [[], null, "", null];
   drawForm();
   drawPaper();
+  if (matchMedia("(max-width: 900px)").matches) parts.paper.scrollIntoView();
   announce(t("writing"));
   try {
     for await (const event of stream("/app/write", asked, controller.signal)) take(event);

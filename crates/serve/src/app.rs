@@ -1,9 +1,11 @@
 //! What the page has beside OpenAI's routes: the desks, the history, and what of these is on.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::State as Shared;
+use axum::extract::{FromRequestParts, State as Shared};
+use axum::http::request::Parts;
 use axum::routing::get;
 use serde_json::{Value, json};
 
@@ -13,11 +15,25 @@ use crate::desk::{self, Desk};
 use crate::page;
 use crate::state::State;
 
+/// Who asks: the name that stands for an API key, as the layer that checks keys puts it into the request; nothing without keys.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Caller(pub String);
+
+impl FromRequestParts<State> for Caller {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &State) -> Result<Caller, Infallible> {
+        Ok(parts.extensions.get::<Caller>().cloned().unwrap_or_default())
+    }
+}
+
 /// The page's part of a server.
 #[derive(Debug)]
 pub struct App {
     /// Whether there is a page.
     pub page: bool,
+    /// Whether the page must ask for an API key.
+    pub api_key: bool,
     /// Where conversations are kept, if they are.
     pub chats: Option<Arc<Chats>>,
     /// Recipes of the writing desk.
@@ -28,7 +44,7 @@ pub struct App {
 
 impl Default for App {
     fn default() -> App {
-        App { page: true, chats: None, recipes: Recipes::default(), desk: Desk::default() }
+        App { page: true, api_key: false, chats: None, recipes: Recipes::default(), desk: Desk::default() }
     }
 }
 
@@ -62,7 +78,7 @@ pub fn routes() -> Router<State> {
 /// What the page must know before it has a key.
 async fn config(Shared(state): Shared<State>) -> axum::Json<Value> {
     axum::Json(json!({
-        "version": env!("CARGO_PKG_VERSION"), "api_key": state.needs_key(), "history": state.app().chats.is_some(),
+        "version": env!("CARGO_PKG_VERSION"), "api_key": state.app().api_key, "history": state.app().chats.is_some(),
     }))
 }
 

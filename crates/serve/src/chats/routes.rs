@@ -12,9 +12,9 @@ use serde_json::{Value, json};
 
 use super::chat::{Chat, is_id};
 use super::file::{Chats, Head, Refused};
+use crate::app::Caller;
 use crate::body::Json;
 use crate::error::ApiError;
-use crate::page::Owner;
 use crate::state::State;
 
 /// The routes, which need a key where the server has keys.
@@ -30,14 +30,14 @@ struct Written {
     chat: Chat,
 }
 
-async fn list(Shared(state): Shared<State>, Owner(owner): Owner) -> Result<axum::Json<Value>, ApiError> {
+async fn list(Shared(state): Shared<State>, Caller(owner): Caller) -> Result<axum::Json<Value>, ApiError> {
     let chats = in_file(&state, move |file| file.list(&owner)).await?;
     Ok(axum::Json(json!({ "chats": chats })))
 }
 
 async fn read(
     Shared(state): Shared<State>,
-    Owner(owner): Owner,
+    Caller(owner): Caller,
     Path(id): Path<String>,
 ) -> Result<axum::Json<Value>, ApiError> {
     let (version, body) = in_file(&state, move |file| file.read(&owner, &id)).await?.ok_or_else(unknown)?;
@@ -47,7 +47,7 @@ async fn read(
 
 async fn write(
     Shared(state): Shared<State>,
-    Owner(owner): Owner,
+    Caller(owner): Caller,
     Path(id): Path<String>,
     Json(Written { version, chat }): Json<Written>,
 ) -> Result<axum::Json<Value>, ApiError> {
@@ -77,7 +77,7 @@ async fn write(
 
 async fn remove(
     Shared(state): Shared<State>,
-    Owner(owner): Owner,
+    Caller(owner): Caller,
     Path(id): Path<String>,
 ) -> Result<StatusCode, ApiError> {
     let was_there = in_file(&state, move |file| file.remove(&owner, &id)).await?;
