@@ -1,6 +1,6 @@
 // The chat: a conversation with its branches, and the reply that is being written.
 
-import { stream } from "./api.js";
+import { json, stream } from "./api.js";
 import { confirmed } from "./dialogs.js";
 import { announce, el, fill, growing, icon, iconButton, note, textButton } from "./dom.js";
 import { messageOf } from "./message.js";
@@ -282,41 +282,32 @@ function grow(run, message, piece, speed) {
 async function* chunks(mine, leaf, asked, message, signal) {
   const messages = tree.path(mine, leaf).map((index) => ({ role: mine.messages[index].role, content: mine.messages[index].content }));
   const system = mine.system?.trim() ? [{ role: "system", content: mine.system }] : [];
+  const from = (start) => [...system, ...messages.slice(start)];
   const more = { stream: true, stream_options: { include_usage: true }, logprobs: true, top_logprobs: TOP };
-  for (let dropped = 0; ; dropped = nextStart(messages, dropped)) {
-    try {
-      message.leftOut = dropped;
-      yield* stream("/v1/chat/completions", { ...asked, ...more, messages: [...system, ...messages.slice(dropped)] }, signal);
-      return;
-    } catch (error) {
-      const canDrop = nextStart(messages, dropped) < messages.length;
-      if (error.code !== "context_length_exceeded" || !canDrop) throw error;
+  const open = (start) => stream("/v1/chat/completions", { ...asked, ...more, messages: from(start) }, signal);
+  let isOpen = false;
+  try {
+    for await (const chunk of open(0)) {
+      isOpen = true;
+      yield chunk;
     }
-  }
-}
-
-/// Where the next turn begins.
-function nextStart(messages, from) {
-  const next = messages.findIndex((message, at) => at > from && message.role === "user");
-  return next < 0 ? messages.length : next;
-}
-
-async function keep(mine) {
-  try {
-    if (await store.save(mine)) note(t("changedElsewhere"), { close: t("close") });
   } catch (error) {
-    note(t("notKept", { why: error.message }), { isError: true, close: t("close") });
+    const starts = messages.flatMap(({ role }, at) => (role === "user" && at > 0 ? [at] : []));
+    if (error.code !== "context_length_exceeded" || isOpen || starts.length === 0) throw error;
+    message.leftOut = await firstThatFits(starts, from, asked, signal);
+    yield* open(message.leftOut);
   }
-  changes.dispatchEvent(new Event("current"));
 }
 
-/// Asks, and removes a conversation.
-export async function remove({ id, title }) {
-  if (!(await confirmed(t("deleteSure"), t("deleteAbout", { title: title || t("untitled") }), t("delete")))) return;
-  try {
-    await store.remove(id);
-    if (current().id === id) show(tree.begin(state.model, current().system));
-  } catch (error) {
-    note(explain(error), { isError: true, close: t("close") });
+/// The first of these beginnings whose prompt leaves room for the reply; the last one, if none does. By halving.
+async function firstThatFits(starts, from, { model, max_tokens }, signal) {
+  let [least, most] = [0, starts.length - 1];
+  while (least < most) {
+    const middle = Math.floor((least + most) / 2);
+    const body = { model, messages: from(starts[middle]) };
+    const { count, max_model_len } = await json("/tokenize", { method: "POST", body, signal });
+    if (count + max_tokens <= max_model_len) most = middle;
+    else least = middle + 1;
   }
+  return starts[least];
 }
