@@ -115,7 +115,7 @@ impl Chats {
     /// The conversations of an owner, the latest first.
     pub fn list(&self, owner: &str) -> rusqlite::Result<Vec<Head>> {
         let db = self.db();
-        let mut query = db.prepare_cached(
+        let mut query = db.prepare(
             "SELECT id, version, title, updated FROM chats WHERE owner = ?1 ORDER BY updated DESC, id",
         )?;
         let head = |row: &rusqlite::Row| {

@@ -102,7 +102,7 @@ fn told(summary: &Summary, source: &str, seed: u64) -> Value {
 /// The summary cut at its marks, so that clients need not count bytes.
 fn pieces(text: &str, unfound: &[Unfound]) -> Vec<Value> {
     let (mut pieces, mut at) = (Vec::new(), 0);
-    let mut plain = |text: &str, pieces: &mut Vec<Value>| {
+    let plain = |text: &str, pieces: &mut Vec<Value>| {
         if !text.is_empty() {
             pieces.push(json!({ "text": text }));
         }
