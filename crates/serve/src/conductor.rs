@@ -60,17 +60,15 @@ impl Conductor {
         let thread = std::thread::Builder::new().name("conductor".into());
         let thread = thread.spawn(move || {
             let share = settings.kv_bytes / served.len().max(1) as u64;
-            let open = |served: &Arc<Served>| -> Result<_, GenerateError> {
-                warm_up(served)?;
-                Room::open(served, &settings, share)
-            };
-            match served.iter().map(open).collect() {
-                Ok(rooms) => {
-                    _ = warm.send(Ok(()));
-                    conduct(rooms, &messages);
+            let mut rooms = Vec::new();
+            for served in &served {
+                match warm_up(served).and_then(|()| Room::open(served, &settings, share)) {
+                    Ok(room) => rooms.push(room),
+                    Err(error) => return drop(warm.send(Err(error))),
                 }
-                Err(error) => _ = warm.send(Err(error)),
             }
+            _ = warm.send(Ok(()));
+            conduct(rooms, &messages);
         });
         let thread = thread.map_err(|_| GenerateError::Lost)?;
         is_warm.recv().map_err(|_| GenerateError::Lost)??;
@@ -176,3 +174,6 @@ fn conduct(mut rooms: Vec<Room>, messages: &Receiver<Message>) {
         rooms.iter_mut().for_each(Room::work);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -56,7 +56,7 @@ pub fn run<E: Send + 'static>(
         let living = async {
             let started = tokio::select! {
                 started = starting => started,
-                () = state.draining() => return Ok(0),
+                () = state.draining() => return Ok::<usize, ServeError<E>>(0),
             };
             match started {
                 Ok(started) => started?,

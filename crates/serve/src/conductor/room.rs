@@ -179,7 +179,12 @@ impl<'a> Room<'a> {
     /// Makes a step, and tells everyone what it brought.
     fn step(&mut self) {
         let start = Instant::now();
-        let events = match catch_unwind(AssertUnwindSafe(|| self.texts.step())) {
+        let step = || {
+            #[cfg(test)]
+            assert!(self.orders.values().all(Running::is_sound), "a fault that a test asks for");
+            self.texts.step()
+        };
+        let events = match catch_unwind(AssertUnwindSafe(step)) {
             Ok(Ok(events)) => events,
             // What the engine holds now is not known.
             Ok(Err(_)) | Err(_) => return self.begin_anew(),
@@ -267,6 +272,17 @@ impl<'a> Room<'a> {
         let (figures, engine) = (self.served.figures(), self.texts.engine());
         figures.running.store(engine.load().0, Ordering::Relaxed);
         figures.blocks_used.store(engine.blocks_used(), Ordering::Relaxed);
+    }
+}
+
+/// In tests, a step with a text of this seed fails.
+#[cfg(test)]
+pub(super) const PANIC_SEED: u64 = u64::MAX - 1;
+
+#[cfg(test)]
+impl Running {
+    fn is_sound(&self) -> bool {
+        self.ticket.order.requests.iter().all(|request| request.sampling.seed != PANIC_SEED)
     }
 }
 

@@ -59,7 +59,7 @@ pub async fn create(
     let inputs = aside(move || read(&own, input)).await?;
     let tokens: usize = inputs.iter().map(Vec::len).sum();
     let conductor = state.conductor().ok_or_else(|| ApiError::internal("the models are not running"))?;
-    let vectors = conductor.embed(&served, inputs, deadline(&state))?.await??;
+    let vectors = conductor.embed(&served, inputs, deadline(&state))?.await?;
     let format = asked.encoding_format.unwrap_or_default();
     let data = vectors.iter().enumerate().map(|(index, vector)| {
         let embedding = match format {
