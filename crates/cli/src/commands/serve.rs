@@ -98,7 +98,8 @@ pub fn run(args: Args, offline: bool) -> Result<()> {
     let dropped = serve::run(listener, state, loaded, move |state| ready(state, start));
     let dropped = dropped.map_err(|error| match error {
         ServeError::Load(error) => error,
-        error => error.into(),
+        ServeError::Start(error) => anyhow::Error::new(error).context("the models were loaded, but cannot be run"),
+        ServeError::System(error) => anyhow::Error::new(error).context("the system refuses what a server needs"),
     })?;
     if dropped > 0 {
         note!("{dropped} requests were dropped, since they did not end in {} s", args.drain_seconds);
