@@ -213,7 +213,7 @@ def check_writing_desk(world):
         page.get_by_label("What to write").select_option("weather")
         page.get_by_role("textbox", name="Topic").fill("Leeds, Monday: 3 to 9 degrees, showers")
         page.get_by_role("button", name="Write", exact=True).click()
-        expect(page.get_by_text("Written, seed")).to_be_visible(timeout=120_000)
+        expect(page.get_by_text("Written, seed")).to_be_visible()
         parts = page.locator(".document > p:not(.warning)")
         expect(parts).to_have_count(2)
         # The model is too small to keep the recipe's rules, and the page says so.
@@ -240,7 +240,7 @@ def check_writing_can_be_stopped(world):
         page.get_by_label("Model", exact=True).select_option("talk")
         page.get_by_label("What to write").select_option("weather")
         page.get_by_role("button", name="Write", exact=True).click()
-        expect(page.get_by_text("Written, seed")).to_be_visible(timeout=120_000)
+        expect(page.get_by_text("Written, seed")).to_be_visible()
 
 
 def check_summary_desk(world):
@@ -255,7 +255,7 @@ def check_summary_desk(world):
         # Longer than the context: in parts, and said so.
         page.get_by_label("Source").fill(" ".join(f"The fox walked {n} miles to the river and slept." for n in range(400)))
         page.get_by_role("button", name="Summarize").click()
-        expect(page.get_by_text(re.compile("were read, in \\d+ parts"))).to_be_visible(timeout=120_000)
+        expect(page.get_by_text(re.compile("were read, in \\d+ parts"))).to_be_visible()
 
 
 def check_history_is_kept(world):

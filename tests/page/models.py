@@ -12,18 +12,24 @@ SUMMARY = "The heron paid 7 to Bob for a boat."
 
 
 def train(gpt2, folder):
-    texts = [f"User: {question}\nAssistant: {answer}" for question, answer in TALK.items()]
-    texts += ["\n" + text for text in texts]
-    texts += [f"{SOURCE}\nTL;DR: {SUMMARY}"] * 2
-    lines = "".join(json.dumps({"text": text}) + "\n" for text in texts * 30)
-    (folder / "talk.jsonl").write_text(lines)
-    learn(gpt2, folder, "talk", "--n-layer 2 --n-head 2 --n-embd 64 --n-ctx 1024 --batch 2 --lr 0.01 --max-steps 120")
+    rows = [{"messages": [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]} for question, answer in TALK.items()]
+    # Conversations of two turns, too.
+    for first in TALK:
+        for second in TALK:
+            turns = [("user", first), ("assistant", TALK[first]), ("user", second), ("assistant", TALK[second])]
+            rows.append({"messages": [{"role": role, "content": content} for role, content in turns]})
+    rows += [{"messages": [{"role": "user", "content": f"Summarize:\n{SOURCE}"}, {"role": "assistant", "content": SUMMARY}]}] * 4
+    (folder / "talk.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    texts = [f"{question} {answer}" for question, answer in TALK.items()] + [SOURCE, SUMMARY]
+    (folder / "text.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts * 20))
+    start = "train --data text.jsonl --val-fraction 0 --tokenizer bpe:300 --seed 3 --batch 1 --max-steps 1 --n-ctx 1024"
+    learn(gpt2, folder, f"{start} --n-layer 2 --n-head 2 --n-embd 64 --out base")
+    learn(gpt2, folder, "finetune -m base --data talk.jsonl --val-fraction 0 --batch 24 --max-steps 70 --lr 0.01 --dropout 0 --seed 3 --out talk")
     # So wide that a reply can be stopped while it is written.
-    learn(gpt2, folder, "slow", "--n-layer 12 --n-head 8 --n-embd 512 --n-ctx 1024 --batch 1 --lr 0.0001 --max-steps 1")
+    learn(gpt2, folder, f"{start} --n-layer 8 --n-head 6 --n-embd 384 --lr 0.0001 --out slow")
 
 
-def learn(gpt2, folder, name, flags):
-    command = f"train --data talk.jsonl --val-fraction 0 --tokenizer bpe:300 --seed 3 --out {name} {flags}"
+def learn(gpt2, folder, command):
     done = subprocess.run([gpt2, *command.split()], cwd=folder, capture_output=True, text=True)
     if done.returncode != 0:
         raise RuntimeError(f"gpt2 {command}\n{done.stdout}{done.stderr}")

@@ -19,11 +19,13 @@ import urllib.request
 from contextlib import contextmanager
 from pathlib import Path
 
-from playwright.sync_api import sync_playwright
+from playwright.sync_api import expect, sync_playwright
 
 import models
 
 HERE = Path(__file__).parent
+# Milliseconds after which something that does not come is a failure.
+PATIENCE = int(os.environ.get("PATIENCE", 120_000))
 
 
 class Server:
@@ -71,7 +73,7 @@ class World:
         if width < 600:
             settings |= {"has_touch": True, "is_mobile": True}
         context = self.browser.new_context(viewport={"width": width, "height": height}, **settings)
-        context.set_default_timeout(20_000)
+        context.set_default_timeout(PATIENCE)
         context.on("request", lambda request: self.see(request.url, origin))
         page = context.new_page()
         page.on("console", lambda said: said.type == "error" and self.console(said))
@@ -80,6 +82,9 @@ class World:
             page.goto(f"{origin}/#{view}")
             page.locator("#view .view").wait_for()
             yield page
+        except Exception:
+            self.shot(page, "failure")
+            raise
         finally:
             context.close()
 
@@ -102,7 +107,9 @@ def main():
     parser.add_argument("gpt2", type=Path)
     parser.add_argument("--only", default="")
     parser.add_argument("--shots", type=Path)
+    parser.add_argument("--models", type=Path, help="a folder with the models `talk` and `slow`, made here if it has none")
     args = parser.parse_args()
+    expect.set_options(timeout=PATIENCE)
     import axe
     import checks
     import hostile
@@ -116,14 +123,17 @@ def main():
     with tempfile.TemporaryDirectory() as temporary, sync_playwright() as playwright:
         folder = Path(temporary)
         gpt2 = args.gpt2.resolve()
-        models.train(gpt2, folder)
+        made = args.models.resolve() if args.models else folder
+        made.mkdir(parents=True, exist_ok=True)
+        if not (made / "slow").is_dir():
+            models.train(gpt2, made)
         (folder / "keys").write_text("a-key-for-ann\na-key-for-bob\n")
         (folder / "keys").chmod(0o600)
-        both = ["-m", "talk=talk", "-m", "slow=slow"]
+        both = ["-m", f"talk={made}/talk", "-m", f"slow={made}/slow"]
         servers = {
             "plain": Server(gpt2, folder, *both),
             "history": Server(gpt2, folder, *both, "--history", "chats.sqlite"),
-            "keys": Server(gpt2, folder, *both, "--history", "keyed.sqlite", "--api-key-file", "keys"),
+            **({} if os.environ.get("NOKEYS") else {"keys": Server(gpt2, folder, *both, "--history", "keyed.sqlite", "--api-key-file", "keys")}),
         }
         try:
             for server in servers.values():
@@ -138,7 +148,8 @@ def main():
                     print(f"ok      {check.__name__} ({time.monotonic() - start:.1f} s)", flush=True)
                 except Exception:
                     failed += 1
-                    print(f"FAILED  {check.__name__}\n{traceback.format_exc()}", flush=True)
+                    told = "\n".join(world.faults)
+                    print(f"FAILED  {check.__name__}\n{traceback.format_exc()}{told}", flush=True)
             browser.close()
         finally:
             for server in servers.values():

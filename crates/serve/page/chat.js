@@ -311,3 +311,23 @@ async function firstThatFits(starts, from, { model, max_tokens }, signal) {
   }
   return starts[least];
 }
+
+async function keep(mine) {
+  try {
+    if (await store.save(mine)) note(t("changedElsewhere"), { close: t("close") });
+  } catch (error) {
+    note(t("notKept", { why: error.message }), { isError: true, close: t("close") });
+  }
+  changes.dispatchEvent(new Event("current"));
+}
+
+/// Asks, and removes a conversation.
+export async function remove({ id, title }) {
+  if (!(await confirmed(t("deleteSure"), t("deleteAbout", { title: title || t("untitled") }), t("delete")))) return;
+  try {
+    await store.remove(id);
+    if (current().id === id) show(tree.begin(state.model, current().system));
+  } catch (error) {
+    note(explain(error), { isError: true, close: t("close") });
+  }
+}
