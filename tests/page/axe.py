@@ -22,7 +22,7 @@ def fill(page, view):
         page.get_by_label("What to write").select_option("weather")
         page.get_by_role("textbox", name="Topic").fill(LONG)
         page.get_by_role("button", name="Write", exact=True).click()
-        expect(page.get_by_text("Written, seed")).to_be_visible()
+        expect(page.locator(".line", has_text="Written, seed")).to_be_visible()
     elif view == "summary":
         page.get_by_label("Source").fill(models.SOURCE)
         page.get_by_role("button", name="Summarize").click()

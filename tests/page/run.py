@@ -107,7 +107,7 @@ def main():
     parser.add_argument("gpt2", type=Path)
     parser.add_argument("--only", default="")
     parser.add_argument("--shots", type=Path)
-    parser.add_argument("--models", type=Path, help="a folder with the models `talk` and `slow`, made here if it has none")
+    parser.add_argument("--models", type=Path, help="a folder with the model `talk`, made here if it has none")
     args = parser.parse_args()
     expect.set_options(timeout=PATIENCE)
     import axe
@@ -125,11 +125,11 @@ def main():
         gpt2 = args.gpt2.resolve()
         made = args.models.resolve() if args.models else folder
         made.mkdir(parents=True, exist_ok=True)
-        if not (made / "slow").is_dir():
+        if not (made / "talk").is_dir():
             models.train(gpt2, made)
         (folder / "keys").write_text("a-key-for-ann\na-key-for-bob\n")
         (folder / "keys").chmod(0o600)
-        both = ["-m", f"talk={made}/talk", "-m", f"slow={made}/slow"]
+        both = ["-m", f"talk={made}/talk", "-m", f"other={made}/talk"]
         servers = {
             "plain": Server(gpt2, folder, *both),
             "history": Server(gpt2, folder, *both, "--history", "chats.sqlite"),

@@ -53,7 +53,7 @@ async function openChat(id) {
 }
 
 function more(isOpen) {
-  const file = el("input", { type: "file", accept: ".json,application/json", class: "hidden", tabindex: "-1", "aria-label": t("import"), onchange: () => take(file) });
+  const file = el("input", { type: "file", accept: ".json,application/json", hidden: true, onchange: () => take(file) });
   const { history } = state.config;
   const box = el("input", { type: "checkbox", id: "keep", checked: store.isKept(), disabled: !history, onchange: (event) => store.setKept(event.target.checked) });
   const about = history ? (store.isKept() ? t("keepOn") : t("keepNot")) : t("keepOff");

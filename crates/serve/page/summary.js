@@ -27,7 +27,7 @@ export function build() {
     drawCount();
   } });
   area.value = source;
-  const file = el("input", { type: "file", accept: "text/*,.txt,.md", class: "hidden", tabindex: "-1", "aria-label": t("openFile"), onchange: () => open(file, area) });
+  const file = el("input", { type: "file", accept: "text/*,.txt,.md", hidden: true, onchange: () => open(file, area) });
   const count = el("p", { class: "hint count" });
   const most = el("select", { onchange: (event) => (sentences = Number(event.target.value)) }, [1, 2, 3, 5, 8].map((n) => el("option", { value: n, selected: n === sentences }, number(n))));
   const start = el("button", { type: "submit", class: "main" });
