@@ -140,18 +140,20 @@ fn conversations_are_checked() {
         }
     };
     assert_eq!(check(&|_| {}), None);
-    for (change, want) in [
-        (&(|value: &mut serde_json::Value| value["id"] = json!("other")) as &dyn Fn(&mut _), "chat.id"),
-        (&|value| value["messages"][1]["parent"] = json!(1), "chat.messages[1].parent"),
-        (&|value| value["messages"][0]["parent"] = json!(-1), "invalid value"),
-        (&|value| value["messages"][0]["role"] = json!("system"), "unknown variant"),
-        (&|value| value["messages"][0]["html"] = json!("<b>"), "unknown field"),
-        (&|value| value["leaf"] = json!(2), "chat.leaf"),
-        (&|value| value["title"] = json!("x".repeat(201)), "chat.title"),
-        (&|value| value["updated"] = json!("yesterday"), "chat.updated"),
-        (&|value| value["messages"] = json!(vec![value["messages"][0].clone(); 5001]), "chat.messages"),
-    ] {
-        let found = check(change).expect(want);
+    type Change = fn(&mut serde_json::Value);
+    let changes: [(Change, &str); 9] = [
+        (|value| value["id"] = json!("other"), "chat.id"),
+        (|value| value["messages"][1]["parent"] = json!(1), "chat.messages[1].parent"),
+        (|value| value["messages"][0]["parent"] = json!(-1), "invalid value"),
+        (|value| value["messages"][0]["role"] = json!("system"), "unknown variant"),
+        (|value| value["messages"][0]["html"] = json!("<b>"), "unknown field"),
+        (|value| value["leaf"] = json!(2), "chat.leaf"),
+        (|value| value["title"] = json!("x".repeat(201)), "chat.title"),
+        (|value| value["updated"] = json!("yesterday"), "chat.updated"),
+        (|value| value["messages"] = json!(vec![value["messages"][0].clone(); 5001]), "chat.messages"),
+    ];
+    for (change, want) in changes {
+        let found = check(&change).expect(want);
         assert!(found.contains(want), "{found}, not {want}");
     }
     assert!(is_id(id) && !is_id("0123") && !is_id(&"A".repeat(32)) && !is_id(&"\u{e9}".repeat(16)));
