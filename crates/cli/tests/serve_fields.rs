@@ -3,15 +3,17 @@
 mod common;
 
 use common::server::Server;
-use common::{Folder, TINY, text};
+use common::{Folder, text};
 use serde_json::{Value, json};
 
 /// A model without sense, whose texts differ with the seed.
 fn tiny() -> Folder {
     let folder = Folder::new();
     folder.write("fox.txt", text());
-    let flags = format!("train --data fox.txt --val-fraction 0 --tokenizer bpe:300 {TINY} --n-ctx 256 --max-steps 4 --out m");
-    folder.succeeds(&flags);
+    folder.succeeds(
+        "train --data fox.txt --val-fraction 0 --tokenizer bpe:300 --n-layer 1 --n-head 2 --n-embd 16 --n-ctx 256 --batch 4 \
+         --seed 3 --max-steps 4 --out m",
+    );
     folder
 }
 
@@ -114,7 +116,10 @@ fn several_texts_have_seeds_of_their_own_and_the_best_are_the_likeliest() {
     let events = server.post("/v1/completions", &body).events();
     let streamed = put_together(&events, 4);
     for (whole, streamed) in four["choices"].as_array().unwrap().iter().zip(&streamed) {
-        assert_eq!((&whole["text"], &whole["finish_reason"]), (&streamed["text"], &streamed["finish_reason"]));
+        assert_eq!(
+            (&whole["text"], &whole["finish_reason"]),
+            (&streamed["text"], &streamed["finish_reason"])
+        );
     }
 }
 
@@ -130,7 +135,8 @@ fn log_probabilities_have_exact_positions() {
     let got = complete(&server, asked.clone());
     let (choice, lists) = (&got["choices"][0], &got["choices"][0]["logprobs"]);
     assert_eq!(choice["text"], prompt.to_owned() + want["text"].as_str().unwrap());
-    let known = want["prompt_logprobs"].as_array().unwrap().iter().chain(want["logprobs"].as_array().unwrap());
+    let known =
+        want["prompt_logprobs"].as_array().unwrap().iter().chain(want["logprobs"].as_array().unwrap());
     let known: Vec<f64> = known.map(|token| token["logprob"].as_f64().unwrap()).collect();
     let told = lists["token_logprobs"].as_array().unwrap();
     assert!(told[0].is_null() && lists["top_logprobs"][0].is_null());
@@ -192,9 +198,9 @@ fn streams_tell_the_same_tokens_as_answers_in_one_piece() {
     });
     let whole = server.post("/v1/chat/completions", &chat).json();
     let events = server.post("/v1/chat/completions", &with(chat, json!({ "stream": true }))).events();
-    let tokens = events.iter().flat_map(|event| {
-        event["choices"][0]["logprobs"]["content"].as_array().cloned().unwrap_or_default()
-    });
+    let tokens = events
+        .iter()
+        .flat_map(|event| event["choices"][0]["logprobs"]["content"].as_array().cloned().unwrap_or_default());
     assert_eq!(json!(tokens.collect::<Vec<_>>()), whole["choices"][0]["logprobs"]["content"]);
     let first = &whole["choices"][0]["logprobs"]["content"][0];
     assert!(first["bytes"].is_array() && first["top_logprobs"].as_array().unwrap().len() == 2, "{first}");
@@ -209,7 +215,9 @@ fn texts_are_held_to_a_form() {
         "required": ["name", "age"], "additionalProperties": false,
     });
     folder.write("schema.json", schema.to_string());
-    let want = folder.succeeds("generate -m m -p fox --json --json-schema schema.json -n 60 --seed 5 --temperature 1 --top-k 0");
+    let want = folder.succeeds(
+        "generate -m m -p fox --json --json-schema schema.json -n 60 --seed 5 --temperature 1 --top-k 0",
+    );
     let want: Value = serde_json::from_str(&want).unwrap();
     let format = json!({ "type": "json_schema", "json_schema": { "name": "person", "strict": true, "schema": schema } });
     let asked = json!({ "prompt": "fox", "max_tokens": 60, "seed": 5, "response_format": format });
@@ -227,7 +235,8 @@ fn texts_are_held_to_a_form() {
         )
     };
     let got = chat(json!({ "type": "json_object" }), 40).json();
-    let made: Value = serde_json::from_str(got["choices"][0]["message"]["content"].as_str().unwrap()).unwrap();
+    let made: Value =
+        serde_json::from_str(got["choices"][0]["message"]["content"].as_str().unwrap()).unwrap();
     assert!(made.is_object());
     assert_eq!(chat(json!({ "type": "text" }), 5).status, 200);
     let too_short = chat(format, 3);
@@ -310,4 +319,35 @@ fn vectors_tell_texts_apart() {
         let got = server.post("/v1/embeddings", &with(json!({ "model": "m" }), fields));
         assert_eq!((got.status, got.json()["error"]["param"].as_str()), (400, Some(param)), "{}", got.body);
     }
+}
+
+#[test]
+fn the_document_lists_the_fields_that_there_are() {
+    let folder = tiny();
+    let server = Server::start(&folder, "-m m");
+    let document = server.get("/openapi.json").json();
+    let mut tried = 0;
+    for (path, route) in document["paths"].as_object().unwrap() {
+        let Some(body) =
+            route["post"]["requestBody"]["content"]["application/json"]["schema"]["$ref"].as_str()
+        else {
+            assert_eq!(server.get(&path.replace("{id}", "m")).status, 200, "{path}");
+            continue;
+        };
+        let schema = document.pointer(body.trim_start_matches('#')).unwrap();
+        let fields = schema["properties"].as_object().unwrap();
+        let needed = schema["required"].as_array().unwrap().iter().map(|name| name.as_str().unwrap());
+        let mut least = json!({});
+        // A text and a conversation exclude each other, and a text needs either.
+        let needed = needed.chain((path == "/tokenize").then_some("prompt"));
+        needed.for_each(|name| least[name] = fields[name]["example"].clone());
+        for (name, field) in fields.iter().filter(|(_, field)| field.get("example").is_some()) {
+            tried += 1;
+            let got = server.post(path, &with(least.clone(), json!({ name: field["example"] })));
+            assert_eq!(got.status, 200, "{path} with {name}: {}", got.body);
+        }
+        let got = server.post(path, &with(least, json!({ "no_such_field": 1 })));
+        assert_eq!((got.status, &got.json()["error"]["param"]), (400, &json!("no_such_field")), "{path}");
+    }
+    assert!(tried > 60, "{tried}");
 }

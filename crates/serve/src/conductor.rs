@@ -9,9 +9,9 @@ mod figures;
 mod order;
 mod room;
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -45,6 +45,8 @@ pub struct Conductor {
     /// Texts of a model that are written at once, and those with the waiting ones.
     batch: usize,
     most: usize,
+    /// Held by the thread.
+    alive: Weak<()>,
 }
 
 impl Conductor {
@@ -58,7 +60,10 @@ impl Conductor {
         let (served, settings) = (models.clone(), settings.clone());
         let (batch, most) = (settings.batch, settings.batch.saturating_add(settings.queue));
         let thread = std::thread::Builder::new().name("conductor".into());
+        let life = Arc::new(());
+        let alive = Arc::downgrade(&life);
         let thread = thread.spawn(move || {
+            let _life = life;
             let share = settings.kv_bytes / served.len().max(1) as u64;
             let mut rooms = Vec::new();
             for served in &served {
@@ -72,7 +77,7 @@ impl Conductor {
         });
         let thread = thread.map_err(|_| GenerateError::Lost)?;
         is_warm.recv().map_err(|_| GenerateError::Lost)??;
-        Ok((Conductor { inbox, models, batch, most }, thread))
+        Ok((Conductor { inbox, models, batch, most, alive }, thread))
     }
 
     /// Takes an order for a model, or says that too many are waiting.
@@ -127,6 +132,11 @@ impl Conductor {
         at.ok_or_else(|| ApiError::internal("the model is not run by this server"))
     }
 
+    /// Whether the thread is there.
+    pub fn is_alive(&self) -> bool {
+        self.alive.strong_count() > 0
+    }
+
     /// Drops all that runs.
     pub fn stop(&self) {
         _ = self.inbox.send(Message::Stop);
@@ -176,4 +186,4 @@ fn conduct(mut rooms: Vec<Room>, messages: &Receiver<Message>) {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -1,12 +1,18 @@
 //! Connections: how many, how long they may be silent, and how they end.
 
+mod patient;
+
 use std::convert::Infallible;
+use std::future::poll_fn;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
 use axum::extract::ConnectInfo;
+use axum::response::{IntoResponse, Response};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -16,8 +22,13 @@ use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tower::ServiceExt;
 
+use crate::error::ApiError;
+use patient::Patient;
+
 /// How long a client may take to send the head of a request, or to send another one.
 const SILENCE: Duration = Duration::from_secs(60);
+/// How long a client may take nothing of what is sent to it.
+const STALL: Duration = Duration::from_secs(300);
 /// How long to wait before the next try where the system has no more sockets.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -38,17 +49,29 @@ pub(crate) async fn accept(listener: TcpListener, app: Router, most: usize, grac
         let app = app.clone();
         let service = service_fn(move |mut request: hyper::Request<Incoming>| {
             request.extensions_mut().insert(ConnectInfo(peer));
-            let answer = app.clone().oneshot(request.map(Body::new));
-            async move { Ok::<_, Infallible>(answer.await.unwrap_or_else(|never| match never {})) }
+            whole(app.clone().oneshot(request.map(Body::new)))
         });
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(SILENCE)
-            .serve_connection(TokioIo::new(stream), service);
+            .serve_connection(TokioIo::new(Patient::new(stream, STALL)), service);
         let connection = graceful.watch(connection);
         tokio::spawn(async move {
             _ = connection.await; // a connection that breaks is the client's affair
             drop(place);
         });
     }
+}
+
+/// An answer, whatever happens on the way to it: a fault of ours is a 500, and the connection lives on.
+async fn whole(answer: impl Future<Output = Result<Response, Infallible>>) -> Result<Response, Infallible> {
+    let mut answer = Box::pin(answer);
+    poll_fn(move |cx| match catch_unwind(AssertUnwindSafe(|| answer.as_mut().poll(cx))) {
+        Ok(poll) => poll,
+        Err(_) => {
+            let error = ApiError::internal("the server met a fault of its own; it goes on");
+            Poll::Ready(Ok(error.into_response()))
+        }
+    })
+    .await
 }

@@ -15,6 +15,7 @@ pub mod desk;
 pub mod error;
 mod health;
 pub mod openai;
+mod openapi;
 pub mod page;
 pub mod router;
 mod run;

@@ -8,7 +8,7 @@ use crate::app;
 use crate::error::ApiError;
 use crate::openai::{chat, completions, embeddings, models};
 use crate::state::State;
-use crate::{health, tokens};
+use crate::{health, openapi, tokens};
 
 /// The routes of a server.
 pub fn router(state: State) -> Router {
@@ -21,7 +21,8 @@ pub fn router(state: State) -> Router {
         .route("/tokenize", post(tokens::tokenize))
         .route("/detokenize", post(tokens::detokenize));
     // Routes that need a key are merged above this line, and keys, rates and logs are layers around them (`openai.layer(…)`).
-    let open = Router::new().route("/health", get(health::health));
+    let open =
+        Router::new().route("/health", get(health::health)).route("/openapi.json", get(openapi::openapi));
     let (openai, open) = match state.app().page {
         true => (openai.merge(app::routes()), open.merge(app::open_routes())),
         false => (openai, open),

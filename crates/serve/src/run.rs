@@ -16,6 +16,8 @@ use crate::state::State;
 
 /// Threads that read and write HTTP. The models' own threads have the work.
 const THREADS: usize = 2;
+/// Threads that cut texts into tokens and compile schemas, which take processors from the models.
+const ASIDE: usize = 4;
 /// How long the last bytes of answers may take, once all are written.
 const LAST_BYTES: Duration = Duration::from_secs(5);
 
@@ -44,7 +46,12 @@ pub fn run<E: Send + 'static>(
     ready: impl FnOnce(&State) + Send + 'static,
 ) -> Result<usize, ServeError<E>> {
     let mut builder = tokio::runtime::Builder::new_multi_thread();
-    let runtime = builder.worker_threads(THREADS).thread_name("http").enable_all().build()?;
+    let runtime = builder
+        .worker_threads(THREADS)
+        .max_blocking_threads(ASIDE)
+        .thread_name("http")
+        .enable_all()
+        .build()?;
     listener.set_nonblocking(true)?;
     let dropped = runtime.block_on(async {
         let listener = tokio::net::TcpListener::from_std(listener)?;
@@ -94,3 +101,6 @@ fn start<E>(
     ready(state);
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

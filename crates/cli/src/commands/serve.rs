@@ -48,7 +48,7 @@ pub struct Args {
     /// Texts of a model that are written at once
     #[arg(long, value_name = "N", default_value_t = 32, help_heading = "Limits")]
     batch: usize,
-    /// Memory for keys and values of all models, such as 2GB [default: for all texts at full length, at most half of what is free]
+    /// Memory for keys and values of all models, such as 2GB [default: what all texts need at full length and half as much again, but at most half of what is free]
     #[arg(long, value_name = "SIZE", value_parser = size, help_heading = "Limits")]
     kv_budget: Option<u64>,
     /// Texts of a model that may wait for their turn; more are refused with status 429
@@ -98,8 +98,12 @@ pub fn run(args: Args, offline: bool) -> Result<()> {
     let dropped = serve::run(listener, state, loaded, move |state| ready(state, start));
     let dropped = dropped.map_err(|error| match error {
         ServeError::Load(error) => error,
-        ServeError::Start(error) => anyhow::Error::new(error).context("the models were loaded, but cannot be run"),
-        ServeError::System(error) => anyhow::Error::new(error).context("the system refuses what a server needs"),
+        ServeError::Start(error) => {
+            anyhow::Error::from(error).context("the models were loaded, but cannot be run")
+        }
+        ServeError::System(error) => {
+            anyhow::Error::from(error).context("the system refuses what a server needs")
+        }
     })?;
     if dropped > 0 {
         note!("{dropped} requests were dropped, since they did not end in {} s", args.drain_seconds);

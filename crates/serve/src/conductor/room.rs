@@ -48,10 +48,11 @@ impl<'a> Room<'a> {
         let model = served.model();
         let all = EngineSettings::for_batch(model, settings.batch);
         let block = KvPool::new(model.config(), model.precision(), 0).block_bytes() as u64;
-        // At least one text of full length can be written.
+        // At least one text of full length can be written. Half as much again as all may need is for what is kept of finished
+        // texts, which also lies in blocks that nobody else wants.
         let one = KvPool::blocks_for(model.config().n_ctx);
-        let blocks = usize::try_from(bytes / block).unwrap_or(usize::MAX).max(one);
-        // What is kept of finished texts lies in blocks that nobody else wants.
+        let most = all.blocks.saturating_add(all.blocks / 2);
+        let blocks = usize::try_from(bytes / block).unwrap_or(usize::MAX).min(most).max(one);
         let settings = EngineSettings { blocks, kept: 2 * settings.batch, ..all };
         let texts = Texts::new(model.clone(), served.tokenizer(), settings.clone())?;
         served.figures().blocks.store(blocks, Ordering::Relaxed);

@@ -8,19 +8,29 @@ use super::room::PANIC_SEED;
 use super::*;
 
 /// Tokens of a text that is still being written when a test looks.
-const LONG: usize = 4000;
+pub(crate) const LONG: usize = 4000;
 
 /// A model whose texts never end by themselves before their time.
-fn served() -> Arc<Served> {
-    let tokenizer = Tokenizer::train_bpe(["a quick brown fox jumps over the lazy dog. ".repeat(20)], 280).unwrap();
+pub(crate) fn model() -> Served {
+    let tokenizer =
+        Tokenizer::train_bpe(["a quick brown fox jumps over the lazy dog. ".repeat(20)], 280).unwrap();
     let config = Gpt2Config::new(1, 2, 16, 4096, tokenizer.vocab_size());
-    let model = Gpt2::new(config, Init::Xavier, 3).unwrap();
-    Arc::new(Served::new("m", model, tokenizer).unwrap())
+    Served::new("m", Gpt2::new(config, Init::Xavier, 3).unwrap(), tokenizer).unwrap()
+}
+
+fn served() -> Arc<Served> {
+    Arc::new(model())
 }
 
 fn request(seed: u64, tokens: usize) -> Request {
     let sampling = Sampling { seed, ..Sampling::default() };
-    Request { prompt: vec![5, 6, 7], max_tokens: Some(tokens), min_tokens: tokens, sampling, ..Request::default() }
+    Request {
+        prompt: vec![5, 6, 7],
+        max_tokens: Some(tokens),
+        min_tokens: tokens,
+        sampling,
+        ..Request::default()
+    }
 }
 
 fn order(requests: Vec<Request>) -> Order {
@@ -32,7 +42,7 @@ fn start(served: &Arc<Served>, batch: usize, queue: usize) -> Conductor {
     Conductor::start(vec![served.clone()], &settings).unwrap().0
 }
 
-fn wait_until(is_so: impl Fn() -> bool) {
+pub(crate) fn wait_until(is_so: impl Fn() -> bool) {
     while !is_so() {
         std::thread::sleep(Duration::from_millis(1));
     }
@@ -50,7 +60,8 @@ fn an_order_whose_client_is_gone_leaves_before_the_next_step() {
     let conductor = start(&served, 4, 4);
     let figures = served.figures();
     for _ in 0..20 {
-        let receipt = conductor.submit(&served, order(vec![request(1, LONG), request(2, LONG)])).ok().unwrap();
+        let receipt =
+            conductor.submit(&served, order(vec![request(1, LONG), request(2, LONG)])).ok().unwrap();
         wait_until(|| figures.running() == 2);
         let before = figures.steps().0;
         drop(receipt);
@@ -67,7 +78,8 @@ fn an_order_whose_client_is_gone_leaves_before_the_next_step() {
 fn more_than_can_wait_is_refused_and_the_rest_is_not_lost() {
     let served = served();
     let conductor = start(&served, 2, 3);
-    let submit = |texts: u64| conductor.submit(&served, order((0..texts).map(|seed| request(seed, 400)).collect()));
+    let submit =
+        |texts: u64| conductor.submit(&served, order((0..texts).map(|seed| request(seed, 400)).collect()));
     let first = submit(4).ok().unwrap();
     let last = submit(1).ok().unwrap();
     let error = submit(1).err().unwrap();
@@ -126,18 +138,23 @@ fn one_impossible_text_stops_its_order_only() {
     let refused = conductor.submit(&served, order(vec![request(1, LONG), wrong])).ok().unwrap();
     assert!(matches!(whole(refused, 2), Err(Failure::Refused(_))));
     wait_until(|| served.figures().waiting() == 0 && served.figures().running() == 0);
-    assert_eq!(whole(conductor.submit(&served, order(vec![request(1, 5)])).ok().unwrap(), 1).unwrap()[0].ids.len(), 5);
+    assert_eq!(
+        whole(conductor.submit(&served, order(vec![request(1, 5)])).ok().unwrap(), 1).unwrap()[0].ids.len(),
+        5
+    );
 }
 
 #[test]
 fn the_end_is_told_to_those_who_wait() {
     let served = served();
     let conductor = start(&served, 1, 4);
-    let receipts: Vec<_> =
-        (0..3).map(|seed| conductor.submit(&served, order(vec![request(seed, LONG)])).ok().unwrap()).collect();
+    let receipts: Vec<_> = (0..3)
+        .map(|seed| conductor.submit(&served, order(vec![request(seed, LONG)])).ok().unwrap())
+        .collect();
     conductor.stop();
     for receipt in receipts {
         assert!(matches!(whole(receipt, 1), Err(Failure::Stopped | Failure::Panicked)));
     }
-    wait_until(|| conductor.submit(&served, order(vec![request(1, 5)])).is_err());
+    wait_until(|| !conductor.is_alive());
+    assert_eq!(conductor.submit(&served, order(vec![request(1, 5)])).err().unwrap().status.as_u16(), 500);
 }

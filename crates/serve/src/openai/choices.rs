@@ -11,6 +11,8 @@ use crate::state::Settings;
 
 /// Stop strings of a request, at most.
 const MOST_STOPS: usize = 16;
+/// Biases of a request, at most: each is looked at for each token that is written.
+const MOST_BIASES: usize = 1024;
 /// Likely tokens that may be asked for at each position.
 pub const MOST_LOGPROBS: usize = 20;
 
@@ -85,6 +87,10 @@ impl Choices {
 
     fn biases(&self) -> Result<Vec<(u32, f32)>, ApiError> {
         const NAME: &str = "logit_bias";
+        if let Some(biases) = self.logit_bias.as_ref().filter(|biases| biases.len() > MOST_BIASES) {
+            let message = format!("`{NAME}` has {} tokens; give at most {MOST_BIASES}", biases.len());
+            return Err(ApiError::invalid(NAME, message));
+        }
         let pair = |(token, &bias): (&String, &f32)| {
             let id = token.parse().map_err(|_| {
                 ApiError::invalid(NAME, format!("`{NAME}` names the token `{token}`, which is no number"))
