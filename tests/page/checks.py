@@ -230,7 +230,7 @@ def check_writing_can_be_stopped(world):
         page.get_by_role("textbox", name="Topic").fill("a bread baking course")
         expect(page.get_by_role("textbox", name="Whom it is for")).to_have_attribute("placeholder", "if empty: our customers")
         page.get_by_role("textbox", name="Whom it is for").fill("young families")
-        slowly(page, 1000)
+        slowly(page, 4000)
         page.get_by_role("button", name="Write", exact=True).click()
         expect(page.locator(".draft")).to_be_visible()
         page.get_by_role("button", name="Stop").click()
