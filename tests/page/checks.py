@@ -440,13 +440,16 @@ def check_everything_is_reached_by_tab(world):
 
 
 def check_keys_are_asked_for(world):
+    if "keys" not in world.servers:
+        print("SKIPPED check_keys_are_asked_for: gpt2 serve has no --api-key-file")
+        return
     with world.page(server="keys") as page:
         dialog = page.get_by_role("dialog")
         expect(dialog).to_be_visible()
-        dialog.get_by_label("API key").fill("wrong")
+        dialog.get_by_label("API key").fill("a-wrong-key-0123456789")
         dialog.get_by_role("button", name="Use the key").click()
         expect(dialog.get_by_role("alert")).to_be_visible()
-        dialog.get_by_label("API key").fill("a-key-for-ann")
+        dialog.get_by_label("API key").fill(models.KEYS["ann"])
         dialog.get_by_role("button", name="Use the key").click()
         expect(dialog).to_have_count(0)
         greedy(page)
@@ -458,6 +461,6 @@ def check_keys_are_asked_for(world):
         assert "a-key" not in stored, stored
         # Another key has other conversations.
         page.locator("#key-button").click()
-        dialog.get_by_label("API key").fill("a-key-for-bob")
+        dialog.get_by_label("API key").fill(models.KEYS["bob"])
         dialog.get_by_role("button", name="Use the key").click()
         expect(page.get_by_text("No conversations yet.")).to_be_visible()

@@ -8,6 +8,8 @@ import json
 import subprocess
 
 TALK = {"hello": "good morning", "who are you": "a red fox", "你好": "早上好", "what now": "we walk home"}
+# API keys, by the names that stand for them.
+KEYS = {"ann": "a-key-for-ann-0123456789abcdef", "bob": "a-key-for-bob-0123456789abcdef"}
 # A question whose answer has no end.
 LONG = "sing"
 SOURCE = "The fox sold her old boat to the heron. The heron paid in silver, and sailed away."

@@ -4,11 +4,11 @@
 use axum::extract::State as Shared;
 use axum::response::Response;
 use generate::apps::facts::{Unfound, unfound};
-use generate::apps::sentences;
 use generate::apps::summarize::{Ask, Summaries, SummarizeError, Summary, SummaryEvent, SummarySettings};
 use generate::{EngineSettings, GenerateError, Sampling, Speculation};
 use serde::Deserialize;
 use serde_json::{Value, json};
+use tokenizer::sentences;
 
 use super::Teller;
 use crate::body::Json;
