@@ -269,3 +269,25 @@ fn what_is_wrong_with_keys_is_told_at_the_start() {
     let short = folder.run_with_input("key a --stdin", b"secret");
     assert!(!short.ok && short.stderr.contains("6 characters, which can be guessed"), "{}", short.stderr);
 }
+
+#[test]
+fn each_key_has_a_history_of_its_own() {
+    let folder = tiny();
+    folder.write("keys", format!("a: {KEY}\nb: {OTHER}"));
+    let server = Server::start(&folder, "-m m --api-key-file keys --history chats.sqlite");
+    assert_eq!(server.get("/app/config").json()["api_key"], true);
+    assert_eq!(server.get("/").status, 200, "the page itself is open");
+    refused(&server.get("/app/chats"), 401, "invalid_api_key");
+    let date = "2026-01-31T12:00:00.000Z";
+    let chat = json!({
+        "title": "mine", "model": "m", "system": "", "created": date, "updated": date, "leaf": 0,
+        "messages": [{ "parent": null, "role": "user", "content": "hello" }],
+    });
+    let path = format!("/app/chats/{}", "0123456789abcdef".repeat(2));
+    let written = json!({ "version": 0, "chat": chat }).to_string();
+    let kept = server.with("PUT", &path, &[&bearer(KEY)], &written);
+    assert_eq!(kept.status, 200, "{kept:?}");
+    let list = |key: &str| server.with("GET", "/app/chats", &[&bearer(key)], "").json()["chats"].clone();
+    assert_eq!((list(KEY).as_array().unwrap().len(), list(OTHER)), (1, json!([])));
+    assert_eq!(server.with("GET", &path, &[&bearer(OTHER)], "").status, 404);
+}

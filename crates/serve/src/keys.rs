@@ -20,6 +20,7 @@ use subtle::{ConditionallySelectable, ConstantTimeEq};
 use thiserror::Error;
 
 use crate::account::Account;
+use crate::app::Caller;
 use crate::error::ApiError;
 use crate::guards::Guards;
 use crate::rate::Limits;
@@ -280,7 +281,7 @@ pub(crate) async fn require(State(guards): State<Arc<Guards>>, mut request: Requ
         }
     };
     Account::current().belongs_to(&key);
-    request.extensions_mut().insert(key.clone());
+    request.extensions_mut().insert(Caller(key.name.clone()));
     // What only looks something up is free.
     let is_work = !matches!(*request.method(), Method::GET | Method::HEAD);
     let mut response = match guards.rates.ask(&key, is_work) {

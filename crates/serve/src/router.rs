@@ -6,6 +6,7 @@ use axum::Router;
 use axum::http::{Method, StatusCode, Uri};
 use axum::routing::{get, post};
 
+use crate::app;
 use crate::error::ApiError;
 use crate::guards::{self, Guards};
 use crate::openai::{chat, completions, embeddings, models};
@@ -25,7 +26,10 @@ pub fn router(state: State, guards: &Arc<Guards>) -> Router {
     // Routes that need a key are merged above this line.
     let open =
         Router::new().route("/health", get(health::health)).route("/openapi.json", get(openapi::openapi));
-    // The page and its desks are merged here.
+    let (openai, open) = match state.app().page {
+        true => (openai.merge(app::routes()), open.merge(app::open_routes())),
+        false => (openai, open),
+    };
     guards::around(guards, &state, openai, open, |all| {
         all.fallback(unknown).method_not_allowed_fallback(not_so)
     })

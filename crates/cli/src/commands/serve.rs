@@ -1,5 +1,6 @@
 //! `gpt2 serve`: models behind HTTP, for programs that speak OpenAI's API.
 
+mod app;
 mod config;
 mod guards;
 mod load;
@@ -13,6 +14,7 @@ use anyhow::{Context, Result, ensure};
 use models::Dtype;
 use serve::{ServeError, Settings, State};
 
+use self::app::AppArgs;
 pub use self::config::with_file;
 use self::guards::GuardArgs;
 use self::load::Plan;
@@ -21,8 +23,9 @@ use crate::output::{note, printable};
 use crate::plan::free_memory;
 use crate::signals;
 
-/// Serve models over HTTP: OpenAI's API, for programs
+/// Serve models over HTTP: OpenAI's API for programs, and a web page for people
 ///
+/// The page is at the server's address, with a chat, a writing desk, a summary desk and the probability of each token.
 /// Clients of OpenAI's work as they are: give them http://HOST:PORT/v1 as base URL. The model's id is its directory's or hub's name,
 /// unless another is given.
 #[derive(clap::Args, Debug)]
@@ -74,6 +77,8 @@ pub struct Args {
     #[arg(long, value_name = "SECONDS", default_value_t = 30, help_heading = "Limits")]
     drain_seconds: u64,
     #[command(flatten)]
+    app: AppArgs,
+    #[command(flatten)]
     guards: GuardArgs,
     /// File of settings with the names of these flags, which win over it
     #[arg(long, value_name = "FILE")]
@@ -100,6 +105,7 @@ pub fn run(args: Args, offline: bool) -> Result<()> {
     ensure!(args.request_timeout > 0, "--request-timeout 0: allow at least 1 second");
     ensure!(args.connections > 0, "--connections 0: allow at least 1");
     let plan = Plan::of(&args.model, &args.adapter, args.dtype, offline)?;
+    let mut app = args.app.open()?;
     let listener = listen(&args.host, args.port)?;
     let address = listener.local_addr()?;
     let _flush = args.guards.start_log()?;
@@ -109,7 +115,8 @@ pub fn run(args: Args, offline: bool) -> Result<()> {
     for advice in args.guards.advice(&guards, address) {
         tell!(is_json, "note: {advice}");
     }
-    let state = State::new(args.settings());
+    app.api_key = guards.keys.is_some();
+    let state = State::with_app(args.settings(), app);
     let draining = state.clone();
     signals::on_end(move || {
         tell!(
