@@ -75,3 +75,15 @@ async fn whole(answer: impl Future<Output = Result<Response, Infallible>>) -> Re
     })
     .await
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fault_in_a_handler_is_an_answer() {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let answer = runtime.block_on(whole(async { panic!("a fault that a test asks for") }));
+        assert_eq!(answer.unwrap().status().as_u16(), 500);
+    }
+}
