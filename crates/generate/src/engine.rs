@@ -75,6 +75,9 @@ pub struct Task {
     pub sampling: Sampling,
     /// Whether the prompt's log-probabilities are wanted, with so many of the most likely tokens.
     pub prompt_logprobs: Option<usize>,
+    /// The first token of the prompt whose log-probability is wanted; the first of all has none. What stands before it can be
+    /// taken from another text that begins alike.
+    pub logprobs_from: usize,
     /// What happens when the context is full.
     pub overflow: Overflow,
     /// What the text must be as a whole.
@@ -87,7 +90,7 @@ pub type TaskId = u64;
 /// What came of a step, for one task.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Event {
-    /// Log-probabilities of the prompt's tokens but the first, in order, as far as they are known now.
+    /// Log-probabilities of the prompt's tokens from the first that was asked for, in order, as far as they are known now.
     Prompt(TaskId, Vec<TokenLogprobs>),
     /// The task runs from now on; so many tokens of its prompt were computed before, for another.
     Started(TaskId, usize),
@@ -152,6 +155,16 @@ pub enum EngineError {
         /// Blocks there are.
         budget: usize,
     },
+    /// Log-probabilities of no token.
+    #[error(
+        "log-probabilities are wanted from token {from} of the prompt on, but it has {prompt}; ask for an earlier one"
+    )]
+    LogprobsFrom {
+        /// The first token that was asked for.
+        from: usize,
+        /// Tokens of the prompt.
+        prompt: usize,
+    },
     /// No room to wait.
     #[error("{waiting} tasks are waiting already; try again when some are done")]
     QueueFull {
@@ -184,7 +197,7 @@ pub enum EngineError {
 pub struct Engine<M: Deref<Target = Gpt2>> {
     model: M,
     vocab_size: usize,
-    eot: u32,
+    ends: Vec<u32>,
     settings: EngineSettings,
     pool: KvPool,
     waiting: VecDeque<Sequence>,
@@ -206,6 +219,8 @@ struct Sequence {
     cache: KvCache,
     /// Blocks that are set aside for it.
     need: usize,
+    /// Where in the context the logits begin that are wanted while it is read.
+    wanted: usize,
     drafter: Drafter,
     /// What was fed this step beyond the window.
     drafts: Vec<u32>,
@@ -218,11 +233,22 @@ impl Sequence {
     fn pending(&self) -> usize {
         self.window.len().saturating_sub(self.cache.len())
     }
+
+    /// Tokens of the context, from its start, whose logits nobody needs: another's keys and values do for them.
+    fn shareable(&self) -> usize {
+        (self.window.len() - 1).min(self.wanted)
+    }
 }
 
 impl<M: Deref<Target = Gpt2>> Engine<M> {
-    /// An engine for texts of this vocabulary, which may be smaller than the model's table.
-    pub fn new(model: M, vocab_size: usize, eot: u32, settings: EngineSettings) -> Result<Self, EngineError> {
+    /// An engine for texts of this vocabulary, which may be smaller than the model's table. The tokens `ends` end them:
+    /// see [`end_tokens`](crate::end_tokens).
+    pub fn new(
+        model: M,
+        vocab_size: usize,
+        ends: &[u32],
+        settings: EngineSettings,
+    ) -> Result<Self, EngineError> {
         let want = model.config().vocab_size;
         if vocab_size > want {
             return Err(EngineError::Vocabulary { what: "tokenizer", got: vocab_size, want });
@@ -238,7 +264,8 @@ impl<M: Deref<Target = Gpt2>> Engine<M> {
         }
         let pool = KvPool::new(model.config(), model.precision(), settings.blocks);
         let (waiting, running, kept) = (VecDeque::new(), Vec::new(), VecDeque::new());
-        Ok(Engine { model, vocab_size, eot, settings, pool, waiting, running, kept, next: 0 })
+        let ends = ends.to_vec();
+        Ok(Engine { model, vocab_size, ends, settings, pool, waiting, running, kept, next: 0 })
     }
 
     /// The model.
@@ -256,6 +283,10 @@ impl<M: Deref<Target = Gpt2>> Engine<M> {
             let (id, vocab_size) = (task.prompt[position], self.vocab_size);
             return Err(EngineError::TokenOutOfRange { id, position, vocab_size });
         }
+        if task.logprobs_from >= task.prompt.len() {
+            let (from, prompt) = (task.logprobs_from, task.prompt.len());
+            return Err(EngineError::LogprobsFrom { from, prompt });
+        }
         let whole = task.prompt.len().saturating_add(task.max_new);
         match task.overflow {
             Overflow::Refuse if whole > n_ctx => {
@@ -266,7 +297,7 @@ impl<M: Deref<Target = Gpt2>> Engine<M> {
             }
             _ => {}
         }
-        let sampler = Sampler::new(&task.sampling, self.vocab_size, self.eot)?;
+        let sampler = Sampler::new(&task.sampling, self.vocab_size, &self.ends)?;
         let most = whole.saturating_add(self.settings.speculation.most()).min(n_ctx);
         let need = KvPool::blocks_for(most);
         if need > self.settings.blocks {
@@ -275,15 +306,19 @@ impl<M: Deref<Target = Gpt2>> Engine<M> {
         if self.waiting.len() >= self.settings.queue {
             return Err(EngineError::QueueFull { waiting: self.waiting.len() });
         }
-        let ends: Vec<u32> = task.sampling.processors.stop_tokens.iter().copied().chain([self.eot]).collect();
+        let ends = [&self.ends[..], &task.sampling.processors.stop_tokens].concat();
         let matcher = task.constraint.as_ref();
         let matcher = matcher.map(|constraint| Matcher::new(constraint, &ends, task.max_new)).transpose()?;
         let id = self.next;
         self.next += 1;
         let mut window = task.prompt.clone();
+        let mut from = task.logprobs_from;
         if let Overflow::Slide { keep } = task.overflow {
-            slide(&mut window, n_ctx, keep);
+            let dropped = slide(&mut window, n_ctx, keep);
+            from = from.saturating_sub(dropped).max(from.min(keep));
         }
+        // A token's log-probability is in the logits of the one before it.
+        let wanted = task.prompt_logprobs.map_or(usize::MAX, |_| from.saturating_sub(1));
         self.waiting.push_back(Sequence {
             id,
             sampler,
@@ -292,6 +327,7 @@ impl<M: Deref<Target = Gpt2>> Engine<M> {
             window,
             cache: KvCache::of(&self.pool),
             need,
+            wanted,
             drafter: Drafter::new(&self.settings.speculation),
             drafts: Vec::new(),
             fed: 0,
@@ -371,12 +407,12 @@ impl<M: Deref<Target = Gpt2>> Engine<M> {
             if self.running.len() >= self.settings.batch || reserved + first.need > self.settings.blocks {
                 return;
             }
-            let (prefix, coming) = self.prefix(&first.window);
+            let (prefix, coming) = self.prefix(&first.window[..=first.shareable()]);
             if coming {
                 return; // Another sequence is computing what this one begins with.
             }
             let Some(mut sequence) = self.waiting.pop_front() else { return };
-            if let Some(prefix) = prefix.filter(|_| sequence.task.prompt_logprobs.is_none()) {
+            if let Some(prefix) = prefix {
                 sequence.cache = prefix;
             }
             let dropped = sequence.task.prompt.len() - sequence.window.len();
@@ -406,7 +442,7 @@ impl<M: Deref<Target = Gpt2>> Engine<M> {
     /// The longest beginning, in whole blocks, that another sequence has computed; and whether one is about to compute
     /// a longer one.
     fn prefix(&self, window: &[u32]) -> (Option<KvCache>, bool) {
-        let most = window.len() - 1; // The last token's logits are needed.
+        let most = window.len() - 1; // The last token's logits are needed, and those of what follows.
         let common = |other: &[u32]| {
             let same = window.iter().zip(other).take_while(|(a, b)| a == b).count();
             same.min(most) / BLOCK * BLOCK
@@ -448,11 +484,13 @@ impl<M: Deref<Target = Gpt2>> Engine<M> {
                     room -= sequence.drafts.len();
                 }
                 sequence.fed = fed + sequence.drafts.len();
-                sequence.rows = match sequence.task.prompt_logprobs {
-                    Some(_) if sequence.generated.is_empty() => fed,
-                    _ if fed == pending => 1 + sequence.drafts.len(),
-                    _ => 0,
+                let rows = match sequence.task.prompt_logprobs {
+                    Some(_) if sequence.generated.is_empty() => {
+                        fed.min((sequence.cache.len() + fed).saturating_sub(sequence.wanted))
+                    }
+                    _ => usize::from(fed == pending),
                 };
+                sequence.rows = rows + sequence.drafts.len();
             }
         }
         let (mut ids, mut rows, mut runs) = (Vec::new(), Vec::new(), Vec::new());
@@ -492,9 +530,9 @@ impl Sequence {
     fn advance(&mut self, rows: &mut [f32], width: usize, n_ctx: usize, events: &mut Vec<Event>) -> bool {
         let mut rows = rows.chunks_exact_mut(width);
         if let (Some(k), true) = (self.task.prompt_logprobs, self.generated.is_empty()) {
-            let first = self.cache.len() - self.fed;
+            let first = self.cache.len() - self.rows;
             let last = self.window.len() - 1;
-            let known = rows.by_ref().take(last.saturating_sub(first).min(self.fed));
+            let known = rows.by_ref().take(last.saturating_sub(first).min(self.rows));
             let known = known.zip(&self.window[first + 1..]);
             let known: Vec<_> =
                 known.map(|(row, &id)| top_logprobs(&row[..self.sampler.vocab_size()], id, k)).collect();
@@ -534,8 +572,9 @@ impl Sequence {
             self.window.push(id);
             let is_long = self.generated.len() >= self.task.sampling.processors.min_new_tokens;
             if is_long && self.matcher.as_ref().is_some_and(Matcher::is_over) {
-                // Only end-of-text could follow: it need not be drawn.
-                events.push(Event::Done(self.id, Some(Draw { id: self.sampler.eot(), logprobs: None })));
+                // Only an end of the text could follow: it need not be drawn.
+                let end = self.sampler.end().map(|id| Draw { id, logprobs: None });
+                events.push(Event::Done(self.id, end));
                 return true;
             }
             if self.generated.len() == self.task.max_new {

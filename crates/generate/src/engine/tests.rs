@@ -24,7 +24,8 @@ fn task(seed: u64, prompt_len: usize, max_new: usize) -> Task {
     let processors = Processors { repetition: 1.1, presence: 0.2, ..Processors::NONE };
     let temperature = [0.0, 0.7, 1.0][seed as usize % 3];
     let sampling = Sampling { temperature, top_k: 20, seed, processors, ..Sampling::default() };
-    Task { prompt, max_new, sampling, prompt_logprobs: None, overflow: Overflow::Refuse, constraint: None }
+    let overflow = Overflow::Refuse;
+    Task { prompt, max_new, sampling, prompt_logprobs: None, logprobs_from: 0, overflow, constraint: None }
 }
 
 fn settings(batch: usize, blocks: usize, step_tokens: usize, speculation: Speculation) -> EngineSettings {
@@ -39,10 +40,8 @@ fn collect(events: Vec<Event>, tokens: &mut HashMap<TaskId, Vec<u32>>, done: &mu
         match event {
             Event::Token(id, draw) => tokens.entry(id).or_default().push(draw.id),
             Event::Done(id, ending) => {
-                let earlier = done.insert(
-                    id,
-                    (tokens.remove(&id).unwrap_or_default(), ending.map(|draw| draw.id)),
-                );
+                let earlier =
+                    done.insert(id, (tokens.remove(&id).unwrap_or_default(), ending.map(|draw| draw.id)));
                 assert!(earlier.is_none(), "task {id} is done once");
             }
             Event::Failed(id, error) => panic!("task {id}: {error}"),
@@ -52,7 +51,7 @@ fn collect(events: Vec<Event>, tokens: &mut HashMap<TaskId, Vec<u32>>, done: &mu
 }
 
 fn run_all(model: &Gpt2, tasks: &[Task], settings: EngineSettings) -> Vec<Written> {
-    let mut engine = Engine::new(model, VOCAB, EOT, settings).unwrap();
+    let mut engine = Engine::new(model, VOCAB, &[EOT], settings).unwrap();
     let ids: Vec<_> = tasks.iter().map(|task| engine.add(task.clone()).unwrap()).collect();
     let (mut tokens, mut done) = (HashMap::new(), HashMap::new());
     while !engine.is_idle() {
@@ -100,7 +99,7 @@ fn batches_portions_prefixes_drafts_and_threads_change_no_token() {
 fn drafts_are_accepted_where_the_draft_model_is_the_model() {
     let model = model(2, Dtype::F32);
     let speculation = Speculation::Model { model: Arc::new(model.clone()), most: 4 };
-    let mut engine = Engine::new(&model, VOCAB, EOT, settings(1, 99, 512, speculation)).unwrap();
+    let mut engine = Engine::new(&model, VOCAB, &[EOT], settings(1, 99, 512, speculation)).unwrap();
     let mut task = task(4, 10, 60);
     task.sampling.processors.min_new_tokens = 60;
     engine.add(task).unwrap();
@@ -118,7 +117,7 @@ fn a_context_that_slides_keeps_its_beginning_and_writes_on() {
     let mut task = Task { overflow: Overflow::Slide { keep: 4 }, ..task(2, 190, 300) };
     task.sampling.processors.min_new_tokens = 300;
     let mut engine =
-        Engine::new(&model, VOCAB, EOT, settings(1, 4, 50, Speculation::Lookup { most: 3 })).unwrap();
+        Engine::new(&model, VOCAB, &[EOT], settings(1, 4, 50, Speculation::Lookup { most: 3 })).unwrap();
     engine.add(task.clone()).unwrap();
     let (mut written, mut slid) = (0, 0);
     while !engine.is_idle() {
@@ -142,7 +141,7 @@ fn a_context_that_slides_keeps_its_beginning_and_writes_on() {
 fn what_a_long_prompt_loses_is_told() {
     let model = model(1, Dtype::F32);
     let task = Task { overflow: Overflow::Slide { keep: 10 }, ..task(0, 500, 1) };
-    let mut engine = Engine::new(&model, VOCAB, EOT, settings(1, 4, 512, Speculation::Off)).unwrap();
+    let mut engine = Engine::new(&model, VOCAB, &[EOT], settings(1, 4, 512, Speculation::Off)).unwrap();
     let id = engine.add(task).unwrap();
     let events = engine.step().unwrap();
     assert_eq!(events[0], Event::Slid(id, 500 - 10 - (N_CTX - 10) / 2));
@@ -154,7 +153,7 @@ fn sliding_into_a_shared_block_needs_no_block_that_is_not_there() {
     let model = model(1, Dtype::F32);
     let first = |seed, max_new, keep| Task { overflow: Overflow::Slide { keep }, ..task(seed, 193, max_new) };
     let settings = settings(2, 8, 512, Speculation::Off);
-    let mut engine = Engine::new(&model, VOCAB, EOT, settings).unwrap();
+    let mut engine = Engine::new(&model, VOCAB, &[EOT], settings).unwrap();
     let mut run = |tasks: Vec<Task>| {
         tasks.into_iter().for_each(|mut task| {
             task.sampling.processors.min_new_tokens = task.max_new;
@@ -183,7 +182,7 @@ fn what_is_kept_ends_where_its_text_does() {
     for len in 1..60 {
         for is_cut in [false, true] {
             let speculation = Speculation::Lookup { most: 9 };
-            let mut engine = Engine::new(&model, VOCAB, EOT, settings(1, 99, 512, speculation)).unwrap();
+            let mut engine = Engine::new(&model, VOCAB, &[EOT], settings(1, 99, 512, speculation)).unwrap();
             let stop_tokens = if is_cut { vec![] } else { vec![written[len]] };
             let processors = Processors { stop_tokens, ..Processors::NONE };
             let sampling = Sampling { processors, ..first.sampling.clone() };
@@ -207,35 +206,82 @@ fn what_is_kept_ends_where_its_text_does() {
     assert!(kept_blocks >= 2 * 59, "nothing was kept");
 }
 
+/// What the model itself says of a prompt's tokens from this one on.
+fn logprobs_of(model: &Gpt2, prompt: &[u32], from: usize) -> Vec<TokenLogprobs> {
+    let logits = model.logits(prompt, 1, &mut Pass::eval()).unwrap();
+    let rows = logits.data().chunks_exact(VOCAB);
+    rows.zip(&prompt[1..]).skip(from.saturating_sub(1)).map(|(row, &id)| top_logprobs(row, id, 2)).collect()
+}
+
 #[test]
 fn log_probabilities_of_the_prompt_are_those_of_the_model() {
     let model = model(2, Dtype::F32);
-    let task = Task { prompt_logprobs: Some(2), ..task(1, 100, 0) };
-    let prompt = task.prompt.clone();
-    let mut engine = Engine::new(&model, VOCAB, EOT, settings(1, 9, 33, Speculation::Off)).unwrap();
-    engine.add(task).unwrap();
-    let mut got = Vec::new();
-    while !engine.is_idle() {
-        for event in engine.step().unwrap() {
-            if let Event::Prompt(_, known) = event {
-                got.extend(known);
+    for (from, max_new, step_tokens) in [(0, 0, 33), (1, 3, 512), (40, 0, 33), (99, 0, 7), (70, 20, 33)] {
+        let mut task = Task { prompt_logprobs: Some(2), logprobs_from: from, ..task(1, 100, max_new) };
+        task.sampling.processors.min_new_tokens = max_new;
+        let want = logprobs_of(&model, &task.prompt, from);
+        // The last token of a prompt may be read together with drafts.
+        let settings = settings(1, 9, step_tokens, Speculation::Lookup { most: 4 });
+        let mut engine = Engine::new(&model, VOCAB, &[EOT], settings).unwrap();
+        engine.add(task).unwrap();
+        let (mut got, mut written) = (Vec::new(), 0);
+        while !engine.is_idle() {
+            for event in engine.step().unwrap() {
+                match event {
+                    Event::Prompt(_, known) => got.extend(known),
+                    Event::Token(..) => written += 1,
+                    _ => {}
+                }
             }
         }
+        assert!(got == want && written == max_new, "from {from}, {step_tokens} a step");
     }
-    let logits = model.logits(&prompt, 1, &mut Pass::eval()).unwrap();
-    let rows = logits.data().chunks_exact(VOCAB);
-    let want: Vec<_> = rows.zip(&prompt[1..]).map(|(row, &id)| top_logprobs(row, id, 2)).collect();
-    assert_eq!(got, want);
+}
+
+#[test]
+fn endings_of_one_beginning_are_told_with_its_keys_and_values_read_once() {
+    let model = model(2, Dtype::F32);
+    let ending = |k: u32| (0..10 + k).map(move |i| (i * k + 3) % 50);
+    let tasks: Vec<Task> = (0..6)
+        .map(|k| {
+            let mut task = task(1, 150, 0);
+            task.prompt.extend(ending(k));
+            Task { prompt_logprobs: Some(2), logprobs_from: 150, ..task }
+        })
+        .collect();
+    let settings = EngineSettings { kept: 1, ..settings(6, 24, 512, Speculation::Off) };
+    let mut engine = Engine::new(&model, VOCAB, &[EOT], settings).unwrap();
+    let ids: Vec<TaskId> = tasks.iter().map(|task| engine.add(task.clone()).unwrap()).collect();
+    let (mut got, mut steps) = (HashMap::<TaskId, Vec<TokenLogprobs>>::new(), 0);
+    while !engine.is_idle() {
+        for event in engine.step().unwrap() {
+            if let Event::Prompt(id, known) = event {
+                got.entry(id).or_default().extend(known);
+            }
+        }
+        steps += 1;
+    }
+    for (id, task) in ids.iter().zip(&tasks) {
+        assert_eq!(got[id], logprobs_of(&model, &task.prompt, 150));
+    }
+    // 150 + 10 tokens, and then of five others all but two blocks: 22 + 10 each and what differs, in one step.
+    assert_eq!(steps, 2);
 }
 
 #[test]
 fn what_cannot_run_is_refused() {
     let model = model(1, Dtype::F32);
-    let mut engine =
-        Engine::new(&model, VOCAB, EOT, EngineSettings { queue: 1, ..settings(2, 2, 64, Speculation::Off) })
-            .unwrap();
+    let mut engine = Engine::new(
+        &model,
+        VOCAB,
+        &[EOT],
+        EngineSettings { queue: 1, ..settings(2, 2, 64, Speculation::Off) },
+    )
+    .unwrap();
     let error = |engine: &mut Engine<&Gpt2>, task: Task| engine.add(task).unwrap_err().to_string();
     assert!(error(&mut engine, task(0, 0, 5)).contains("at least one token"));
+    let late = Task { logprobs_from: 5, ..task(0, 5, 0) };
+    assert!(error(&mut engine, late).contains("from token 5 of the prompt on, but it has 5"));
     let bad = Task { prompt: vec![1, 60], ..task(0, 1, 1) };
     assert!(error(&mut engine, bad).contains("token 60 at position 1"));
     assert!(error(&mut engine, task(0, 150, 51)).contains("let the context slide"));
@@ -248,7 +294,7 @@ fn what_cannot_run_is_refused() {
     assert!(error(&mut engine, task(0, 10, 5)).contains("try again"));
     let narrow = Gpt2::new(Gpt2Config::new(1, 2, 8, 50, 40), Init::Gpt2, 1).unwrap();
     let speculation = Speculation::Model { model: Arc::new(narrow), most: 2 };
-    let refused = Engine::new(&model, VOCAB, EOT, settings(1, 9, 9, speculation)).unwrap_err();
+    let refused = Engine::new(&model, VOCAB, &[EOT], settings(1, 9, 9, speculation)).unwrap_err();
     assert_eq!(
         refused.to_string(),
         "the draft model has 40 tokens, but the model 60; take both from the same family of models"
@@ -271,7 +317,7 @@ proptest::proptest! {
     ) {
         let model = model(1, Dtype::F32);
         let settings = EngineSettings { kept, ..settings(batch, blocks, step_tokens, Speculation::Lookup { most: lookup }) };
-        let mut engine = Engine::new(&model, VOCAB, EOT, settings).unwrap();
+        let mut engine = Engine::new(&model, VOCAB, &[EOT], settings).unwrap();
         let (mut tokens, mut done) = (HashMap::new(), HashMap::new());
         let (mut added, mut cancelled) = (Vec::new(), Vec::new());
         let mut coming = arrivals.iter();
