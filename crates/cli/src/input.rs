@@ -121,11 +121,10 @@ pub fn name_damage(model: &Gpt2, error: anyhow::Error) -> anyhow::Error {
         Some(SummarizeError::Generate(error)) => Some(error),
         _ => error.downcast_ref(),
     };
-    let is_damage =
-        matches!(
-            error.downcast_ref(),
-            Some(EvalError::NotFinite { .. } | EvalError::ExampleNotFinite { .. })
-        ) || matches!(written, Some(GenerateError::Sampling(SamplingError::Logits { .. })));
+    let is_damage = matches!(
+        error.downcast_ref(),
+        Some(EvalError::NotFinite { .. } | EvalError::ExampleNotFinite { .. })
+    ) || matches!(written, Some(GenerateError::Sampling(SamplingError::Logits { .. })));
     match is_damage.then(|| model.check_finite()) {
         Some(Err(named)) => named.into(),
         _ => error,

@@ -82,7 +82,8 @@ fn losses_and_replies_are_counted() {
 #[test]
 fn replies_depend_on_their_seed_alone() {
     let folder = tuned();
-    let command = "eval -m tuned --answers talk.jsonl --replies 4 --temperature 2 --max-tokens 20 --replies-out";
+    let command =
+        "eval -m tuned --answers talk.jsonl --replies 4 --temperature 2 --max-tokens 20 --replies-out";
     folder.succeeds(&format!("{command} a.jsonl --seed 1 --batch 1 --threads 1"));
     folder.succeeds(&format!("{command} b.jsonl --seed 1 --batch 4 --threads 2"));
     folder.succeeds(&format!("{command} c.jsonl --seed 2"));
@@ -108,8 +109,16 @@ fn unfinished_replies_and_questions_without_room_are_told() {
         "eval -m tuned --answers more.jsonl talk.jsonl --replies 9 --temperature 0 --seed 1 --replies-out r.jsonl",
     );
     assert!(run.ok, "{}", run.stderr);
-    assert!(run.stderr.contains("[1 examples were passed over, which leave no room for a reply]"), "{}", run.stderr);
-    assert!(run.stderr.contains("[the files ask 4 different things: fewer than --replies 9]"), "{}", run.stderr);
+    assert!(
+        run.stderr.contains("[1 examples were passed over, which leave no room for a reply]"),
+        "{}",
+        run.stderr
+    );
+    assert!(
+        run.stderr.contains("[the files ask 4 different things: fewer than --replies 9]"),
+        "{}",
+        run.stderr
+    );
     let prompts: Vec<Value> = kept(&folder, "r.jsonl").iter().map(|line| line["prompt"].clone()).collect();
     assert_eq!(prompts, ["hello", "who are you", "你好", "fox in Chinese"]);
     assert_eq!(kept(&folder, "r.jsonl")[0]["file"], "more.jsonl");

@@ -134,7 +134,9 @@ fn an_extract_has_sentences_of_the_text_and_nothing_else() {
             chosen.iter().map(|one| &text[bytes(one, "start")..bytes(one, "end")]).collect();
         assert_eq!(value["summary"], said.join("\n"));
         let places: Vec<u64> = chosen.iter().map(|one| one["sentence"].as_u64().unwrap()).collect();
-        assert!(places.is_sorted() && places.iter().all(|&at| at < value["read"]["sentences"].as_u64().unwrap()));
+        assert!(
+            places.is_sorted() && places.iter().all(|&at| at < value["read"]["sentences"].as_u64().unwrap())
+        );
         for one in chosen {
             for key in ["score", "logprob"] {
                 assert!(one[key].as_f64().is_some_and(|mean| mean < 0.0), "{one}");
@@ -146,7 +148,10 @@ fn an_extract_has_sentences_of_the_text_and_nothing_else() {
 
     folder.write("en.txt", ENGLISH);
     let shown = folder.run("summarize -m m en.txt --extract");
-    assert_eq!(shown.stdout, "Once upon a time there was a fox.\nThe fox said, \"Good morning!\"\nIt ran home.\n");
+    assert_eq!(
+        shown.stdout,
+        "Once upon a time there was a fox.\nThe fox said, \"Good morning!\"\nIt ran home.\n"
+    );
     assert!(shown.stderr.contains("were read, at once; 3 of 3 sentences chosen]"), "{}", shown.stderr);
     assert!(!shown.stderr.contains("seed"), "nothing is random: {}", shown.stderr);
     let short = folder.succeeds("summarize -m m en.txt --extract --ratio 0.3");
@@ -154,7 +159,10 @@ fn an_extract_has_sentences_of_the_text_and_nothing_else() {
 
     referenced(&folder);
     let scored = lines(&folder.succeeds("summarize -m m refs.jsonl --extract --json --seed 1"));
-    assert!(scored[2]["rouge"]["summary"]["mean"]["rouge1"]["f1"].as_f64().is_some_and(|f1| f1 > 0.2), "{scored:?}");
+    assert!(
+        scored[2]["rouge"]["summary"]["mean"]["rouge1"]["f1"].as_f64().is_some_and(|f1| f1 > 0.2),
+        "{scored:?}"
+    );
     folder.fails("summarize -m m en.txt --extract --temperature 1", &["--extract", "--temperature"]);
     folder.fails("summarize -m m en.txt --extract --top-k 3", &["--extract", "--top-k"]);
 }

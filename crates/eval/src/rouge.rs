@@ -51,7 +51,10 @@ impl Units {
     pub fn cut(self, text: &str) -> Vec<String> {
         if self == Units::ChineseWord {
             let words = CHINESE.cut(text, true).into_iter().map(|token| token.word);
-            return words.filter(|word| word.contains(char::is_alphanumeric)).map(str::to_lowercase).collect();
+            return words
+                .filter(|word| word.contains(char::is_alphanumeric))
+                .map(str::to_lowercase)
+                .collect();
         }
         let text = text.to_lowercase();
         let mut units = Vec::new();

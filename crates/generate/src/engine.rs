@@ -156,7 +156,9 @@ pub enum EngineError {
         budget: usize,
     },
     /// Log-probabilities of no token.
-    #[error("log-probabilities are wanted from token {from} of the prompt on, but it has {prompt}; ask for an earlier one")]
+    #[error(
+        "log-probabilities are wanted from token {from} of the prompt on, but it has {prompt}; ask for an earlier one"
+    )]
     LogprobsFrom {
         /// The first token that was asked for.
         from: usize,

@@ -114,7 +114,10 @@ fn line_end(text: &str, at: usize) -> Option<usize> {
     let is_chinese_line = last.is_some_and(|c| is_chinese_char(c) || matches!(c, '”' | '’' | '…'));
     // What begins a list, and nothing else that stands within a sentence.
     let is_item = matches!(next, '•' | '·' | '*' | '-' | '–' | '—' | '#' | '◦' | '▪');
-    (is_empty_line || is_item || (is_chinese_line && is_chinese_char(next)) || (is_chinese_line && next == '“'))
+    (is_empty_line
+        || is_item
+        || (is_chinese_line && is_chinese_char(next))
+        || (is_chinese_line && next == '“'))
         .then_some(at)
 }
 
@@ -246,7 +249,10 @@ mod tests {
             parts(" It is 3.5 m. \"Yes!\" he said.  End "),
             [" It is 3.5 m.", " It is 3.5 m. \"Yes!\" he said.", " It is 3.5 m. \"Yes!\" he said.  End"]
         );
-        assert_eq!(parts("狐狸说：“早！”然后走了。完"), ["狐狸说：“早！”", "狐狸说：“早！”然后走了。", "狐狸说：“早！”然后走了。完"]);
+        assert_eq!(
+            parts("狐狸说：“早！”然后走了。完"),
+            ["狐狸说：“早！”", "狐狸说：“早！”然后走了。", "狐狸说：“早！”然后走了。完"]
+        );
         assert_eq!(parts(" \n"), [""; 0]);
     }
 

@@ -244,12 +244,7 @@ impl Args {
 }
 
 /// Summarises all texts and reports them; what is done is kept, whatever comes then.
-fn write(
-    args: &Args,
-    documents: &[Document],
-    mut work: Work,
-    mut report: Report,
-) -> Result<()> {
+fn write(args: &Args, documents: &[Document], mut work: Work, mut report: Report) -> Result<()> {
     let stop = StopFlag::install()?;
     let bar = ProgressBar::new(documents.len() as u64);
     let style = ProgressStyle::with_template("{bar:24} {pos}/{len} texts, {eta} left  {msg}");

@@ -32,7 +32,10 @@ fn rouge_score_says_the_same() {
 fn units_of_a_text() {
     assert_eq!(Units::Word.cut("It's 3,5 Ünits_x"), ["it", "s", "3", "5", "nits", "x"]);
     assert_eq!(Units::Char.cut("用GPT-2写 Ünits。"), ["用", "gpt", "2", "写", "ünits"]);
-    assert_eq!(Units::ChineseWord.cut("狐狸在森林里，用 iPhone 写GPT。"), ["狐狸", "在", "森林", "里", "用", "iphone", "写", "gpt"]);
+    assert_eq!(
+        Units::ChineseWord.cut("狐狸在森林里，用 iPhone 写GPT。"),
+        ["狐狸", "在", "森林", "里", "用", "iphone", "写", "gpt"]
+    );
     assert_eq!(Units::of("狐狸 GPT"), Units::Char);
     assert_eq!(Units::words_of("狐狸 GPT"), Units::ChineseWord);
     assert_eq!(Units::words_of("The word 狐 is a fox"), Units::Word);

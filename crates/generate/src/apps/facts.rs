@@ -342,9 +342,14 @@ mod tests {
 
     #[test]
     fn english_words_in_chinese_text() {
-        let source = "谷歌用 Transformer 训练了 GPT-2 和 BERT2 模型，由 iPhone 14 拍摄，作者是 Ada Lovelace。";
+        let source =
+            "谷歌用 Transformer 训练了 GPT-2 和 BERT2 模型，由 iPhone 14 拍摄，作者是 Ada Lovelace。";
         // What is in the source, however it is joined, and what is no name.
-        check("谷歌的transformer模型：GPT2、gpt 2、BERT-2、iPhone14，Ada 写的，在 the app 里用。", source, &[]);
+        check(
+            "谷歌的transformer模型：GPT2、gpt 2、BERT-2、iPhone14，Ada 写的，在 the app 里用。",
+            source,
+            &[],
+        );
         check("他说：“Good morning, my friend!”模型很好，作者也很好。", source, &[]);
         check(
             "百度用 Mamba 训练了 GPT-3 和 GPT4，在 Google 发布，h2o 也在，他的朋友 Bob Fox 说 yes 又说 AI。",

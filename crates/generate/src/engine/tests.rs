@@ -40,10 +40,8 @@ fn collect(events: Vec<Event>, tokens: &mut HashMap<TaskId, Vec<u32>>, done: &mu
         match event {
             Event::Token(id, draw) => tokens.entry(id).or_default().push(draw.id),
             Event::Done(id, ending) => {
-                let earlier = done.insert(
-                    id,
-                    (tokens.remove(&id).unwrap_or_default(), ending.map(|draw| draw.id)),
-                );
+                let earlier =
+                    done.insert(id, (tokens.remove(&id).unwrap_or_default(), ending.map(|draw| draw.id)));
                 assert!(earlier.is_none(), "task {id} is done once");
             }
             Event::Failed(id, error) => panic!("task {id}: {error}"),

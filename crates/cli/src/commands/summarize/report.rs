@@ -5,9 +5,9 @@ use std::io::IsTerminal;
 use anyhow::Result;
 use eval::overlap::overlap;
 use generate::apps::facts::{Unfound, unfound};
-use tokenizer::sentences;
 use generate::apps::summarize::Summary;
 use serde_json::json;
+use tokenizer::sentences;
 
 use super::Args;
 use super::read::Document;
@@ -43,6 +43,7 @@ impl<'a> Report<'a> {
         let overlap = overlap(&summary.text, &document.text, units);
         // With --ratio the others have as many sentences as the model's.
         let n = match (self.args.ratio, self.args.max_sentences) {
+            (Some(_), _) if self.args.extract => summary.chosen.len(),
             (Some(_), _) => sentences::sentences(&summary.text).count().max(1),
             (None, n) => n.unwrap_or(super::SENTENCES),
         };

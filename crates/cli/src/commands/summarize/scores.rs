@@ -2,9 +2,9 @@
 
 use eval::baselines;
 use eval::rouge::{self, Corpus, NAMES, Scores, Units};
-use tokenizer::sentences;
 use generate::apps::summarize::Summary;
 use serde_json::{Value, json};
+use tokenizer::sentences;
 
 use super::read::Document;
 
@@ -32,8 +32,7 @@ impl Table {
         let references: Vec<String> = document.references.iter().map(|text| lines(text)).collect();
         // An extract has a sentence on each line already.
         let written = if summary.chosen.is_empty() { lines(&summary.text) } else { summary.text.clone() };
-        let texts =
-            [written, baselines::lead(&document.text, n), baselines::random(&document.text, n, seed)];
+        let texts = [written, baselines::lead(&document.text, n), baselines::random(&document.text, n, seed)];
         let mut shown = json!({});
         for ((corpus, text), name) in self.all.iter_mut().zip(texts).zip(WRITERS) {
             let scores = rouge::best(&references, &text, units)?;

@@ -73,7 +73,8 @@ impl Told {
     /// A line on what was read and written, and one for each thing that is not as it should be.
     pub fn tell(&self, whose: &str) {
         note!("[{whose}: {}; {}]", self.read(), if self.is_extract { self.taken() } else { self.copied() });
-        let texts = |n: usize, one: &str| if self.texts == 1 { String::new() } else { format!("{n} {one}: ") };
+        let texts =
+            |n: usize, one: &str| if self.texts == 1 { String::new() } else { format!("{n} {one}: ") };
         if self.split > 0 && self.is_extract {
             note!(
                 "[{whose}: {} sentences were longer than the context holds: their beginnings were read]",
@@ -111,7 +112,8 @@ impl Told {
     fn read(&self) -> String {
         let chars = grouped(self.chars as u64);
         if self.texts > 1 {
-            let parts = if self.in_parts > 0 { format!(", {} in parts", self.in_parts) } else { String::new() };
+            let parts =
+                if self.in_parts > 0 { format!(", {} in parts", self.in_parts) } else { String::new() };
             return format!("all of their {chars} characters were read{parts}");
         }
         let parts: Vec<String> = self.rounds.iter().map(usize::to_string).collect();
@@ -142,7 +144,10 @@ impl Told {
         let [n, longest] = [self.all[0] as u64, self.longest as u64].map(grouped);
         let unfound = match self.texts {
             0 | 1 => String::new(),
-            _ => format!("; not in the texts: {} numbers or names of {} summaries", self.unfound, self.doubtful),
+            _ => format!(
+                "; not in the texts: {} numbers or names of {} summaries",
+                self.unfound, self.doubtful
+            ),
         };
         format!(
             "of {n} {units}, pairs and triples {one}, {two} and {three} stand in the text, {longest} at a stretch{unfound}"

@@ -273,8 +273,7 @@ impl<'a, M: Deref<Target = Gpt2>> Extracts<'a, M> {
     fn ask(&mut self, id: u64, job: &Job, text: &str, sentences: &[usize]) -> Result<usize, SummarizeError> {
         for &sentence in sentences {
             let said = &job.text[job.sentences[sentence].bytes.clone()];
-            let (mut prompt, from) =
-                self.settings.ask.answered(self.tokenizer, &job.wording, text, said)?;
+            let (mut prompt, from) = self.settings.ask.answered(self.tokenizer, &job.wording, text, said)?;
             prompt.truncate(from.saturating_add(job.scored));
             let task = Task {
                 prompt,
@@ -342,8 +341,7 @@ impl Job {
     }
 
     fn summary(&self, chosen: &[usize], is_stalled: bool) -> Summary {
-        let texts: Vec<&str> =
-            chosen.iter().map(|&i| &self.text[self.sentences[i].bytes.clone()]).collect();
+        let texts: Vec<&str> = chosen.iter().map(|&i| &self.text[self.sentences[i].bytes.clone()]).collect();
         let chosen = chosen.iter().map(|&i| {
             let sentence = &self.sentences[i];
             Chosen {

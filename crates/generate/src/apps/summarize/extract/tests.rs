@@ -88,9 +88,15 @@ fn scores_are_those_of_the_model() {
         let answer = format!("{space}{}", sentences[i]);
         let want = means(&model(), &format!("{TEXT}\nTL;DR:"), &answer);
         let got = [chosen.score, chosen.logprob];
-        assert!(got.iter().zip(want).all(|(got, want)| (got - want).abs() < 1e-12), "{answer}: {got:?}, {want:?}");
+        assert!(
+            got.iter().zip(want).all(|(got, want)| (got - want).abs() < 1e-12),
+            "{answer}: {got:?}, {want:?}"
+        );
     }
-    assert_eq!(extract.rounds, [Round { parts: 1, tokens: TEXT.len(), written: TEXT.len() - 3, split_sentences: 0 }]);
+    assert_eq!(
+        extract.rounds,
+        [Round { parts: 1, tokens: TEXT.len(), written: TEXT.len() - 3, split_sentences: 0 }]
+    );
 }
 
 #[test]
@@ -120,7 +126,8 @@ fn company_batches_and_portions_change_no_bit() {
     let (model, tokenizer) = (model(), bytes());
     let long = format!("{TEXT} And then it snowed for days. ").repeat(7);
     let texts = [TEXT, &long, "One.", "狐狸回家了。乌鸦唱歌。天黑了。"];
-    let engine = |batch, step_tokens| EngineSettings { step_tokens, ..EngineSettings::for_batch(&model, batch) };
+    let engine =
+        |batch, step_tokens| EngineSettings { step_tokens, ..EngineSettings::for_batch(&model, batch) };
     let run = |engine, texts: &[&str]| -> Vec<Summary> {
         all(&model, &tokenizer, settings(), engine, texts).into_iter().map(Result::unwrap).collect()
     };
