@@ -355,6 +355,16 @@ mod tests {
         assert!(Learn::parse("word:99999999").unwrap_err().to_string().contains("at most 16,777,216"));
     }
 
+    /// `hub` uses none of our crates, and so has a list of its own.
+    #[test]
+    fn what_is_downloaded_is_what_a_tokenizer_is_made_of() {
+        let sorted = |mut names: [&'static str; 8]| {
+            names.sort();
+            names
+        };
+        assert_eq!(sorted(hub::TOKENIZER_FILES), sorted(tokenizer::FILES));
+    }
+
     #[test]
     fn numbers_for_people() {
         assert_eq!(grouped(1_234_567), "1,234,567");

@@ -121,15 +121,15 @@ impl Located {
         }
     }
 
-    /// Copies the files of the tokenizer that lies beside the adapter, if there is one, in place of those that lie in `to`.
-    pub fn copy_own_tokenizer(&self, to: &Path) -> Result<bool> {
-        const DEFINES: [&str; 3] = ["tokenizer.json", "vocab.json", "vocab.txt"];
+    /// Where there is an adapter, puts what it brought along in place of what lies in `to` of its model: the tokens that end
+    /// texts, and the files of its tokenizer. Whether it has one.
+    pub fn copy_own_files(&self, model: &Gpt2, to: &Path) -> Result<bool> {
         let Some(adapter) = &self.adapter else { return Ok(false) };
-        if !DEFINES.iter().any(|name| adapter.join(name).is_file()) {
+        checkpoint::write_end_tokens(model.config(), to)?;
+        if !tokenizer::DEFINING_FILES.iter().any(|name| adapter.join(name).is_file()) {
             return Ok(false);
         }
-        let not_tokens = [checkpoint::CONFIG, "generation_config.json"];
-        for name in crate::commands::quantize::BESIDE.into_iter().filter(|name| !not_tokens.contains(name)) {
+        for name in tokenizer::FILES {
             let (file, target) = (adapter.join(name), to.join(name));
             if file.is_file() {
                 fs::copy(&file, &target).with_context(|| format!("cannot copy {}", file.display()))?;

@@ -6,6 +6,7 @@ use std::fmt::Arguments;
 use std::io::Write;
 
 use anyhow::{Context, Result};
+use tokenizer::Tokenizer;
 
 /// Prints a message as `eprintln!` does, and does not mind if nobody can read it.
 macro_rules! note {
@@ -36,6 +37,20 @@ pub fn printable(text: &str) -> Cow<'_, str> {
     }
     let escaped = |c: char| if steers(c) { c.escape_default().to_string() } else { c.to_string() };
     text.chars().map(escaped).collect::<String>().into()
+}
+
+/// A number with its standard error, of which nothing is said where there is none: of a single one there is no spread.
+pub fn plus_minus(value: f64, stderr: f64) -> String {
+    if stderr.is_nan() { format!("{value:.4}") } else { format!("{value:.4} ± {stderr:.4}") }
+}
+
+/// Tokens with their texts, as far as these are known: `"<|im_end|>" (300), "<|endoftext|>" (299)`.
+pub fn token_names(ids: &[u32], tokenizer: Option<&Tokenizer>) -> String {
+    let name = |&id: &u32| match tokenizer.and_then(|tokenizer| tokenizer.token_bytes(id)) {
+        Some(bytes) => format!("{:?} ({id})", String::from_utf8_lossy(bytes)),
+        None => format!("token {id}"),
+    };
+    ids.iter().map(name).collect::<Vec<_>>().join(", ")
 }
 
 /// One JSON value on a line of standard output.

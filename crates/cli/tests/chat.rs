@@ -180,8 +180,8 @@ fn bad_input_is_told() {
     empty.args(["-p", " \n"]);
     let run = folder.finish(empty, b"");
     assert!(!run.ok && run.stderr.contains("the message is empty"), "{}", run.stderr);
-    folder.fails("chat -m m -p hello -n 0", &["max_tokens 0", "1 to 127"]);
-    folder.fails("chat -m m -p hello -n 128", &["max_tokens 128", "1 to 127"]);
+    folder.fails("chat -m m -p hello -n 0", &["--max-tokens 0", "1 to 127"]);
+    folder.fails("chat -m m -p hello -n 128", &["--max-tokens 128", "1 to 127"]);
     folder.fails("chat -m m -p hello --temperature=-1", &["temperature"]);
     folder.fails("chat -m m -p hello --logprobs 2", &["--json"]);
     let long = "a".repeat(200);

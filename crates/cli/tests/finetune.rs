@@ -67,6 +67,8 @@ fn an_adapter() {
     assert!(!folder.exists("adapter/model.safetensors"));
     assert!(folder.read("adapter/README.md").contains("--adapter adapter"));
     folder.fails(&format!("{TUNE} --data chat.jsonl --lora q=2 --out b"), &["--lora q=2"]);
+    let again = "finetune -m adapter --data chat.jsonl --out b";
+    folder.fails(again, &["adapter is an adapter", "first", "gpt2 merge -m adapter --out DIR"]);
 }
 
 #[test]
@@ -87,6 +89,36 @@ fn preferences() {
         &["pairs.jsonl", "chat.jsonl", "first"],
     );
     folder.fails(&format!("{TUNE} --data chat.jsonl --beta 0.2 --out q"), &["--beta 0.2"]);
+}
+
+#[test]
+fn what_is_said_at_the_end_fits_what_was_done() {
+    let folder = trained();
+    folder.write("one.jsonl", r#"{"prompt": "Where?", "completion": "In the wood."}"#);
+    let flags = "--eval-interval 1 --schedule constant --warmup-steps 0 --max-steps 3";
+    let run = folder.run(&format!("{TUNE} --data chat.jsonl --val one.jsonl {flags} --lr 0.3 --out worse"));
+    assert!(run.ok && !run.stderr.contains("NaN"), "{}", run.stderr);
+    let want = "no validation was better than the model that it started from, so that is what worse holds";
+    assert!(run.stderr.contains(want), "{}", run.stderr);
+    let card = folder.read("worse/README.md");
+    assert!(card.contains("No validation was better") && !card.contains("NaN"), "{card}");
+    // Of pairs, before the first step no answer has gained anything.
+    let pair = |i: usize| {
+        format!("{{\"prompt\": \"早上好 {i}\", \"chosen\": \"早上好！\", \"rejected\": \"fox\"}}\n")
+    };
+    folder.write("pairs.jsonl", (0..12).map(pair).collect::<String>());
+    folder.write("pair.jsonl", pair(99));
+    let run = folder.run(&format!("{TUNE} --data pairs.jsonl --val pair.jsonl {flags} --lr 0.001 --out p"));
+    assert!(run.ok && !run.stderr.contains("NaN") && !run.stderr.contains("accuracy"), "{}", run.stderr);
+    for part in [
+        "held-out pairs: loss 0.6931 before, ",
+        "the chosen answer has gained more than the rejected one in ",
+    ] {
+        assert!(run.stderr.contains(part), "{}", run.stderr);
+    }
+    assert!(!run.stderr.contains("no validation was better"), "{}", run.stderr);
+    let card = folder.read("p/README.md");
+    assert!(card.contains("| on held-out pairs |") && card.contains("| chosen answer gained more"), "{card}");
 }
 
 #[test]

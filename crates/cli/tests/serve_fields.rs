@@ -50,7 +50,7 @@ fn put_together(events: &[Value], n: usize) -> Vec<Value> {
                 whole["logprobs"] =
                     json!({ "tokens": [], "token_logprobs": [], "top_logprobs": [], "text_offset": [] });
             }
-            for (name, values) in lists {
+            for (name, values) in lists.iter().filter(|(_, values)| !values.is_null()) {
                 let list = whole["logprobs"][name].as_array_mut().unwrap();
                 list.extend(values.as_array().unwrap().iter().cloned());
             }

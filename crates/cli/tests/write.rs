@@ -331,6 +331,12 @@ fn bad_recipes_and_flags() {
     folder.fails("write prduct -m m --topic fox", &["no recipe prduct", "did you mean product?"]);
     folder.fails("write zzzz -m m --topic fox", &["no recipe zzzz", "headline-article"]);
     folder.fails("write none.toml -m m --topic fox", &["cannot read none.toml"]);
+    folder.fails(
+        "write pair -m m --topic fox",
+        &["no recipe pair", "a file pair.toml is here", "give that as pair.toml"],
+    );
+    folder.fails("write --dtype q8 --show product", &["--model"]);
+    folder.fails("write --adapter m --list", &["--model"]);
     folder.write("latin.toml", b"about = '\xe9'");
     folder.fails("write latin.toml -m m --topic fox", &["latin.toml: not UTF-8 at byte 9"]);
     folder.write("key.toml", PAIR.replace("end = ", "ends = "));

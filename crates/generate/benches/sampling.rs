@@ -36,7 +36,7 @@ fn draws(c: &mut Criterion) {
     let history = History { prompt: &text[..200], generated: &text[200..] };
     let mut group = c.benchmark_group("draw");
     for (name, sampling) in settings() {
-        let sampler = Sampler::new(&sampling, VOCAB_SIZE, VOCAB_SIZE as u32 - 1).unwrap();
+        let sampler = Sampler::new(&sampling, VOCAB_SIZE, &[VOCAB_SIZE as u32 - 1]).unwrap();
         let mut position = 0;
         group.bench_function(BenchmarkId::from_parameter(name), |b| {
             b.iter(|| {

@@ -108,16 +108,16 @@ impl BeamSettings {
 }
 
 impl BeamSearch {
-    /// A search for continuations of `prompt`, in a vocabulary of which `eot` ends a text. There is one live beam at
-    /// first, the prompt.
+    /// A search for continuations of `prompt`, in a vocabulary of which the tokens `ends` end a text. There is one live beam
+    /// at first, the prompt.
     pub fn new(
         settings: &BeamSettings,
         prompt: &[u32],
         vocab_size: usize,
-        eot: u32,
+        ends: &[u32],
     ) -> Result<BeamSearch, SamplingError> {
         settings.validate()?;
-        let rules = Rules::new(&settings.processors, vocab_size, eot)?;
+        let rules = Rules::new(&settings.processors, vocab_size, ends)?;
         let live = vec![Hypothesis { ids: Vec::new(), score: 0.0 }];
         Ok(BeamSearch {
             settings: settings.clone(),
@@ -269,7 +269,7 @@ mod tests {
     }
 
     fn search(settings: &BeamSettings) -> Vec<Hypothesis> {
-        beam_search(BeamSearch::new(settings, &[1, 2], 5, 4).unwrap(), logits_of).unwrap()
+        beam_search(BeamSearch::new(settings, &[1, 2], 5, &[4]).unwrap(), logits_of).unwrap()
     }
 
     /// Every text of at most three tokens, by falling score.
@@ -326,7 +326,7 @@ mod tests {
 
     #[test]
     fn a_step_names_its_parents() {
-        let mut search = BeamSearch::new(&settings(2), &[], 3, 2).unwrap();
+        let mut search = BeamSearch::new(&settings(2), &[], 3, &[2]).unwrap();
         let step = search.step(&[&[1.0, 2.0, -9.0]]).unwrap();
         let next = |parent, token| Continuation { parent, token };
         assert_eq!(step, Step::Continue(vec![next(0, 1), next(0, 0)]));
@@ -344,7 +344,7 @@ mod tests {
             max_new_tokens: 10,
             ..settings(2)
         };
-        let search = BeamSearch::new(&patient, &[], 3, 2).unwrap();
+        let search = BeamSearch::new(&patient, &[], 3, &[2]).unwrap();
         let logits = |texts: &[Vec<u32>]| {
             let probs = |text: &Vec<u32>| match text[..] {
                 [] => [0.6, 0.3, 0.1],
@@ -364,7 +364,7 @@ mod tests {
 
     #[test]
     fn settings_outside_their_ranges_are_refused() {
-        let refused = |settings: BeamSettings| BeamSearch::new(&settings, &[1], 5, 4).unwrap_err();
+        let refused = |settings: BeamSettings| BeamSearch::new(&settings, &[1], 5, &[4]).unwrap_err();
         assert_eq!(refused(settings(0)), SamplingError::NoBeams);
         for returns in [0, 3] {
             let error = refused(BeamSettings { num_return: returns, ..settings(2) });
@@ -385,10 +385,10 @@ mod tests {
 
     #[test]
     fn damaged_logits_and_nothing_left_are_errors() {
-        let mut damaged = BeamSearch::new(&settings(2), &[1], 2, 1).unwrap();
+        let mut damaged = BeamSearch::new(&settings(2), &[1], 2, &[1]).unwrap();
         assert_eq!(damaged.step(&[&[0.0, f32::NAN]]), Err(SamplingError::Logits { position: 1 }));
         let processors = Processors { bad_words: vec![vec![0]], min_new_tokens: 1, ..Processors::NONE };
-        let mut banned = BeamSearch::new(&BeamSettings { processors, ..settings(2) }, &[1], 2, 1).unwrap();
+        let mut banned = BeamSearch::new(&BeamSettings { processors, ..settings(2) }, &[1], 2, &[1]).unwrap();
         assert_eq!(banned.step(&[&[0.0, 0.0]]), Err(SamplingError::NothingLeft { position: 1 }));
     }
 }

@@ -197,7 +197,7 @@ pub enum EngineError {
 pub struct Engine<M: Deref<Target = Gpt2>> {
     model: M,
     vocab_size: usize,
-    eot: u32,
+    ends: Vec<u32>,
     settings: EngineSettings,
     pool: KvPool,
     waiting: VecDeque<Sequence>,
@@ -241,8 +241,14 @@ impl Sequence {
 }
 
 impl<M: Deref<Target = Gpt2>> Engine<M> {
-    /// An engine for texts of this vocabulary, which may be smaller than the model's table.
-    pub fn new(model: M, vocab_size: usize, eot: u32, settings: EngineSettings) -> Result<Self, EngineError> {
+    /// An engine for texts of this vocabulary, which may be smaller than the model's table. The tokens `ends` end them:
+    /// see [`end_tokens`](crate::end_tokens).
+    pub fn new(
+        model: M,
+        vocab_size: usize,
+        ends: &[u32],
+        settings: EngineSettings,
+    ) -> Result<Self, EngineError> {
         let want = model.config().vocab_size;
         if vocab_size > want {
             return Err(EngineError::Vocabulary { what: "tokenizer", got: vocab_size, want });
@@ -258,7 +264,8 @@ impl<M: Deref<Target = Gpt2>> Engine<M> {
         }
         let pool = KvPool::new(model.config(), model.precision(), settings.blocks);
         let (waiting, running, kept) = (VecDeque::new(), Vec::new(), VecDeque::new());
-        Ok(Engine { model, vocab_size, eot, settings, pool, waiting, running, kept, next: 0 })
+        let ends = ends.to_vec();
+        Ok(Engine { model, vocab_size, ends, settings, pool, waiting, running, kept, next: 0 })
     }
 
     /// The model.
@@ -290,7 +297,7 @@ impl<M: Deref<Target = Gpt2>> Engine<M> {
             }
             _ => {}
         }
-        let sampler = Sampler::new(&task.sampling, self.vocab_size, self.eot)?;
+        let sampler = Sampler::new(&task.sampling, self.vocab_size, &self.ends)?;
         let most = whole.saturating_add(self.settings.speculation.most()).min(n_ctx);
         let need = KvPool::blocks_for(most);
         if need > self.settings.blocks {
@@ -299,7 +306,7 @@ impl<M: Deref<Target = Gpt2>> Engine<M> {
         if self.waiting.len() >= self.settings.queue {
             return Err(EngineError::QueueFull { waiting: self.waiting.len() });
         }
-        let ends: Vec<u32> = task.sampling.processors.stop_tokens.iter().copied().chain([self.eot]).collect();
+        let ends = [&self.ends[..], &task.sampling.processors.stop_tokens].concat();
         let matcher = task.constraint.as_ref();
         let matcher = matcher.map(|constraint| Matcher::new(constraint, &ends, task.max_new)).transpose()?;
         let id = self.next;
@@ -565,8 +572,9 @@ impl Sequence {
             self.window.push(id);
             let is_long = self.generated.len() >= self.task.sampling.processors.min_new_tokens;
             if is_long && self.matcher.as_ref().is_some_and(Matcher::is_over) {
-                // Only end-of-text could follow: it need not be drawn.
-                events.push(Event::Done(self.id, Some(Draw { id: self.sampler.eot(), logprobs: None })));
+                // Only an end of the text could follow: it need not be drawn.
+                let end = self.sampler.end().map(|id| Draw { id, logprobs: None });
+                events.push(Event::Done(self.id, end));
                 return true;
             }
             if self.generated.len() == self.task.max_new {

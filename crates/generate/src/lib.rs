@@ -7,6 +7,7 @@
 pub mod apps;
 pub mod beam;
 pub mod constraint;
+mod ends;
 pub mod engine;
 pub mod gguf;
 mod request;
@@ -16,6 +17,7 @@ pub mod stream;
 
 pub use beam::{BeamSearch, BeamSettings, EarlyStopping, Hypothesis, beam_search, beam_search_on};
 pub use constraint::{Constraint, ConstraintError, Vocabulary};
+pub use ends::end_tokens;
 pub use engine::{Engine, EngineError, EngineSettings, Event, Overflow, Task, TaskId};
 pub use request::{Finish, GenerateError, Generation, Request, TextEvent, Texts, Timings, generate};
 pub use sampling::{

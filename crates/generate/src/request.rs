@@ -12,6 +12,7 @@ use serde::Serialize;
 use thiserror::Error;
 use tokenizer::{Decoding, Tokenizer, TokenizerError};
 
+use crate::end_tokens;
 use crate::engine::{Engine, EngineError, EngineSettings, Event, Overflow, Task, TaskId};
 use crate::sampling::{Draw, Sampling, SamplingError, TokenLogprobs};
 use crate::stream::{Released, TextStream};
@@ -21,10 +22,10 @@ use crate::stream::{Released, TextStream};
 pub struct Request {
     /// The text so far, as tokens. Without any, the model starts from [`Tokenizer::bos`].
     pub prompt: Vec<u32>,
-    /// Tokens to write at most; without a limit, until end-of-text or a full context.
+    /// Tokens to write at most; without a limit, until an [end token](crate::end_tokens) or a full context.
     pub max_tokens: Option<usize>,
-    /// Tokens that are written and shown before end-of-text or a stop string may end the text: until then
-    /// end-of-text is never drawn, and stop strings are text like any other.
+    /// Tokens that are written and shown before an end token or a stop string may end the text: until then
+    /// end tokens are never drawn, and stop strings are text like any other.
     pub min_tokens: usize,
     /// Strings that end the text, and are not part of it; the one that is complete first counts.
     pub stop: Vec<String>,
@@ -45,7 +46,7 @@ pub struct Request {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Finish {
-    /// The model ended it, or the constraint: nothing could follow.
+    /// The model ended it, with one of its [end tokens](crate::end_tokens), or the constraint: nothing could follow.
     #[default]
     Eot,
     /// A stop string or a stop token came.
@@ -91,7 +92,7 @@ pub struct Timings {
 pub struct Generation {
     /// The text, without the prompt.
     pub text: String,
-    /// The tokens drawn, without end-of-text. With [`Finish::Stop`] they include those of the stop string, which
+    /// The tokens drawn, without the one that ended the text. With [`Finish::Stop`] they include those of the stop string, which
     /// the text does not.
     pub ids: Vec<u32>,
     /// Log-probabilities of the tokens, if asked for.
@@ -240,14 +241,16 @@ pub enum TextEvent {
 pub struct Texts<'a, M: Deref<Target = Gpt2>> {
     engine: Engine<M>,
     tokenizer: &'a Tokenizer,
+    ends: Vec<u32>,
     writers: HashMap<TaskId, Writer>,
 }
 
 impl<'a, M: Deref<Target = Gpt2>> Texts<'a, M> {
     /// Texts of this tokenizer on this model.
     pub fn new(model: M, tokenizer: &'a Tokenizer, settings: EngineSettings) -> Result<Self, GenerateError> {
-        let engine = Engine::new(model, tokenizer.vocab_size(), tokenizer.eot(), settings)?;
-        Ok(Texts { engine, tokenizer, writers: HashMap::new() })
+        let ends = end_tokens(model.config(), tokenizer);
+        let engine = Engine::new(model, tokenizer.vocab_size(), &ends, settings)?;
+        Ok(Texts { engine, tokenizer, ends, writers: HashMap::new() })
     }
 
     /// The engine.
@@ -334,8 +337,8 @@ impl<'a, M: Deref<Target = Gpt2>> Texts<'a, M> {
                 Event::Done(id, ending) => {
                     if let Some(mut writer) = self.writers.remove(&id) {
                         if let Some(Draw { id, logprobs }) = ending {
-                            let is_eot = id == self.tokenizer.eot();
-                            writer.result.finish = if is_eot { Finish::Eot } else { Finish::Stop };
+                            let is_end = self.ends.contains(&id);
+                            writer.result.finish = if is_end { Finish::Eot } else { Finish::Stop };
                             writer.result.end_logprobs = logprobs;
                         }
                         let rest = std::mem::take(&mut writer.stream).finish();

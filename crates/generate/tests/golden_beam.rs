@@ -63,7 +63,7 @@ impl Case {
             processors: self.processors(),
         };
         let search =
-            BeamSearch::new(&settings, &self.prompt, model.config().vocab_size, self.ends[0]).unwrap();
+            BeamSearch::new(&settings, &self.prompt, model.config().vocab_size, &self.ends[..1]).unwrap();
         let logits = |text: &Vec<u32>| Ok(model.last_logits(text, &mut Pass::eval())?);
         let plainly = beam_search(search.clone(), |texts| {
             texts.iter().map(logits).collect::<Result<_, GenerateError>>()
@@ -75,7 +75,7 @@ impl Case {
 
     fn greedy(&self, model: &Gpt2) -> Vec<u32> {
         let sampling = Sampling { processors: self.processors(), ..Sampling::GREEDY };
-        let sampler = Sampler::new(&sampling, model.config().vocab_size, self.ends[0]).unwrap();
+        let sampler = Sampler::new(&sampling, model.config().vocab_size, &self.ends[..1]).unwrap();
         let mut generated = Vec::new();
         while generated.len() < self.max_new_tokens {
             let text = [&self.prompt[..], &generated].concat();

@@ -69,7 +69,7 @@ fn candidates_are_those_of_transformers() {
     for Case { mut logits, prompt, generated, settings, ids, probs } in cases {
         let name = format!("{} logits after {prompt:?} and {generated:?}, {settings:?}", logits.len());
         let eot = logits.len() as u32 - 1;
-        let sampler = Sampler::new(&sampling(&settings), logits.len(), eot).unwrap();
+        let sampler = Sampler::new(&sampling(&settings), logits.len(), &[eot]).unwrap();
         let history = History { prompt: &prompt, generated: &generated };
         let mut got = sampler.candidates(&mut logits, history, 0).unwrap();
         got.sort_unstable_by_key(|candidate| candidate.0);

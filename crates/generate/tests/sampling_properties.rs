@@ -50,7 +50,7 @@ fn penalties() -> impl Strategy<Value = Processors> {
 }
 
 fn sampler(sampling: &Sampling, vocab_size: usize) -> Sampler {
-    Sampler::new(sampling, vocab_size, u32::MAX).unwrap()
+    Sampler::new(sampling, vocab_size, &[]).unwrap()
 }
 
 /// The candidates as the definitions say, with sorted lists of all tokens.

@@ -18,4 +18,5 @@ pub use cache::{Snapshot, Wanted};
 pub use error::{HubError, Result};
 pub use hub::{Event, Hub};
 pub use name::{KNOWN, Name};
+pub use select::TOKENIZER as TOKENIZER_FILES;
 pub use shelf::{Cached, Removed};

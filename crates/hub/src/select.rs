@@ -8,8 +8,8 @@ use crate::{HubError, Result, Wanted};
 pub(crate) const CONFIG: &str = "config.json";
 /// The shape of an adapter, and its weights.
 const ADAPTER: [&str; 2] = ["adapter_config.json", "adapter_model.safetensors"];
-/// What a tokenizer may be made of.
-const TOKENIZER: [&str; 8] = [
+/// What a tokenizer may be made of. The same list as the tokenizer's own, which this crate stands beside.
+pub const TOKENIZER: [&str; 8] = [
     "tokenizer.json",
     "tokenizer_config.json",
     "vocab.json",

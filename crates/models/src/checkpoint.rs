@@ -5,6 +5,7 @@
 //! are made from those in one place.
 
 mod archive;
+mod generation;
 mod gguf;
 mod huggingface;
 mod llmc;
@@ -26,6 +27,8 @@ use crate::{Dtype, Gpt2, Gpt2Config, ModelError, Result};
 
 pub(crate) use self::archive::finite;
 use self::archive::{Archive, Use};
+pub(crate) use self::generation::with_end_tokens;
+pub use self::generation::{GENERATION_CONFIG, write_end_tokens};
 pub use self::gguf::write::{GgufType, save_gguf};
 pub use self::gguf::{GgufTokenizer, read_metadata, read_tokenizer};
 pub use self::huggingface::{HfOptions, save_hf};
@@ -261,13 +264,14 @@ fn read_config(dir: &Path) -> Result<Gpt2Config> {
     if !path.is_file() {
         return Err(ModelError::NoModel { dir: dir.to_owned(), missing: CONFIG });
     }
-    parse_config(&path, &read_json(&path)?)
+    let config = parse_config(&path, &read_json(&path, LONGEST_JSON)?)?;
+    with_end_tokens(config, dir)
 }
 
 /// The text of a JSON file that is not absurdly long.
-fn read_json(path: &Path) -> Result<Vec<u8>> {
-    if fs::metadata(path).map_err(ModelError::io(path))?.len() > LONGEST_JSON {
-        let reason = format!("it has more than {} MB, which no such file needs", LONGEST_JSON >> 20);
+fn read_json(path: &Path, longest: u64) -> Result<Vec<u8>> {
+    if fs::metadata(path).map_err(ModelError::io(path))?.len() > longest {
+        let reason = format!("it has more than {} MB, which no such file needs", longest >> 20);
         return Err(ModelError::Unsupported { path: path.to_owned(), reason });
     }
     fs::read(path).map_err(ModelError::io(path))
@@ -315,13 +319,13 @@ fn refuse_adapter(model: &Gpt2, what: &'static str) -> Result<()> {
 pub(crate) fn save(model: &Gpt2, dir: &Path) -> Result<()> {
     refuse_adapter(model, "a model directory")?;
     fs::create_dir_all(dir).map_err(ModelError::io(dir))?;
-    let eot = model.config().eot;
-    let generation = json!({ "bos_token_id": eot, "eos_token_id": eot, "do_sample": true });
+    let mut generation = generation::fields(model.config());
+    generation["do_sample"] = json!(true);
     write_json(&dir.join(CONFIG), &model.config().to_json())?;
     let tensors = model.parameters();
     let entries = tensors.iter().map(|(name, tensor)| Entry::of(name, tensor)).collect();
     write_entries(&dir.join(WEIGHTS), entries, [("format".to_owned(), "pt".to_owned())].into())?;
-    write_json(&dir.join("generation_config.json"), &generation)
+    write_json(&dir.join(GENERATION_CONFIG), &generation)
 }
 
 fn write_json(path: &Path, value: &serde_json::Value) -> Result<()> {

@@ -1,5 +1,7 @@
 //! The shape of a GPT-2 model, and `config.json`, which writes it down.
 
+use std::collections::HashSet;
+
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tensor::Activation;
@@ -29,6 +31,9 @@ pub struct Gpt2Config {
     pub dropout: Dropouts,
     /// The token that starts and ends a text, 50256.
     pub eot: Option<u32>,
+    /// Tokens that end what the model writes, where they are others than `eot` alone: see [`Gpt2Config::end_tokens`].
+    #[serde(default)]
+    pub ends: Vec<u32>,
     /// The function inside the feed-forward layer.
     #[serde(default, with = "activation")]
     pub activation_function: Activation,
@@ -50,6 +55,9 @@ pub struct Gpt2Config {
 fn yes() -> bool {
     true
 }
+
+/// Tokens that end texts, at most. Chat models name two or three.
+pub const MOST_ENDS: usize = 64;
 
 /// The probability of dropping an element while training, by place.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -94,6 +102,7 @@ impl Gpt2Config {
             layer_norm_epsilon: 1e-5,
             dropout: Dropouts::default(),
             eot: None,
+            ends: Vec::new(),
             activation_function: Activation::default(),
             scale_attn_weights: true,
             scale_attn_by_inverse_layer_idx: false,
@@ -114,6 +123,27 @@ impl Gpt2Config {
                 Err(ModelError::Preset { name: name.into(), known: known.join(", ") })
             }
         }
+    }
+
+    /// The tokens that end what the model writes, each once, as `generation_config.json` names them, or else `config.json`.
+    /// Where neither does, the tokenizer's end of a text is the only one.
+    pub fn end_tokens(&self) -> &[u32] {
+        if self.ends.is_empty() { self.eot.as_slice() } else { &self.ends }
+    }
+
+    /// The same shape with these end tokens. Those that the model does not have can never come, and are left out; where none
+    /// is left, they are what they were.
+    pub fn with_ends(mut self, ids: impl IntoIterator<Item = u32>) -> Result<Gpt2Config> {
+        let mut seen = HashSet::new();
+        let vocab_size = self.vocab_size;
+        let ends: Vec<u32> =
+            ids.into_iter().filter(|&id| (id as usize) < vocab_size && seen.insert(id)).collect();
+        if !ends.is_empty() {
+            let is_usual = ends == self.eot.as_slice();
+            self.ends = if is_usual { Vec::new() } else { ends };
+        }
+        self.validate()?;
+        Ok(self)
     }
 
     /// Width of one attention head.
@@ -206,11 +236,19 @@ impl Gpt2Config {
                 return refuse(field, &p, "a probability of dropping must be at least 0 and below 1".into());
             }
         }
-        match self.eot {
-            Some(eot) if eot as usize >= self.vocab_size => {
-                refuse("eos_token_id", &eot, format!("it must be below vocab_size = {}", self.vocab_size))
+        if self.ends.len() > MOST_ENDS {
+            let got = format!("a list of {}", self.ends.len());
+            return refuse(
+                "eos_token_id",
+                &got,
+                format!("at most {MOST_ENDS} different tokens can end texts here"),
+            );
+        }
+        match self.ends.iter().chain(&self.eot).find(|&&id| id as usize >= self.vocab_size) {
+            Some(id) => {
+                refuse("eos_token_id", id, format!("it must be below vocab_size = {}", self.vocab_size))
             }
-            _ => Ok(()),
+            None => Ok(()),
         }
     }
 
@@ -265,7 +303,8 @@ impl Gpt2Config {
                 attn: read_float(json, "attn_pdrop", 0.1)?,
                 resid: read_float(json, "resid_pdrop", 0.1)?,
             },
-            eot: read_eot(json),
+            eot: None,
+            ends: Vec::new(),
             activation_function: read_activation(json)?,
             scale_attn_weights: read_switch(json, "scale_attn_weights", true)?,
             scale_attn_by_inverse_layer_idx: read_switch(json, "scale_attn_by_inverse_layer_idx", false)?,
@@ -273,10 +312,9 @@ impl Gpt2Config {
             tie_word_embeddings: read_switch(json, "tie_word_embeddings", true)?,
         };
         // transformers writes its own 50256 where a model with a smaller vocabulary does not say.
-        let eot = config.eot.filter(|&eot| (eot as usize) < config.vocab_size);
-        let config = Gpt2Config { eot, ..config };
-        config.validate()?;
-        Ok(config)
+        let mut ends = read_ends(json);
+        ends.retain(|&id| (id as usize) < config.vocab_size);
+        Gpt2Config { eot: ends.first().copied(), ..config }.with_ends(ends)
     }
 }
 
@@ -303,13 +341,13 @@ fn refuse_other_models(json: &Value) -> Result<()> {
     Ok(())
 }
 
-/// The token that ends a text; the first, if there are several.
-fn read_eot(json: &Value) -> Option<u32> {
-    let eot = match json.get("eos_token_id")? {
-        Value::Array(several) => several.first()?,
-        one => one,
+/// The tokens that end a text: one, or a list. What is no token, such as -1, stands for none.
+fn read_ends(json: &Value) -> Vec<u32> {
+    let ids = match json.get("eos_token_id") {
+        Some(Value::Array(several)) => &several[..],
+        one => one.map_or(&[][..], std::slice::from_ref),
     };
-    eot.as_u64().and_then(|id| u32::try_from(id).ok())
+    ids.iter().filter_map(|id| u32::try_from(id.as_u64()?).ok()).collect()
 }
 
 fn read_activation(json: &Value) -> Result<Activation> {
@@ -449,8 +487,40 @@ mod tests {
         json["scale_attn_weights"] = Value::Null;
         json["eos_token_id"] = json!(50256); // what transformers writes for a model that has no such token
         assert_eq!(Gpt2Config::from_json(&json).unwrap(), config);
-        json["eos_token_id"] = json!([7, 9]);
-        assert_eq!(Gpt2Config::from_json(&json).unwrap().eot, Some(7));
+    }
+
+    #[test]
+    fn tokens_that_end_texts() {
+        let config = Gpt2Config::new(2, 2, 16, 8, 50);
+        let read = |ends: Value| {
+            let mut json = config.to_json();
+            json["eos_token_id"] = ends;
+            let config = Gpt2Config::from_json(&json).unwrap();
+            (config.eot, config.end_tokens().to_vec())
+        };
+        assert_eq!(read(Value::Null), (None, vec![]));
+        assert_eq!(read(json!(7)), (Some(7), vec![7]));
+        assert_eq!(read(json!([7, 9, 7])), (Some(7), vec![7, 9]));
+        // What is no token of the model stands for none.
+        assert_eq!(read(json!([50, -1, "x", 1.5, null, 1e30, 9])), (Some(9), vec![9]));
+        assert_eq!(read(json!([50, -1])), (None, vec![]));
+        let config = Gpt2Config { eot: Some(9), ..config };
+        let ends = |ids: &[u32]| config.clone().with_ends(ids.iter().copied()).unwrap();
+        assert_eq!(ends(&[9]), config, "the usual end is not said twice");
+        assert_eq!(ends(&[50, 60]), config);
+        assert_eq!(ends(&[3]).end_tokens(), [3]);
+        let several = ends(&[3, 9, 3]);
+        assert_eq!(several.end_tokens(), [3, 9]);
+        assert_eq!(several.clone().with_ends([]).unwrap(), several);
+        assert_eq!(several.to_json(), config.to_json(), "config.json names the one that starts texts");
+        let wide = Gpt2Config { vocab_size: 1 << 20, ..config.clone() };
+        assert_eq!(wide.clone().with_ends(0..MOST_ENDS as u32).unwrap().ends.len(), MOST_ENDS);
+        let error = wide.with_ends(0..1_000_000).unwrap_err().to_string();
+        assert_eq!(
+            error,
+            "config: `eos_token_id` is a list of 1000000, but at most 64 different tokens can end texts here"
+        );
+        assert!(Gpt2Config { ends: vec![50], ..config }.validate().is_err());
     }
 
     #[test]

@@ -239,6 +239,12 @@ impl Gpt2 {
         self.config.activation_function = activation;
     }
 
+    /// Changes the tokens that end what the model writes: see [`Gpt2Config::with_ends`].
+    pub fn set_end_tokens(&mut self, ids: &[u32]) -> Result<()> {
+        self.config = self.config.clone().with_ends(ids.iter().copied())?;
+        Ok(())
+    }
+
     /// Changes the dropout used in training.
     pub fn set_dropout(&mut self, dropout: crate::Dropouts) {
         self.config.dropout = dropout;

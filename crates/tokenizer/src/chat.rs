@@ -16,8 +16,10 @@
 
 mod engine;
 mod error;
+mod guard;
 mod json;
 mod marks;
+mod pay;
 mod python;
 mod tokens;
 

@@ -37,6 +37,11 @@ const ADDED: &str = "added_tokens.json";
 const CHAT: &str = "chat_template.jinja";
 const MODEL_CONFIG: &str = "config.json";
 
+/// The names of all files that a tokenizer may be made of.
+pub const FILES: [&str; 8] = [TOKENIZER, CONFIG, VOCAB, MERGES, VOCAB_TXT, SPECIAL, ADDED, CHAT];
+/// The files of which one must be there.
+pub const DEFINING_FILES: [&str; 3] = [TOKENIZER, VOCAB, VOCAB_TXT];
+
 /// Bytes of a file at most; the longest tokenizers there are have some tens of millions.
 const LONGEST_FILE: u64 = 1 << 28;
 

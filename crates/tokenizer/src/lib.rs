@@ -34,7 +34,7 @@ pub mod words;
 
 pub use decode::Decoding;
 pub use error::TokenizerError;
-pub use files::{Parts, Role};
+pub use files::{DEFINING_FILES, FILES, Parts, Role};
 pub use language::is_chinese;
 pub use stats::{Counter, Stats};
 pub use stream::Utf8Stream;

@@ -41,6 +41,80 @@ fn endless_work_is_stopped() {
     assert!(loops.to_string().contains("without end"), "{loops}");
 }
 
+/// What costs little to write down, and would be much if it were there.
+#[test]
+fn what_grows_by_sharing_is_paid_for() {
+    let doubled = |start: &str, double: &str, end: &str| {
+        format!(
+            "{{% set ns = namespace(x={start}, y={start}) %}}{{% for i in range(60) %}}{{% set ns.x = {double} %}}\
+             {{% set ns.y = {double} %}}{{% endfor %}}{{{{ {end} }}}}"
+        )
+    };
+    let ends = ["ns.x|length", "ns.x", "ns.x == ns.y", "ns.x|string|length", "ns.x|join|length", "'' ~ ns.x"];
+    let mut templates = Vec::new();
+    for (start, double) in [
+        ("[1]", "ns.x + ns.x"),
+        ("[1]", "(ns.x + ns.x)"),
+        ("[1]", "ns.x + ns.x[0:]"),
+        ("[1]", "ns.x|list + ns.x"),
+        ("[1]", "ns.x * 2"),
+        ("[1]", "2 * ns.x"),
+        ("[1]", "[ns.x, ns.x]"),
+        ("[1]", "(ns.x, ns.x)"),
+        ("[1]", "ns.x, ns.x"),
+        ("[1]", "{'a': ns.x, 'b': ns.x}"),
+        ("[1]", "dict(a=ns.x, b=ns.x)"),
+        ("[1]", "[ns.x]|batch(2, ns.x)|list"),
+        ("[1]", "[ns.x, ns.x]|sum(start=[])"),
+        ("'x'", "ns.x + ns.x"),
+        ("'x'", "ns.x ~ ns.x"),
+        ("'x'", "ns.x * 2"),
+        ("'x'", "ns.x.replace('x', 'xx')"),
+        ("'x'", "[ns.x, ns.x]|join"),
+        ("'x'", "''.join([ns.x, ns.x])"),
+        ("'x'", "'%s%s'|format(ns.x, ns.x)"),
+        ("'x'", "'{}{}'.format(ns.x, ns.x)"),
+    ] {
+        templates.extend(ends.map(|end| doubled(start, double, end)));
+    }
+    let long = "{% set s = 'x' * 1000000 %}";
+    templates.extend(
+        [
+            "{{ [s] * 100000 }}",
+            "{{ ([s] * 100000)|join|length }}",
+            "{{ '' ~ [s] * 100000 }}",
+            "{{ [{}]|batch(100000, s)|join|length }}",
+            "{{ ([{}] * 1000)|map(attribute='a', default=s)|join|length }}",
+            "{{ ([1] * 100000000)|length }}",
+            "{{ [1] * 50000000 + [1] * 50000000 + [1] * 50000000 }}",
+            "{% set a = range(90000)|list %}{% for i in range(90000) %}{{ a[89999:]|length }}{% endfor %}",
+            "{% macro f(x) %}{{ f(x + x) }}{% endmacro %}{{ f([1]) }}",
+            "{% for x in [[1]] recursive %}{{ loop([x + x]) }}{% endfor %}",
+            "{% set ns = namespace() %}{% set ns.x = ns %}{{ [ns] }}",
+        ]
+        .map(|rest| long.to_owned() + rest),
+    );
+    let straight: String = (0..60).map(|_| "{% set a = a + a %}").collect();
+    templates.push(format!("{{% set a = [1] %}}{straight}{{{{ a|length }}}}"));
+    templates.push(format!("{{{{ ({})|length }}}}", ["[1] * 100000000"; 40].join(" + ")));
+    for template in templates {
+        let error = error(&template);
+        let is_known = matches!(error, TemplateError::TooMuch { .. } | TemplateError::Failed { .. });
+        assert!(is_known, "{template}: {error}");
+    }
+}
+
+/// Templates join lists, too, as long as a conversation is.
+#[test]
+fn what_grows_with_the_conversation_is_no_harm() {
+    let template = "{% set ns = namespace(all=[], text='') %}{% for m in messages %}\
+                    {% set ns.all = ns.all + [m] %}{% set ns.text = ns.text + m.role + ': ' + m.content + '\\n' %}\
+                    {% endfor %}{{ ns.all|length }} {{ (messages[1:] + messages[:1])|length }} {{ ns.text|length }}";
+    let template = ChatTemplate::from_jinja(template).unwrap();
+    let many: Vec<Message> = (0..2000).map(|_| Message::new("user", "你好，世界".repeat(20))).collect();
+    assert_eq!(template.render(&many, false).unwrap(), format!("2000 2000 {}", 2000 * (6 + 100 + 1)));
+}
+
 #[test]
 fn deep_values_can_be_dropped_and_printed() {
     for depth in [50, 99, 5000] {

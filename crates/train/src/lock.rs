@@ -3,24 +3,18 @@
 use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
 
+use models::checkpoint;
+
 use crate::{Result, TrainError, state};
 
-/// Files that a run writes, relative to its directory.
-const WRITTEN: [&str; 14] = [
+/// Files that a run writes beside those of its tokenizer, relative to its directory.
+const WRITTEN: [&str; 6] = [
     "last/state.safetensors",
-    "model.safetensors",
-    "adapter_model.safetensors",
-    "adapter_config.json",
-    "config.json",
-    "generation_config.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "vocab.json",
-    "merges.txt",
-    "vocab.txt",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "chat_template.jinja",
+    checkpoint::WEIGHTS,
+    checkpoint::ADAPTER_WEIGHTS,
+    checkpoint::ADAPTER_CONFIG,
+    checkpoint::CONFIG,
+    checkpoint::GENERATION_CONFIG,
 ];
 /// Letters and digits that the name of a half-written file ends with.
 const SUFFIX: usize = 6;
@@ -65,7 +59,7 @@ impl RunLock {
     /// Removes files that an earlier run was writing when it was killed: `.NAME.` and six letters or digits, for
     /// names that a run writes.
     pub fn remove_leftovers(&self) -> Result<()> {
-        for written in WRITTEN.map(|name| self.dir.join(name)) {
+        for written in WRITTEN.iter().chain(&tokenizer::FILES).map(|name| self.dir.join(name)) {
             let (Some(folder), Some(name)) = (written.parent(), written.file_name()) else { continue };
             let Ok(entries) = fs::read_dir(folder) else { continue };
             for path in entries.flatten().map(|entry| entry.path()) {
@@ -125,7 +119,12 @@ mod tests {
     fn only_our_own_leftovers_are_removed() {
         let folder = tempfile::tempdir().unwrap();
         let lock = RunLock::take(folder.path()).unwrap();
-        let ours = ["last/.state.safetensors.a1B2c3", ".model.safetensors.ZZZZZZ", ".config.json.000000"];
+        let ours = [
+            "last/.state.safetensors.a1B2c3",
+            ".model.safetensors.ZZZZZZ",
+            ".config.json.000000",
+            ".vocab.txt.a1B2c3",
+        ];
         let others = [
             "last/state.safetensors",
             "last/.state.safetensors.backup",

@@ -99,7 +99,7 @@ pub fn run(args: Args, offline: bool) -> Result<()> {
     let max_tokens = args.max_tokens.unwrap_or((n_ctx / 4).clamp(1, MAX_TOKENS));
     let sampling = args.choices.sampling(&tokenizer, input::seed(args.seed))?;
     let settings = ReplySettings { sampling, max_tokens, constraint: args.constrain.build(&tokenizer)? };
-    settings::check(&settings, n_ctx)?;
+    settings::check(&settings, n_ctx, "--max-tokens")?;
 
     let system = args.system.clone().or_else(|| persona.as_ref().map(|persona| persona.system.clone()));
     let opening = Opening {

@@ -16,7 +16,7 @@ use tokenizer::Tokenizer;
 use self::check::{Check, Side, probe};
 use crate::input;
 use crate::model::Located;
-use crate::output::{note, printable, say};
+use crate::output::{note, printable, say, token_names};
 use crate::staging::Staged;
 
 /// Write a model in another format, and check it
@@ -203,6 +203,8 @@ pub fn run(args: Args, offline: bool) -> Result<()> {
     let merged = located.adapter.as_ref().map(|_| model.clone());
     write(&model, tokenizer.as_ref(), kind, &staged, &args, &located)
         .with_context(|| format!("cannot write {}", args.target.display()))?;
+    let ends = Ends::of(model.config(), staged.path(), tokenizer.as_ref())
+        .context("what was written cannot be read; nothing is kept")?;
     drop(model);
 
     let before = match &merged {
@@ -219,6 +221,7 @@ pub fn run(args: Args, offline: bool) -> Result<()> {
     let check = Check::new(&before, &after);
     check.ensure_within(tolerance, kind)?;
     commit(staged, &args)?;
+    ends.note_changes(args.to, tokenizer.as_ref());
     if args.json {
         return super::print_json(&json!({
             "from": { "path": from, "format": found.format.name(), "sha256": before.sha256 },
@@ -230,6 +233,7 @@ pub fn run(args: Args, offline: bool) -> Result<()> {
             "tolerance": tolerance,
             "top1_agreement": check.agreement,
             "same_weights": before.sha256 == after.sha256,
+            "end_tokens": { "before": ends.before, "after": ends.after },
         }));
     }
     say!("max |Δlogit|      {:.3e}  ({:.2e} of the logits' spread on average)", check.most, check.mean)?;
@@ -237,6 +241,40 @@ pub fn run(args: Args, offline: bool) -> Result<()> {
     say!("weights before    sha256:{}", before.sha256)?;
     let same = if before.sha256 == after.sha256 { "the same" } else { "rounded" };
     say!("weights after     sha256:{}  ({same})", after.sha256)
+}
+
+/// The tokens that end texts, before and after.
+struct Ends {
+    before: Vec<u32>,
+    after: Vec<u32>,
+}
+
+impl Ends {
+    fn of(before: &Gpt2Config, written: &Path, tokenizer: Option<&Tokenizer>) -> Result<Ends> {
+        let ends = |config: &Gpt2Config| match tokenizer {
+            Some(tokenizer) => generate::end_tokens(config, tokenizer),
+            None => config.end_tokens().to_vec(),
+        };
+        Ok(Ends { before: ends(before), after: ends(&checkpoint::load_config(written)?) })
+    }
+
+    /// Says what a format has no place for.
+    fn note_changes(&self, to: To, tokenizer: Option<&Tokenizer>) {
+        let names = |from: &[u32], without: &[u32]| {
+            let ids: Vec<u32> = from.iter().copied().filter(|id| !without.contains(id)).collect();
+            token_names(&ids, tokenizer)
+        };
+        let (lost, gained) = (names(&self.before, &self.after), names(&self.after, &self.before));
+        if !lost.is_empty() {
+            note!(
+                "note: {} has no place for all tokens that end what the model writes: texts will not end at {lost}",
+                to.name()
+            );
+        }
+        if !gained.is_empty() {
+            note!("note: texts will end at {gained}, too, which {} always names", to.name());
+        }
+    }
 }
 
 fn refuse_overwriting(args: &Args, from: &Path) -> Result<()> {
@@ -335,7 +373,7 @@ fn commit(staged: Staged, args: &Args) -> Result<()> {
     let weights = if is_sharded { checkpoint::INDEX } else { checkpoint::WEIGHTS };
     let mut stale = Vec::new();
     if checkpoint::find(target).is_ok() {
-        stale.extend(super::quantize::BESIDE.map(|name| target.join(name)));
+        stale.extend(super::quantize::beside().map(|name| target.join(name)));
     } else if target.join(CARD).exists() {
         // Somebody's own; it is not of a model that is replaced.
         fs::remove_file(staged.path().join(CARD))?;
@@ -383,7 +421,7 @@ fn write(
             checkpoint::save_hf(model, path, &options)?;
             let beside = input::files_beside(&checkpoint::find(from)?, from);
             let copied = beside.as_deref().map_or(Ok(false), |dir| copy_beside(dir, path))?;
-            let copied = located.copy_own_tokenizer(path)? || copied;
+            let copied = located.copy_own_files(model, path)? || copied;
             if let (false, Some(tokenizer)) = (copied, tokenizer) {
                 tokenizer.save(path)?;
             }
@@ -422,11 +460,11 @@ const KEPT: [&str; 5] =
 /// a tokenizer.
 pub(super) fn copy_beside(from: &Path, to: &Path) -> Result<bool> {
     let mut any = false;
-    for name in super::quantize::BESIDE.into_iter().filter(|name| *name != checkpoint::CONFIG) {
+    for name in super::quantize::beside().filter(|name| *name != checkpoint::CONFIG) {
         let file = from.join(name);
         if file.is_file() {
             fs::copy(&file, to.join(name)).with_context(|| format!("cannot copy {}", file.display()))?;
-            any |= ["tokenizer.json", "vocab.json", "vocab.txt"].contains(&name);
+            any |= tokenizer::DEFINING_FILES.contains(&name);
         }
     }
     let read = |dir: &Path| -> Option<Value> {

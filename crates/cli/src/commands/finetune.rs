@@ -18,7 +18,7 @@ use train::{Outcome, Run, RunLock, TrainConfig, Validation};
 use self::material::{Items, Material};
 use self::settings::Settings;
 use crate::input::{self, duration};
-use crate::output::{note, say};
+use crate::output::{note, plus_minus, say};
 use crate::plan;
 use crate::progress::Progress;
 use crate::signals::StopFlag;
@@ -87,7 +87,8 @@ pub fn run(args: Args, offline: bool) -> Result<()> {
         return finish_dry_run(&args, &settings, &material, &config);
     };
     lock.remove_leftovers()?;
-    let model = base.load(&settings, &tokenizer, lora.as_ref(), is_preference)?;
+    let ends = template.end_tokens(&tokenizer);
+    let model = base.load(&settings, &tokenizer, &ends, lora.as_ref(), is_preference)?;
     super::train::save_settings(out, "finetune.toml", &settings)?;
     if args.force {
         super::train::remove_old_state(out)?;
@@ -142,6 +143,12 @@ impl Base {
         let spec =
             settings.model.as_deref().context("no model to start from: give -m MODEL, such as -m gpt2")?;
         let path = input::model_path(spec, offline)?;
+        ensure!(
+            !checkpoint::is_adapter(&path) || checkpoint::find(&path).is_ok(),
+            "{spec} is an adapter, which is not trained on here; make one model of it and of its base first, and start from \
+             that: gpt2 merge -m {} --out DIR",
+            card::quoted(spec)
+        );
         if let Some(out) = out.filter(|out| out.exists()) {
             let same = path.canonicalize().ok() == out.canonicalize().ok();
             ensure!(!same, "--out {} is the model to start from; choose another directory", out.display());
@@ -177,11 +184,13 @@ impl Base {
         }
     }
 
-    /// Its weights, with rows for new tokens and an adapter, as it will be trained.
+    /// Its weights, with rows for new tokens and an adapter, as it will be trained. What it writes will end with the tokens
+    /// that end turns, or as it did.
     fn load(
         &self,
         settings: &Settings,
         tokenizer: &Tokenizer,
+        ends: &[u32],
         lora: Option<&LoraConfig>,
         is_preference: bool,
     ) -> Result<Gpt2> {
@@ -191,6 +200,8 @@ impl Base {
         if tokenizer.vocab_size() > self.vocab_size {
             model.resize_vocab(tokenizer.vocab_size(), seed)?;
         }
+        let before = generate::end_tokens(model.config(), tokenizer);
+        model.set_end_tokens(&[ends, &before].concat())?;
         let dropout = settings.dropout.or(is_preference.then_some(0.0));
         if let Some(p) = dropout {
             model.set_dropout(Dropouts { embd: p, attn: p, resid: p });
@@ -270,15 +281,29 @@ fn report(
     outcome: &Outcome,
 ) -> Result<()> {
     if let (Some(before), Some(after)) = (&outcome.before, &outcome.val) {
-        note!(
-            "held-out answers: loss {:.4} before, {:.4} ± {:.4} after ({:+.1} %); accuracy {:.1} % before, {:.1} % after",
-            before.loss,
-            after.loss(),
-            after.loss_stderr(),
-            100.0 * (after.loss() / before.loss - 1.0),
-            100.0 * before.accuracy,
-            100.0 * after.accuracy()
-        );
+        let loss = plus_minus(after.loss(), after.loss_stderr());
+        let change = 100.0 * (after.loss() / before.loss - 1.0);
+        let right = 100.0 * after.accuracy();
+        // Before the first step, no answer of a pair has gained anything.
+        match sources.is_preference() {
+            true => note!(
+                "held-out pairs: loss {:.4} before, {loss} after ({change:+.1} %); the chosen answer has gained more than the \
+                 rejected one in {right:.1} % of them",
+                before.loss
+            ),
+            false => note!(
+                "held-out answers: loss {:.4} before, {loss} after ({change:+.1} %); accuracy {:.1} % before, {right:.1} % after",
+                before.loss,
+                100.0 * before.accuracy
+            ),
+        }
+        if outcome.finished && outcome.best.is_some_and(|(_, step)| step == 0) {
+            note!(
+                "no validation was better than the model that it started from, so that is what {} holds; more data, a smaller \
+                 --lr or fewer steps may help",
+                out.display()
+            );
+        }
     }
     let time = duration(outcome.seconds);
     let dir = out.display();

@@ -82,7 +82,7 @@ pub fn run(args: Args, offline: bool) -> Result<()> {
         check.mean
     );
     // What lies there of another tokenizer would be read with this one.
-    let stale = super::quantize::BESIDE.into_iter().filter(|name| !staged.path().join(name).exists());
+    let stale = super::quantize::beside().filter(|name| !staged.path().join(name).exists());
     let stale: Vec<_> = stale.map(|name| args.out.join(name)).filter(|file| file.is_file()).collect();
     staged.commit(checkpoint::WEIGHTS)?;
     for file in stale {
@@ -148,7 +148,7 @@ fn write(merged: &Gpt2, located: &Located, staged: &Staged, args: &Args) -> Resu
     let found = checkpoint::find(&located.path)?;
     let beside = input::files_beside(&found, &located.path);
     let copied = beside.as_deref().map_or(Ok(false), |dir| copy_beside(dir, staged.path()))?;
-    if !located.copy_own_tokenizer(staged.path())? && !copied {
+    if !located.copy_own_files(merged, staged.path())? && !copied {
         located.tokenizer(merged)?.save(staged.path())?;
     }
     Ok(())

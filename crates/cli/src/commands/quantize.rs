@@ -156,18 +156,9 @@ fn tokens(paths: &[PathBuf], args: &Args, tokenizer: &Tokenizer) -> Result<Optio
 }
 
 /// What makes a model directory beside the weights.
-pub const BESIDE: [&str; 10] = [
-    "config.json",
-    "generation_config.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "vocab.json",
-    "merges.txt",
-    "vocab.txt",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "chat_template.jinja",
-];
+pub fn beside() -> impl Iterator<Item = &'static str> {
+    [checkpoint::CONFIG, checkpoint::GENERATION_CONFIG].into_iter().chain(tokenizer::FILES)
+}
 
 /// Writes the directory, whole or not at all.
 fn write(model: &Gpt2, tokenizer: &Tokenizer, located: &Located, args: &Args) -> Result<()> {
@@ -179,12 +170,12 @@ fn write(model: &Gpt2, tokenizer: &Tokenizer, located: &Located, args: &Args) ->
     }
     // An adapter may have brought more tokens, which the model's own config does not know.
     let skipped = if args.adapter.is_some() { checkpoint::CONFIG } else { "" };
-    let names = BESIDE.into_iter().filter(|name| *name != skipped);
+    let names = beside().filter(|name| *name != skipped);
     for file in names.map(|name| args.model.join(name)).filter(|file| file.is_file()) {
         let copy = staged.path().join(file.file_name().expect("it has one of these names"));
         fs::copy(&file, copy).with_context(|| format!("cannot copy {}", file.display()))?;
     }
-    located.copy_own_tokenizer(staged.path())?;
+    located.copy_own_files(model, staged.path())?;
     staged.commit(checkpoint::WEIGHTS)
 }
 

@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use generate::end_tokens;
 use models::checkpoint::{self, Format, Found};
 use models::{Gpt2, Gpt2Config, LoraConfig};
 use serde_json::{Value, json};
@@ -11,7 +12,7 @@ use train::config::plain_cost;
 
 use crate::input::{grouped, size};
 use crate::model::Located;
-use crate::output::{printable, say};
+use crate::output::{printable, say, token_names};
 
 /// Show what a model is: shape, size, memory, tokenizer, where it comes from, chat template
 #[derive(clap::Args, Debug)]
@@ -55,6 +56,8 @@ struct Shown {
     parameters: usize,
     memory: Memory,
     tokenizer: Result<Vocabulary, String>,
+    /// The tokens that end what the model writes.
+    end_tokens: Vec<u32>,
     assumptions: Vec<String>,
     provenance: Vec<(String, String)>,
     /// Where it lies, and how it was made.
@@ -72,8 +75,10 @@ struct Memory {
 struct Vocabulary {
     kind: String,
     tokens: usize,
-    /// The token that ends a text, and its id.
+    /// The token that stands between texts, and its id.
     end: (String, u32),
+    /// The tokens that end what the model writes, for people.
+    ends: String,
     chat_template: Option<String>,
 }
 
@@ -83,6 +88,10 @@ impl Shown {
         // Keys and values of a whole context; f32 where weights are.
         let wide = if model.dtype() == models::Dtype::F32 { 4 } else { 2 };
         let tokenizer = located.tokenizer(model).map_err(|error| format!("{error:#}"));
+        let end_tokens = match &tokenizer {
+            Ok(tokenizer) => end_tokens(config, tokenizer),
+            Err(_) => config.end_tokens().to_vec(),
+        };
         let end = |tokenizer: &tokenizer::Tokenizer| {
             let bytes = tokenizer.token_bytes(tokenizer.eot()).unwrap_or_default();
             (String::from_utf8_lossy(bytes).into_owned(), tokenizer.eot())
@@ -102,8 +111,10 @@ impl Shown {
                 kind: tokenizer.kind().to_owned(),
                 tokens: tokenizer.vocab_size(),
                 end: end(&tokenizer),
+                ends: token_names(&end_tokens, Some(&tokenizer)),
                 chat_template: tokenizer.chat_template().map(str::to_owned),
             }),
+            end_tokens,
             assumptions: checkpoint::assumptions(path)?,
             provenance: provenance(path, found)?,
             adapter: located.adapter.clone().zip(model.lora().cloned()),
@@ -136,6 +147,7 @@ impl Shown {
             },
             "tokenizer": tokenizer,
             "chat_template": template,
+            "end_tokens": self.end_tokens,
             "assumptions": self.assumptions,
             "adapter": self.adapter.as_ref().map(|(path, lora)| {
                 let mut json = json!(lora);
@@ -185,11 +197,8 @@ impl Shown {
         )?;
         say!("to train       about {} (AdamW, f32, one sequence of {n_ctx})", size(training))?;
         match &self.tokenizer {
-            Ok(Vocabulary { kind, tokens, end: (end, id), chat_template }) => {
-                say!(
-                    "tokenizer      {kind}, {} tokens, texts end with {end:?} ({id})",
-                    grouped(*tokens as u64)
-                )?;
+            Ok(Vocabulary { kind, tokens, ends, chat_template, .. }) => {
+                say!("tokenizer      {kind}, {} tokens, texts end with {ends}", grouped(*tokens as u64))?;
                 match chat_template {
                     Some(template) => {
                         let template = printable(template).replace('\n', "\n               ");

@@ -222,7 +222,7 @@ impl Args {
             },
             ..Sampling::default()
         };
-        Sampler::new(&sampling, tokenizer.vocab_size(), tokenizer.eot())?;
+        Sampler::new(&sampling, tokenizer.vocab_size(), &[])?;
         Ok(SummarySettings {
             ask,
             instruction: self.instruction.clone(),

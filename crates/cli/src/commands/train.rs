@@ -11,7 +11,7 @@ use tensor::timing;
 use train::{Measured, Outcome, Run, RunLock, TrainConfig, Validation};
 
 use crate::input::{self, duration, grouped};
-use crate::output::{note, say};
+use crate::output::{note, plus_minus, say};
 use crate::plan::{self, Corpus};
 use crate::progress::Progress;
 use crate::settings::Settings;
@@ -182,9 +182,8 @@ fn report(args: &Args, outcome: &Outcome) -> Result<()> {
             None => "bits a byte not known".to_owned(),
         };
         note!(
-            "best model on all held-out text: loss {:.4} ± {:.4}, perplexity {:.2}, {bits}, accuracy {:.1} %",
-            val.loss,
-            val.loss_stderr,
+            "best model on all held-out text: loss {}, perplexity {:.2}, {bits}, accuracy {:.1} %",
+            plus_minus(val.loss, val.loss_stderr),
             val.perplexity,
             100.0 * val.accuracy
         );

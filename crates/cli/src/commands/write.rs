@@ -29,6 +29,7 @@ use crate::output::{note, say};
 #[derive(clap::Args, Debug)]
 // To list and to show takes no model.
 #[command(mut_arg("model", |model| model.required(false).required_unless_present_any(["list", "show"])))]
+#[command(mut_arg("dtype", |dtype| dtype.requires("model")), mut_arg("adapter", |adapter| adapter.requires("model")))]
 #[command(after_help = "Examples:\n  gpt2 write --list\n  \
     gpt2 write headline-article -m gpt2 --topic \"a new bridge across the harbour\" --best-of 4\n  \
     gpt2 write product -m out/model --topic \"保温一整天的钢水壶\" --json\n  \

@@ -28,11 +28,11 @@ impl Role {
 }
 
 /// Names of users in published data, in small letters.
-const USERS: [&str; 13] = [
+const USERS: [&str; 14] = [
     "user", "human", "usr", "customer", "client", "prompter", "visitor", "question", "q", "用户", "顾客",
-    "客户", "人",
+    "客户", "买家", "人",
 ];
-const ASSISTANTS: [&str; 15] = [
+const ASSISTANTS: [&str; 18] = [
     "assistant",
     "gpt",
     "bot",
@@ -46,6 +46,9 @@ const ASSISTANTS: [&str; 15] = [
     "wizard",
     "助手",
     "客服",
+    "店员",
+    "商家",
+    "卖家",
     "机器人",
     "助理",
 ];
@@ -132,6 +135,9 @@ mod tests {
             (vec!["system", "user"], vec![System, User]),
             (vec!["sys", "usr", "bot"], vec![System, User, Assistant]),
             (vec!["用户", "客服"], vec![User, Assistant]),
+            (vec!["顾客", "店员", "顾客"], vec![User, Assistant, User]),
+            (vec!["买家", "卖家"], vec![User, Assistant]),
+            (vec!["客户", "商家"], vec![User, Assistant]),
         ] {
             assert_eq!(none.of(&names).unwrap(), want, "{names:?}");
         }

@@ -123,6 +123,9 @@ impl Matcher {
             bits.copy_from_slice(&mask.as_slice()[..n]);
         }
         let may_end = self.accepts()?;
+        // The vocabulary's own end of a text is none, if the model's files name others.
+        let eot = self.vocabulary.trie().eos_token();
+        bits[eot as usize / 32] &= !(1 << (eot % 32));
         for &id in &self.ends {
             let (word, bit) = (id as usize / 32, 1 << (id % 32));
             bits[word] = if may_end { bits[word] | bit } else { bits[word] & !bit };

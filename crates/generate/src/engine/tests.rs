@@ -51,7 +51,7 @@ fn collect(events: Vec<Event>, tokens: &mut HashMap<TaskId, Vec<u32>>, done: &mu
 }
 
 fn run_all(model: &Gpt2, tasks: &[Task], settings: EngineSettings) -> Vec<Written> {
-    let mut engine = Engine::new(model, VOCAB, EOT, settings).unwrap();
+    let mut engine = Engine::new(model, VOCAB, &[EOT], settings).unwrap();
     let ids: Vec<_> = tasks.iter().map(|task| engine.add(task.clone()).unwrap()).collect();
     let (mut tokens, mut done) = (HashMap::new(), HashMap::new());
     while !engine.is_idle() {
@@ -99,7 +99,7 @@ fn batches_portions_prefixes_drafts_and_threads_change_no_token() {
 fn drafts_are_accepted_where_the_draft_model_is_the_model() {
     let model = model(2, Dtype::F32);
     let speculation = Speculation::Model { model: Arc::new(model.clone()), most: 4 };
-    let mut engine = Engine::new(&model, VOCAB, EOT, settings(1, 99, 512, speculation)).unwrap();
+    let mut engine = Engine::new(&model, VOCAB, &[EOT], settings(1, 99, 512, speculation)).unwrap();
     let mut task = task(4, 10, 60);
     task.sampling.processors.min_new_tokens = 60;
     engine.add(task).unwrap();
@@ -117,7 +117,7 @@ fn a_context_that_slides_keeps_its_beginning_and_writes_on() {
     let mut task = Task { overflow: Overflow::Slide { keep: 4 }, ..task(2, 190, 300) };
     task.sampling.processors.min_new_tokens = 300;
     let mut engine =
-        Engine::new(&model, VOCAB, EOT, settings(1, 4, 50, Speculation::Lookup { most: 3 })).unwrap();
+        Engine::new(&model, VOCAB, &[EOT], settings(1, 4, 50, Speculation::Lookup { most: 3 })).unwrap();
     engine.add(task.clone()).unwrap();
     let (mut written, mut slid) = (0, 0);
     while !engine.is_idle() {
@@ -141,7 +141,7 @@ fn a_context_that_slides_keeps_its_beginning_and_writes_on() {
 fn what_a_long_prompt_loses_is_told() {
     let model = model(1, Dtype::F32);
     let task = Task { overflow: Overflow::Slide { keep: 10 }, ..task(0, 500, 1) };
-    let mut engine = Engine::new(&model, VOCAB, EOT, settings(1, 4, 512, Speculation::Off)).unwrap();
+    let mut engine = Engine::new(&model, VOCAB, &[EOT], settings(1, 4, 512, Speculation::Off)).unwrap();
     let id = engine.add(task).unwrap();
     let events = engine.step().unwrap();
     assert_eq!(events[0], Event::Slid(id, 500 - 10 - (N_CTX - 10) / 2));
@@ -153,7 +153,7 @@ fn sliding_into_a_shared_block_needs_no_block_that_is_not_there() {
     let model = model(1, Dtype::F32);
     let first = |seed, max_new, keep| Task { overflow: Overflow::Slide { keep }, ..task(seed, 193, max_new) };
     let settings = settings(2, 8, 512, Speculation::Off);
-    let mut engine = Engine::new(&model, VOCAB, EOT, settings).unwrap();
+    let mut engine = Engine::new(&model, VOCAB, &[EOT], settings).unwrap();
     let mut run = |tasks: Vec<Task>| {
         tasks.into_iter().for_each(|mut task| {
             task.sampling.processors.min_new_tokens = task.max_new;
@@ -182,7 +182,7 @@ fn what_is_kept_ends_where_its_text_does() {
     for len in 1..60 {
         for is_cut in [false, true] {
             let speculation = Speculation::Lookup { most: 9 };
-            let mut engine = Engine::new(&model, VOCAB, EOT, settings(1, 99, 512, speculation)).unwrap();
+            let mut engine = Engine::new(&model, VOCAB, &[EOT], settings(1, 99, 512, speculation)).unwrap();
             let stop_tokens = if is_cut { vec![] } else { vec![written[len]] };
             let processors = Processors { stop_tokens, ..Processors::NONE };
             let sampling = Sampling { processors, ..first.sampling.clone() };
@@ -222,7 +222,7 @@ fn log_probabilities_of_the_prompt_are_those_of_the_model() {
         let want = logprobs_of(&model, &task.prompt, from);
         // The last token of a prompt may be read together with drafts.
         let settings = settings(1, 9, step_tokens, Speculation::Lookup { most: 4 });
-        let mut engine = Engine::new(&model, VOCAB, EOT, settings).unwrap();
+        let mut engine = Engine::new(&model, VOCAB, &[EOT], settings).unwrap();
         engine.add(task).unwrap();
         let (mut got, mut written) = (Vec::new(), 0);
         while !engine.is_idle() {
@@ -250,7 +250,7 @@ fn endings_of_one_beginning_are_told_with_its_keys_and_values_read_once() {
         })
         .collect();
     let settings = EngineSettings { kept: 1, ..settings(6, 24, 512, Speculation::Off) };
-    let mut engine = Engine::new(&model, VOCAB, EOT, settings).unwrap();
+    let mut engine = Engine::new(&model, VOCAB, &[EOT], settings).unwrap();
     let ids: Vec<TaskId> = tasks.iter().map(|task| engine.add(task.clone()).unwrap()).collect();
     let (mut got, mut steps) = (HashMap::<TaskId, Vec<TokenLogprobs>>::new(), 0);
     while !engine.is_idle() {
@@ -271,9 +271,13 @@ fn endings_of_one_beginning_are_told_with_its_keys_and_values_read_once() {
 #[test]
 fn what_cannot_run_is_refused() {
     let model = model(1, Dtype::F32);
-    let mut engine =
-        Engine::new(&model, VOCAB, EOT, EngineSettings { queue: 1, ..settings(2, 2, 64, Speculation::Off) })
-            .unwrap();
+    let mut engine = Engine::new(
+        &model,
+        VOCAB,
+        &[EOT],
+        EngineSettings { queue: 1, ..settings(2, 2, 64, Speculation::Off) },
+    )
+    .unwrap();
     let error = |engine: &mut Engine<&Gpt2>, task: Task| engine.add(task).unwrap_err().to_string();
     assert!(error(&mut engine, task(0, 0, 5)).contains("at least one token"));
     let late = Task { logprobs_from: 5, ..task(0, 5, 0) };
@@ -290,7 +294,7 @@ fn what_cannot_run_is_refused() {
     assert!(error(&mut engine, task(0, 10, 5)).contains("try again"));
     let narrow = Gpt2::new(Gpt2Config::new(1, 2, 8, 50, 40), Init::Gpt2, 1).unwrap();
     let speculation = Speculation::Model { model: Arc::new(narrow), most: 2 };
-    let refused = Engine::new(&model, VOCAB, EOT, settings(1, 9, 9, speculation)).unwrap_err();
+    let refused = Engine::new(&model, VOCAB, &[EOT], settings(1, 9, 9, speculation)).unwrap_err();
     assert_eq!(
         refused.to_string(),
         "the draft model has 40 tokens, but the model 60; take both from the same family of models"
@@ -313,7 +317,7 @@ proptest::proptest! {
     ) {
         let model = model(1, Dtype::F32);
         let settings = EngineSettings { kept, ..settings(batch, blocks, step_tokens, Speculation::Lookup { most: lookup }) };
-        let mut engine = Engine::new(&model, VOCAB, EOT, settings).unwrap();
+        let mut engine = Engine::new(&model, VOCAB, &[EOT], settings).unwrap();
         let (mut tokens, mut done) = (HashMap::new(), HashMap::new());
         let (mut added, mut cancelled) = (Vec::new(), Vec::new());
         let mut coming = arrivals.iter();

@@ -14,8 +14,9 @@ pub(super) fn weight(logit: f32, most: f32, temperature: f32) -> f64 {
     f64::from((logit - most) / temperature).exp()
 }
 
-/// The tokens that may be drawn: by id, or with top-p in falling order of weights (equals by id).
-pub(super) fn candidates(sampling: &Sampling, logits: &[f32], scan: &Scan<'_>) -> Vec<Candidate> {
+/// The tokens that may be drawn: by id, or with top-p in falling order of weights (equals by id). They are `n`; the logits of
+/// others are minus infinity.
+pub(super) fn candidates(sampling: &Sampling, logits: &[f32], n: usize, scan: &Scan<'_>) -> Vec<Candidate> {
     let Sampling { temperature, top_k, top_p, min_p, typical_p, .. } = *sampling;
     let keeping = |least: f64, bound: f32| {
         let mut kept = Vec::new();
@@ -27,12 +28,12 @@ pub(super) fn candidates(sampling: &Sampling, logits: &[f32], scan: &Scan<'_>) -
         });
         kept
     };
-    let limited = top_k > 0 && top_k < logits.len();
+    let limited = top_k > 0 && top_k < n;
     let mut kept = if limited {
         keeping(0.0, scan.kth_largest(top_k))
     } else if top_p < 1.0 {
         let total = logits.iter().map(|&logit| weight(logit, scan.most, temperature)).sum();
-        let least = least_of_top_p(total, top_p, logits.len());
+        let least = least_of_top_p(total, top_p, n);
         let mut kept = keeping(least, lowest_logit(least, scan.most, temperature));
         keep_top_p(&mut kept, total, top_p);
         kept

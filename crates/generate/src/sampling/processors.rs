@@ -37,7 +37,7 @@ pub struct Processors {
     pub bad_words: Vec<Vec<u32>>,
     /// Until so many tokens are written, none that ends the text may come.
     pub min_new_tokens: usize,
-    /// Tokens that end the text, beside the vocabulary's end-of-text.
+    /// Tokens that end the text, beside the model's own.
     pub stop_tokens: Vec<u32>,
 }
 
@@ -104,18 +104,23 @@ pub(crate) struct Rules {
     processors: Processors,
     /// Tokens that end the text.
     ends: Vec<u32>,
-    pub eot: u32,
     pub vocab_size: usize,
 }
 
 impl Rules {
-    pub fn new(processors: &Processors, vocab_size: usize, eot: u32) -> Result<Rules, SamplingError> {
+    /// `ends` are the tokens that end every text of the model.
+    pub fn new(processors: &Processors, vocab_size: usize, ends: &[u32]) -> Result<Rules, SamplingError> {
         processors.validate()?;
         processors.check_tokens(vocab_size)?;
         let mut processors = processors.clone();
-        let ends: Vec<u32> = processors.stop_tokens.iter().copied().chain([eot]).collect();
+        let ends = [ends, &processors.stop_tokens].concat();
         processors.bad_words.retain(|word| !matches!(word[..], [id] if ends.contains(&id)));
-        Ok(Rules { processors, ends, eot, vocab_size })
+        Ok(Rules { processors, ends, vocab_size })
+    }
+
+    /// A token that ends the text: the model's first.
+    pub fn end(&self) -> Option<u32> {
+        self.ends.first().copied()
     }
 
     /// Whether the text ends with this token.
@@ -240,7 +245,7 @@ mod tests {
     fn process(processors: &Processors, prompt: &[u32], generated: &[u32]) -> Vec<f32> {
         let mut logits: Vec<f32> = (0..8).map(|id| if id % 2 == 0 { 1.0 } else { -1.0 }).collect();
         let before = logits.clone();
-        let rules = Rules::new(processors, 8, 7).unwrap();
+        let rules = Rules::new(processors, 8, &[7]).unwrap();
         let edits = rules.apply(&mut logits, History { prompt, generated });
         let after = edits.logits.to_vec();
         edits.undo();
@@ -305,8 +310,11 @@ mod tests {
         assert_eq!(after(&[]), [3, 7]);
         assert_eq!(after(&[1]), [3, 7]);
         assert_eq!(after(&[1, 2]), NONE);
-        let rules = Rules::new(&long, 8, 7).unwrap();
+        let rules = Rules::new(&long, 8, &[7]).unwrap();
         assert!(rules.ends(3) && rules.ends(7) && !rules.ends(2));
-        assert_eq!(rules.n_ends(), 2);
+        assert_eq!((rules.n_ends(), rules.end()), (2, Some(7)));
+        let several = Rules::new(&Processors::NONE, 8, &[2, 5]).unwrap();
+        assert!(several.ends(2) && several.ends(5) && !several.ends(7));
+        assert_eq!((several.n_ends(), several.end()), (2, Some(2)));
     }
 }

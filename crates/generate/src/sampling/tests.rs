@@ -5,12 +5,12 @@ use super::*;
 const LOGITS: [f32; 5] = [1.0, 3.0, 2.0, 3.0, f32::NEG_INFINITY];
 
 fn draw(sampling: &Sampling, logits: &[f32], position: u64) -> Result<u32, SamplingError> {
-    let sampler = Sampler::new(sampling, logits.len(), u32::MAX)?;
+    let sampler = Sampler::new(sampling, logits.len(), &[])?;
     sampler.sample(&mut logits.to_vec(), History::default(), position).map(|draw| draw.id)
 }
 
 fn candidates(sampling: &Sampling, logits: &[f32]) -> Vec<Candidate> {
-    let sampler = Sampler::new(sampling, logits.len(), u32::MAX).unwrap();
+    let sampler = Sampler::new(sampling, logits.len(), &[]).unwrap();
     sampler.candidates(&mut logits.to_vec(), History::default(), 0).unwrap()
 }
 
@@ -127,7 +127,7 @@ fn logprobs_are_the_models_own() {
     let processors = Processors { logit_bias: vec![(1, f32::NEG_INFINITY)], ..Processors::NONE };
     let sampling =
         Sampling { processors, logprobs: Some(2), temperature: 0.1, top_k: 1, ..Sampling::default() };
-    let sampler = Sampler::new(&sampling, 5, 4).unwrap();
+    let sampler = Sampler::new(&sampling, 5, &[4]).unwrap();
     let mut padded = [&LOGITS[..], &[99.0]].concat();
     let drawn = sampler.sample(&mut padded, History::default(), 0).unwrap();
     assert_eq!(drawn, Draw { id: 3, logprobs: Some(top_logprobs(&LOGITS, 3, 2)) });
@@ -178,7 +178,7 @@ fn numbers_outside_their_ranges_are_refused() {
 #[test]
 fn tokens_must_exist() {
     let out_of_range = |processors| {
-        let error = Sampler::new(&Sampling { processors, ..Sampling::default() }, 5, 4).unwrap_err();
+        let error = Sampler::new(&Sampling { processors, ..Sampling::default() }, 5, &[4]).unwrap_err();
         assert!(error.to_string().contains("the vocabulary has 5 tokens, so the largest is 4"), "{error}");
         match error {
             SamplingError::TokenOutOfRange { setting, id: 5, vocab_size: 5 } => setting,
@@ -229,7 +229,7 @@ fn when_every_token_is_banned_that_is_said() {
 #[test]
 fn a_tiny_repetition_penalty_does_not_overflow() {
     let processors = Processors { repetition: f32::MIN_POSITIVE, ..Processors::NONE };
-    let sampler = Sampler::new(&Sampling { processors, ..Sampling::default() }, 3, 2).unwrap();
+    let sampler = Sampler::new(&Sampling { processors, ..Sampling::default() }, 3, &[2]).unwrap();
     let history = History { prompt: &[1], generated: &[] };
     assert_eq!(sampler.sample(&mut [5.0, 5.0, 5.0], history, 0).unwrap().id, 1);
 }

@@ -203,10 +203,14 @@ impl<'a> Metadata<'a> {
         let mut config = Gpt2Config::new(n_layer?, n_head?, n_embd?, n_ctx?, vocab_size);
         config.n_inner = n_inner?;
         config.layer_norm_epsilon = epsilon;
-        let eot = self.size_if_any("tokenizer.ggml.eos_token_id")?;
-        config.eot = eot.and_then(|eot| u32::try_from(eot).ok()).filter(|&eot| (eot as usize) < vocab_size);
+        let mut ends = [None; 3];
+        for (end, key) in ends.iter_mut().zip(tokenizer::ENDS) {
+            let id = self.size_if_any(key)?.and_then(|id| u32::try_from(id).ok());
+            *end = id.filter(|&id| (id as usize) < vocab_size);
+        }
+        config.eot = ends[0];
         config.tie_word_embeddings = self.is_tied();
-        config.validate()?;
+        let config = config.with_ends(ends.into_iter().flatten())?;
         self.only("gpt2.attention.head_count_kv", config.n_head)?;
         self.only("gpt2.attention.key_length", config.head_dim())?;
         self.only("gpt2.attention.value_length", config.head_dim())?;

@@ -10,7 +10,7 @@ use serde_json::json;
 
 use super::safetensors::{Entry, write_entries};
 use super::shards::{INDEX, Index};
-use super::{CONFIG, WEIGHTS, refuse_adapter, write_json, write_whole};
+use super::{CONFIG, GENERATION_CONFIG, WEIGHTS, generation, refuse_adapter, write_json, write_whole};
 use crate::{Dtype, Gpt2, ModelError, Result};
 
 /// How [`save_hf`] writes.
@@ -49,8 +49,7 @@ pub fn save_hf(model: &Gpt2, dir: &Path, options: &HfOptions) -> Result<()> {
     let mut config = model.config().to_json();
     config["torch_dtype"] = json!(torch_dtype);
     write_json(&dir.join(CONFIG), &config)?;
-    let eot = model.config().eot;
-    write_json(&dir.join("generation_config.json"), &json!({ "bos_token_id": eot, "eos_token_id": eot }))?;
+    write_json(&dir.join(GENERATION_CONFIG), &generation::fields(model.config()))?;
     write_weights(model, dir, options)?;
     let card = dir.join("README.md");
     if !card.exists() {

@@ -2,6 +2,8 @@
 //! `adapter_model.safetensors` with `base_model.model.transformer.h.0.attn.c_attn.lora_A.weight` (r, in), `…lora_B.weight`
 //! (out, r), and tables that were trained, too, such as `base_model.model.transformer.wte.weight` (V, C).
 //!
+//! Beside them lies `generation_config.json`, if the adapter taught the model to end its texts otherwise; PEFT passes it over.
+//!
 //! A file says by its tensors which layers are adapted, and with which ranks. What changes the arithmetic and is not done
 //! here (DoRA, biases, other kinds of adapters) is refused by its name.
 
@@ -14,7 +16,7 @@ use tensor::Tensor;
 
 use super::archive::{finite, turned};
 use super::safetensors::{entries, write_tensors};
-use super::{map, read_json, write_json};
+use super::{GENERATION_CONFIG, LONGEST_JSON, generation, map, read_json, write_json};
 use crate::dtype::{HEAD, TABLE, is_table};
 use crate::gpt2::LoadedAdapter;
 use crate::layers::Adapter;
@@ -45,7 +47,7 @@ fn read_config(dir: &Path) -> Result<Map<String, Value>> {
             format!("it holds no adapter: `{ADAPTER_CONFIG}` is missing; give the directory of an adapter");
         return Err(ModelError::Adapter { path: dir.to_owned(), reason });
     }
-    let json = serde_json::from_slice(&read_json(&path)?)
+    let json = serde_json::from_slice(&read_json(&path, LONGEST_JSON)?)
         .map_err(|source| ModelError::ConfigSyntax { path: path.clone(), source })?;
     match json {
         Value::Object(fields) => Ok(fields),
@@ -384,6 +386,7 @@ pub(crate) fn save_adapter(model: &Gpt2, dir: &Path, base: &str) -> Result<()> {
         "use_rslora": config.use_rslora,
     });
     write_json(&dir.join(ADAPTER_CONFIG), &settings)?;
+    write_json(&dir.join(GENERATION_CONFIG), &generation::fields(model.config()))?;
     let views = tensors.iter().map(|(name, shape, values)| (name.clone(), &shape[..], &values[..]));
     write_tensors(&dir.join(ADAPTER_WEIGHTS), views, [("format".to_owned(), "pt".to_owned())].into())
 }

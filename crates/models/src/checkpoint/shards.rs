@@ -10,7 +10,7 @@ use tensor::Bytes;
 
 use super::archive::Archive;
 use super::safetensors::{self, bare};
-use super::{folder, read_json, write_json};
+use super::{LONGEST_JSON, folder, read_json, write_json};
 use crate::{ModelError, Result};
 
 /// The name of the file that lists the shards.
@@ -34,7 +34,7 @@ pub(super) struct Shard<'a> {
 
 impl Index {
     pub fn read(path: &Path) -> Result<Index> {
-        serde_json::from_slice(&read_json(path)?)
+        serde_json::from_slice(&read_json(path, LONGEST_JSON)?)
             .map_err(|error| ModelError::Index { path: path.to_owned(), reason: error.to_string() })
     }
 

@@ -71,8 +71,14 @@ impl Gpt2 {
             return Err(ModelError::AdapterBase { what: "put beside", dtype: self.dtype, advice });
         }
         let LoadedAdapter { config, mut adapters, wte, lm_head } = checkpoint::load_adapter(self, dir)?;
+        let mut shape = self.config.clone();
+        if let Some(wte) = &wte {
+            shape.vocab_size = wte.rows();
+            shape.eot = shape.eot.filter(|&eot| (eot as usize) < wte.rows());
+            shape.ends.retain(|&id| (id as usize) < wte.rows());
+        }
+        self.config = checkpoint::with_end_tokens(shape, dir)?;
         if let Some(wte) = wte {
-            self.config.vocab_size = wte.rows();
             self.wte = self.table(TABLE, wte)?;
         }
         if let Some(head) = lm_head {

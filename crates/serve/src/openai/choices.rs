@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use generate::{Processors, Request, Sampler, Sampling};
+use generate::{Processors, Request, Sampler, Sampling, end_tokens};
 
 use super::fields::Strings;
 use crate::error::ApiError;
@@ -81,7 +81,8 @@ impl Choices {
             logprobs: self.logprobs,
         };
         // Which also looks for tokens that the vocabulary lacks.
-        Sampler::new(&sampling, served.tokenizer().vocab_size(), served.tokenizer().eot())?;
+        let ends = end_tokens(served.model().config(), served.tokenizer());
+        Sampler::new(&sampling, served.tokenizer().vocab_size(), &ends)?;
         Ok(Request { stop, sampling, min_tokens: self.min_tokens, ..Request::default() })
     }
 

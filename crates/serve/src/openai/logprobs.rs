@@ -12,7 +12,7 @@ use serde_json::{Map, Value, json};
 use tokenizer::{Decoding, Tokenizer, Utf8Stream};
 
 /// What stands for minus infinity, which JSON does not have.
-const NEVER: f32 = -9999.0;
+const NEVER: f64 = -9999.0;
 
 /// A token that is told of.
 #[derive(Clone, Debug, PartialEq)]
@@ -99,8 +99,13 @@ impl Teller {
     fn add(&mut self, id: u32, logprobs: Option<TokenLogprobs>) {
         // Tokens of the engine are tokens of the vocabulary.
         let bytes = self.tokenizer.decode_next(&mut self.decoding, id).unwrap_or_default().into_owned();
-        let offset = self.made;
-        self.made += self.characters.push(&bytes).chars().count();
+        let (first, rest) = bytes.split_at(bytes.len().min(1));
+        let made = self.characters.push(first).chars().count();
+        // What a byte completes or is, is the last character made; the first byte of several begins the next one. What it breaks
+        // off becomes a character of its own before that.
+        let begins = first.first().is_none_or(|byte| (0xc2..=0xf4).contains(byte));
+        let offset = self.made + if begins { made } else { made.saturating_sub(1) };
+        self.made += made + self.characters.push(rest).chars().count();
         self.held.push_back(Told { bytes, offset, logprobs });
     }
 }
@@ -113,8 +118,9 @@ fn name(bytes: &[u8]) -> String {
     }
 }
 
-fn finite(logprob: f32) -> f32 {
-    if logprob.is_nan() { NEVER } else { logprob.max(NEVER) }
+/// A number that JSON has, and that is the same wherever it is written.
+fn finite(logprob: f32) -> f64 {
+    if logprob.is_nan() { NEVER } else { f64::from(logprob).max(NEVER) }
 }
 
 /// The shape of completions.
@@ -123,7 +129,7 @@ pub struct Lists {
     /// The tokens, as text.
     pub tokens: Vec<String>,
     /// Their log-probabilities; null where none is known, for the first token of a prompt.
-    pub token_logprobs: Vec<Option<f32>>,
+    pub token_logprobs: Vec<Option<f64>>,
     /// The most likely tokens at each place, and the one that stands there.
     pub top_logprobs: Option<Vec<Option<Map<String, Value>>>>,
     /// The character of the choice's text that each begins with.

@@ -10,7 +10,7 @@ use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Kwargs, Rest, Value, ValueKind};
 use minijinja::{AutoEscape, Environment, Error, ErrorKind, State};
 
-use super::{Message, TemplateError, json, python};
+use super::{Message, TemplateError, guard, json, pay, python};
 
 /// The name under which a template is known to the engine.
 const NAME: &str = "chat template";
@@ -82,6 +82,7 @@ impl Jinja {
         environment.add_function("raise_exception", raise_exception);
         environment.add_function("strftime_now", strftime_now);
         environment.add_function(GENERATION, generation);
+        pay::prepare(&mut environment);
         if source.len() > LONGEST {
             return Err(TemplateError::TooLong { bytes: source.len(), most: LONGEST });
         }
@@ -90,7 +91,11 @@ impl Jinja {
         let source = source.replace("\r\n", "\n").replace('\r', "\n");
         let source = with_generation_calls(&source);
         let has_generation = matches!(source, Cow::Owned(_));
-        let source = source.into_owned();
+        let source = guard::with_payments(&source).map_err(|at| {
+            let line = source[..at].lines().count().max(1);
+            let reason = "this tag is not understood".to_owned();
+            TemplateError::Syntax { line, reason }
+        })?;
         let read = on_deep_stack(|| {
             environment.add_template_owned(NAME, source).map_err(|error| explain(&error, 0))
         });

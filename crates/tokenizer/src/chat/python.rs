@@ -78,7 +78,11 @@ fn repr(out: &mut String, state: &State, value: &Value, depth: usize) -> Result<
     }
     state.consume_fuel(1)?;
     match value.kind() {
-        ValueKind::String => repr_text(out, value.as_str().unwrap_or_default()),
+        ValueKind::String => {
+            let text = value.as_str().unwrap_or_default();
+            state.consume_fuel(text.len() as u64 / 64)?;
+            repr_text(out, text);
+        }
         ValueKind::Seq if !value.is_tuple() => {
             out.push('[');
             for (i, item) in value.try_iter()?.enumerate() {

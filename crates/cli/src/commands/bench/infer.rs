@@ -178,7 +178,7 @@ fn read(model: &Gpt2, pool: &KvPool) -> Result<f64> {
 fn write(model: &Gpt2, batch: usize) -> Result<f64> {
     let vocab_size = model.config().vocab_size;
     let settings = EngineSettings { step_tokens: batch * BEFORE, ..EngineSettings::for_batch(model, batch) };
-    let mut engine = Engine::new(model, vocab_size, vocab_size as u32 - 1, settings)?;
+    let mut engine = Engine::new(model, vocab_size, &[vocab_size as u32 - 1], settings)?;
     for k in 0..batch as u64 {
         let processors = Processors { min_new_tokens: WRITTEN, ..Processors::NONE };
         let sampling = Sampling { temperature: 0.8, top_k: 40, seed: k, processors, ..Sampling::default() };

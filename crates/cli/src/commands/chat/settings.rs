@@ -56,18 +56,18 @@ pub fn set(settings: &mut ReplySettings, limits: &Limits, typed: &str) -> Result
             bail!("there is no setting `{name}`{near} (there are {})", NAMES.join(", "));
         }
     }
-    check(&new, limits.n_ctx)?;
+    check(&new, limits.n_ctx, "/set max_tokens")?;
     *settings = new;
     Ok(())
 }
 
-/// Refuses what no reply could be written with.
-pub fn check(settings: &ReplySettings, n_ctx: usize) -> Result<()> {
+/// Refuses what no reply could be written with. `typed` is how the tokens of a reply are given.
+pub fn check(settings: &ReplySettings, n_ctx: usize, typed: &str) -> Result<()> {
     settings.sampling.validate()?;
     let most = n_ctx.saturating_sub(1);
     ensure!(
         (1..=most).contains(&settings.max_tokens),
-        "max_tokens {}: the model's context holds {n_ctx} tokens; ask for 1 to {most}",
+        "{typed} {}: the model's context holds {n_ctx} tokens; ask for 1 to {most}",
         settings.max_tokens
     );
     Ok(())

@@ -9,6 +9,7 @@ use train::Outcome;
 
 use super::material::{Counts, Material};
 use super::settings::Settings;
+use crate::output::plus_minus;
 
 /// What is told of the data, before it is used up by the run.
 pub struct Sources {
@@ -18,6 +19,13 @@ pub struct Sources {
     is_preference: bool,
     /// What most of it is.
     shape: Option<Shape>,
+}
+
+impl Sources {
+    /// Whether pairs were learnt from.
+    pub fn is_preference(&self) -> bool {
+        self.is_preference
+    }
 }
 
 /// What to try next, as it would be typed: the command for what most of the data is.
@@ -38,7 +46,7 @@ pub fn next_command(out: &Path, settings: &Settings, sources: &Sources) -> Strin
 }
 
 /// A word as a shell reads it.
-fn quoted(word: &str) -> String {
+pub fn quoted(word: &str) -> String {
     let is_plain = |c: char| c.is_alphanumeric() || "-_./:=@+,".contains(c);
     if !word.is_empty() && word.chars().all(is_plain) {
         return word.to_owned();
@@ -100,14 +108,19 @@ fn text(out: &Path, settings: &Settings, sources: &Sources, outcome: &Outcome) -
     text += "## Result\n\n";
     writeln!(text, "{} steps.", outcome.step)?;
     if let (Some(before), Some(after)) = (&outcome.before, &outcome.val) {
-        text += "\n| on held-out answers | before | after |\n|---|---|---|\n";
-        writeln!(text, "| loss | {:.4} | {:.4} ± {:.4} |", before.loss, after.loss(), after.loss_stderr())?;
-        writeln!(
-            text,
-            "| accuracy | {:.1} % | {:.1} % |",
-            100.0 * before.accuracy,
-            100.0 * after.accuracy()
-        )?;
+        let on = if sources.is_preference { "pairs" } else { "answers" };
+        writeln!(text, "\n| on held-out {on} | before | after |\n|---|---|---|")?;
+        let loss = plus_minus(after.loss(), after.loss_stderr());
+        writeln!(text, "| loss | {:.4} | {loss} |", before.loss)?;
+        let right = 100.0 * after.accuracy();
+        match sources.is_preference {
+            true => writeln!(text, "| chosen answer gained more than the rejected one | – | {right:.1} % |")?,
+            false => writeln!(text, "| accuracy | {:.1} % | {right:.1} % |", 100.0 * before.accuracy)?,
+        }
+        if outcome.best.is_some_and(|(_, step)| step == 0) {
+            text +=
+                "\nNo validation was better than the model that it was made from, so this is that model.\n";
+        }
     }
     let bare = settings_without_paths(settings);
     let next = next_command(Path::new(&*name), &bare, sources);

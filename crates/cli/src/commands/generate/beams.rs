@@ -40,7 +40,8 @@ pub fn run(args: &Args, model: &Gpt2, tokenizer: &Tokenizer, prompt: &str) -> Re
         processors,
     };
     ensure_fits(model, num_beams, prompt_ids.len() + max_new_tokens)?;
-    let search = BeamSearch::new(&settings, &prompt_ids, tokenizer.vocab_size(), tokenizer.eot())?;
+    let model_ends = generate::end_tokens(model.config(), tokenizer);
+    let search = BeamSearch::new(&settings, &prompt_ids, tokenizer.vocab_size(), &model_ends)?;
     // Each beam may become a text of its own, and for a moment its parent is there, too.
     let blocks = KvPool::blocks_for(prompt_ids.len() + max_new_tokens)
         .saturating_mul(num_beams.max(1))
@@ -50,7 +51,7 @@ pub fn run(args: &Args, model: &Gpt2, tokenizer: &Tokenizer, prompt: &str) -> Re
         let ends = found
             .ids
             .last()
-            .is_some_and(|&id| id == tokenizer.eot() || args.choices.stop_token.contains(&id));
+            .is_some_and(|id| model_ends.contains(id) || args.choices.stop_token.contains(id));
         let ids = &found.ids[..found.ids.len() - usize::from(ends)];
         let text = String::from_utf8_lossy(&tokenizer.decode_after(decoding, ids)?).into_owned();
         if args.json {

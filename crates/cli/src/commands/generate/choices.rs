@@ -81,7 +81,7 @@ impl Choices {
             logprobs: self.logprobs,
         };
         // Which also looks for tokens that the vocabulary lacks.
-        Sampler::new(&sampling, tokenizer.vocab_size(), tokenizer.eot())?;
+        Sampler::new(&sampling, tokenizer.vocab_size(), &[])?;
         Ok(sampling)
     }
 }

@@ -52,6 +52,11 @@ pub fn find(spec: &str) -> Result<Source> {
     if let Some(text) = builtin::source(spec) {
         return Ok(Source { name: spec.into(), text: text.into(), path: None });
     }
+    let file = path.with_extension("toml");
+    if file.is_file() {
+        let file = file.display();
+        bail!("there is no recipe {spec}, but a file {file} is here; give that as {file}");
+    }
     let names: Vec<String> = all()?.into_iter().map(|source| source.name).collect();
     let likeness = |name: &String| strsim::jaro_winkler(name, spec);
     let nearest = names.iter().max_by(|a, b| likeness(a).total_cmp(&likeness(b)));

@@ -21,6 +21,7 @@ use tokenizer::{Tokenizer, sentences};
 use super::choose::{Candidate, Most, choose};
 use super::parts::{self, Limits};
 use super::{Round, SummarizeError, Summary, SummaryEvent, SummarySettings};
+use crate::ends::end_tokens;
 use crate::engine::{Engine, EngineSettings, Event, Overflow, Task, TaskId};
 use crate::request::GenerateError;
 use crate::sampling::{Sampling, SamplingError, TokenLogprobs};
@@ -104,8 +105,9 @@ impl<'a, M: Deref<Target = Gpt2>> Extracts<'a, M> {
         // The first sentence of a document may be done before others begin with what was read for it.
         let kept = engine.kept.max(engine.batch);
         let engine = EngineSettings { kept, ..engine };
-        let engine = Engine::new(model, tokenizer.vocab_size(), tokenizer.eot(), engine)
-            .map_err(GenerateError::from)?;
+        let ends = end_tokens(model.config(), tokenizer);
+        let engine =
+            Engine::new(model, tokenizer.vocab_size(), &ends, engine).map_err(GenerateError::from)?;
         Ok(Extracts { engine, tokenizer, settings, jobs: BTreeMap::new(), tasks: HashMap::new() })
     }
 

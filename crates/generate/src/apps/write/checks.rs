@@ -49,6 +49,9 @@ impl Checks {
     pub fn failures(&self, text: &str, lengths: Lengths) -> Vec<Failure> {
         let mut failures = Vec::new();
         let mut fail = |check, why| failures.push(Failure { check, why });
+        if text.contains(char::REPLACEMENT_CHARACTER) {
+            fail("whole-characters", "some of its bytes are no character, and stand there as U+FFFD".into());
+        }
         let count = lengths.unit.count(text);
         if count < lengths.min {
             fail("min", format!("{count} {}, at least {} are asked for", lengths.unit.name(), lengths.min));
@@ -137,6 +140,8 @@ mod tests {
             assert_eq!(failed(&all, text, 2), want, "{text}");
         }
         assert_eq!(failed(&Checks::default(), "", 0), [""; 0]);
+        // What a model of bytes may write, whatever is asked for.
+        assert_eq!(failed(&Checks::default(), "tea \u{fffd}", 0), ["whole-characters"]);
     }
 
     #[test]

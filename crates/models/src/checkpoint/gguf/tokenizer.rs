@@ -40,6 +40,11 @@ impl GgufTokenizer {
     pub(super) const PRE: &str = "gpt-2";
 }
 
+/// The keys of the tokens that end texts; llama.cpp stops at each. The first is the tokenizer's own, the second ends a turn of
+/// a conversation, the third a message.
+pub(super) const ENDS: [&str; 3] =
+    ["tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id", "tokenizer.ggml.eom_token_id"];
+
 /// The tokenizer, if there is one.
 pub(super) fn read(metadata: &Metadata) -> Result<Option<GgufTokenizer>> {
     match metadata.get("tokenizer.ggml.model") {
@@ -71,7 +76,7 @@ pub(super) fn read(metadata: &Metadata) -> Result<Option<GgufTokenizer>> {
     };
     let tokens = texts(metadata, "tokenizer.ggml.tokens")?;
     let types = types(metadata, tokens.len())?;
-    let (bos, eos) = (id("tokenizer.ggml.bos_token_id")?, id("tokenizer.ggml.eos_token_id")?);
+    let (bos, eos) = (id("tokenizer.ggml.bos_token_id")?, id(ENDS[0])?);
     if let Some(id) = [bos, eos].into_iter().flatten().find(|&id| id as usize >= tokens.len()) {
         return Err(
             metadata.damaged(format!("token {id} is to begin or end texts, but there are {}", tokens.len()))

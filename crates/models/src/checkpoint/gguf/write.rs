@@ -21,6 +21,7 @@ use tensor::weights::Form;
 use super::super::archive::{finite, turned};
 use super::super::{Fixed, check_carries, write_whole};
 use super::file::{ALIGNMENT, MAGIC};
+use super::tokenizer::ENDS;
 use super::types::GgmlType;
 use super::value::Kind;
 use super::{GgufTokenizer, is_linear, their_name};
@@ -140,9 +141,9 @@ pub fn save_gguf(
         None => {
             keys.text("tokenizer.ggml.model", "none");
             keys.u32("gpt2.vocab_size", config.vocab_size as u32);
-            config.eot.into_iter().for_each(|eot| keys.u32("tokenizer.ggml.eos_token_id", eot));
         }
     }
+    describe_ends(&mut keys, tokenizer.map_or(config.eot, |tokenizer| tokenizer.eos), config);
     let tensors = model.parameters().into_iter();
     let entries = tensors.map(|(name, tensor)| Entry::of(name, tensor, kind)).collect::<Result<Vec<_>>>()?;
     write_file(path, &keys, &entries)
@@ -156,6 +157,15 @@ pub(super) fn describe(keys: &mut Keys, config: &Gpt2Config) {
     keys.u32("gpt2.block_count", config.n_layer as u32);
     keys.u32("gpt2.attention.head_count", config.n_head as u32);
     keys.f32("gpt2.attention.layer_norm_epsilon", config.layer_norm_epsilon);
+}
+
+/// The tokens that end texts, as far as there are keys for them. The tokenizer's comes first, whether the model ends its texts
+/// with it or not: it is read back as what stands between texts.
+fn describe_ends(keys: &mut Keys, eos: Option<u32>, config: &Gpt2Config) {
+    let others = config.end_tokens().iter().copied().filter(|&id| Some(id) != eos);
+    for (key, id) in ENDS.into_iter().zip(eos.into_iter().chain(others)) {
+        keys.u32(key, id);
+    }
 }
 
 impl GgufTokenizer {
@@ -178,7 +188,6 @@ impl GgufTokenizer {
         self.types.iter().chain(unused).for_each(|number| keys.put(&number.to_le_bytes()));
         keys.texts("tokenizer.ggml.merges", self.merges.iter());
         self.bos.into_iter().for_each(|id| keys.u32("tokenizer.ggml.bos_token_id", id));
-        self.eos.into_iter().for_each(|id| keys.u32("tokenizer.ggml.eos_token_id", id));
         keys.bool("tokenizer.ggml.add_bos_token", self.add_bos);
         keys.bool("tokenizer.ggml.add_space_prefix", false);
         if let Some(template) = &self.chat_template {
