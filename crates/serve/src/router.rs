@@ -4,6 +4,7 @@ use axum::Router;
 use axum::http::{Method, StatusCode, Uri};
 use axum::routing::{get, post};
 
+use crate::app;
 use crate::error::ApiError;
 use crate::openai::{chat, completions, embeddings, models};
 use crate::state::State;
@@ -22,7 +23,10 @@ pub fn router(state: State) -> Router {
     // Routes that need a key are merged above this line, and keys, rates and logs are layers around them (`openai.layer(…)`).
     let open =
         Router::new().route("/health", get(health::health)).route("/openapi.json", get(openapi::openapi));
-    // The page and its desks are merged here.
+    let (openai, open) = match state.app().page {
+        true => (openai.merge(app::routes()), open.merge(app::open_routes())),
+        false => (openai, open),
+    };
     Router::new()
         .merge(openai)
         .merge(open)

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
 
+use crate::app::App;
 use crate::conductor::Conductor;
 use crate::error::ApiError;
 use crate::served::Served;
@@ -64,6 +65,7 @@ pub struct State(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     settings: Settings,
+    app: App,
     loaded: OnceLock<Loaded>,
     phase: watch::Sender<Phase>,
     /// Requests that are being answered.
@@ -80,14 +82,24 @@ struct Loaded {
 impl State {
     /// A server without models, which is loading.
     pub fn new(settings: Settings) -> State {
+        State::with_app(settings, App::default())
+    }
+
+    /// The same, with this page, history and recipes.
+    pub fn with_app(settings: Settings, app: App) -> State {
         let (phase, _) = watch::channel(Phase::Loading);
         let (loaded, working, idle) = (OnceLock::new(), AtomicUsize::new(0), Notify::new());
-        State(Arc::new(Inner { settings, loaded, phase, working, idle }))
+        State(Arc::new(Inner { settings, app, loaded, phase, working, idle }))
     }
 
     /// The settings.
     pub fn settings(&self) -> &Settings {
         &self.0.settings
+    }
+
+    /// The page's part.
+    pub fn app(&self) -> &App {
+        &self.0.app
     }
 
     /// Takes the models, which are warm, and requests from now on.

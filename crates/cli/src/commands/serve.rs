@@ -1,5 +1,6 @@
 //! `gpt2 serve`: models behind HTTP, for programs that speak OpenAI's API.
 
+mod app;
 mod load;
 
 use std::net::{SocketAddr, TcpListener};
@@ -9,14 +10,16 @@ use anyhow::{Context, Result, ensure};
 use models::Dtype;
 use serve::{ServeError, Settings, State};
 
+use self::app::AppArgs;
 use self::load::Plan;
 use crate::input;
 use crate::output::{note, printable};
 use crate::plan::free_memory;
 use crate::signals;
 
-/// Serve models over HTTP: OpenAI's API, for programs
+/// Serve models over HTTP: OpenAI's API for programs, and a web page for people
 ///
+/// The page is at the server's address, with a chat, a writing desk, a summary desk and the probability of each token.
 /// Clients of OpenAI's work as they are: give them http://HOST:PORT/v1 as base URL. The model's id is its directory's or hub's name,
 /// unless another is given.
 #[derive(clap::Args, Debug)]
@@ -66,6 +69,8 @@ pub struct Args {
     /// Seconds that running requests may take to end after Ctrl-C or SIGTERM
     #[arg(long, value_name = "SECONDS", default_value_t = 30, help_heading = "Limits")]
     drain_seconds: u64,
+    #[command(flatten)]
+    app: AppArgs,
 }
 
 /// The most texts that are written at once: a step computes as many tokens.
@@ -78,9 +83,10 @@ pub fn run(args: Args, offline: bool) -> Result<()> {
     ensure!(args.request_timeout > 0, "--request-timeout 0: allow at least 1 second");
     ensure!(args.connections > 0, "--connections 0: allow at least 1");
     let plan = Plan::of(&args.model, &args.adapter, args.dtype, offline)?;
+    let app = args.app.open()?;
     let listener = listen(&args.host, args.port)?;
     note!("listening on http://{}", listener.local_addr()?);
-    let state = State::new(args.settings());
+    let state = State::with_app(args.settings(), app);
     let draining = state.clone();
     signals::on_first(move || {
         note!(
