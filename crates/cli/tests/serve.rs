@@ -5,6 +5,7 @@ mod common;
 use common::assistant::{TALK, train};
 use common::server::Server;
 use common::{Folder, text};
+use models::{Gpt2, LoraConfig};
 use serde_json::{Value, json};
 
 /// A model without sense, whose texts differ with the seed.
@@ -125,4 +126,58 @@ fn what_is_wrong_is_refused_by_name() {
     assert_eq!(server.get("/v1/completions").status, 405);
     let plain = server.post_text("/v1/completions", "{}").replace("application/json", "text/plain");
     assert_eq!(server.request(&plain).status, 415);
+}
+
+#[test]
+fn adapters_are_models_of_their_own_name() {
+    let folder = tiny();
+    let mut model = Gpt2::load(&folder.path("m")).unwrap();
+    model.add_lora(&"r=3,alpha=12,targets=all-linear".parse::<LoraConfig>().unwrap(), 1).unwrap();
+    for (name, tensor) in model.trainable_mut().into_iter().filter(|(name, _)| name.contains("lora_")) {
+        let scale = if name.contains("lora_A") { 0.4 } else { 0.5 };
+        tensor.data_mut().iter_mut().enumerate().for_each(|(i, x)| *x += scale * (i as f32).sin());
+    }
+    model.save_adapter(&folder.path("ad"), "m").unwrap();
+    let want = |flags: &str| {
+        let flags = format!("generate -p Once -n 20 --seed 1 --temperature 1 --top-k 0 --json {flags}");
+        let made: Value = serde_json::from_str(&folder.succeeds(&flags)).unwrap();
+        made["text"].clone()
+    };
+    for dtype in ["", "--dtype bf16", "--dtype q8"] {
+        let server = Server::start(&folder, &format!("-m m --adapter polite=ad {dtype}"));
+        let text = |model: &str| {
+            let body = json!({ "model": model, "prompt": "Once", "max_tokens": 20, "seed": 1 });
+            server.post("/v1/completions", &body).json()["choices"][0]["text"].clone()
+        };
+        let (base, polite) = (text("m"), text("polite"));
+        assert_eq!(base, want(&format!("-m m {dtype}")), "{dtype}");
+        assert_eq!(polite, want(&format!("-m m --adapter ad {dtype}")), "{dtype}");
+        assert_ne!(base, polite);
+        let told = server.get("/v1/models/polite").json();
+        assert_eq!((&told["parent"], &told["id"]), (&json!("m"), &json!("polite")));
+    }
+    folder.fails("serve -m m -m b=m --adapter polite=ad", &["there are several models"]);
+    folder.fails("serve -m m --adapter m=ad", &["two models are called m"]);
+}
+
+#[test]
+fn a_conversation_is_never_shortened() {
+    let folder = tiny();
+    let server = Server::start(&folder, "-m m");
+    let turn = |role: &str| json!({ "role": role, "content": "Once upon a time there was a fox." });
+    let messages: Vec<Value> = (0..9).map(|at| turn(["user", "assistant"][at % 2])).collect();
+    let got = server.post("/v1/chat/completions", &json!({ "model": "m", "messages": messages }));
+    let error = &got.json()["error"];
+    assert_eq!(
+        (got.status, &error["code"], &error["param"]),
+        (400, &json!("context_length_exceeded"), &json!("messages"))
+    );
+    let tokens = server.post("/tokenize", &json!({ "messages": messages })).json()["count"].as_u64().unwrap();
+    let message = error["message"].as_str().unwrap();
+    assert!(message.contains(&format!("{tokens} tokens")) && message.contains("64 tokens"), "{message}");
+    // Without a limit, an answer may fill what is left.
+    let short = json!({ "model": "m", "messages": [turn("user")], "min_tokens": 1, "seed": 1, "logit_bias": { "299": -100 } });
+    let got = server.post("/v1/chat/completions", &short).json();
+    let (usage, reason) = (&got["usage"], &got["choices"][0]["finish_reason"]);
+    assert!(usage["total_tokens"] == 64 || reason == "stop", "{got}");
 }

@@ -243,6 +243,7 @@ fn texts_are_held_to_a_form() {
     assert_eq!((too_short.status, &too_short.json()["error"]["param"]), (400, &json!("response_format")));
     for wrong in [
         json!({ "type": "xml" }),
+        json!({ "type": "json_object", "schema": {} }),
         json!({ "type": "json_schema" }),
         json!({ "type": "json_schema", "json_schema": { "name": "x", "schema": { "type": "nothing" } } }),
     ] {

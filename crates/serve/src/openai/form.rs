@@ -14,9 +14,9 @@ use crate::served::Served;
 #[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
 pub enum ResponseFormat {
     /// Any text.
-    Text,
+    Text {},
     /// Any JSON object.
-    JsonObject,
+    JsonObject {},
     /// JSON that fulfils a schema.
     JsonSchema {
         /// The schema, and its name.
@@ -46,8 +46,8 @@ impl ResponseFormat {
     pub fn constraint(&self, served: &Served) -> Result<Option<Arc<Constraint>>, ApiError> {
         const OBJECT: &str = r#"{"type":"object"}"#;
         let schema = match self {
-            ResponseFormat::Text => return Ok(None),
-            ResponseFormat::JsonObject => OBJECT.to_owned(),
+            ResponseFormat::Text {} => return Ok(None),
+            ResponseFormat::JsonObject {} => OBJECT.to_owned(),
             ResponseFormat::JsonSchema { json_schema } => {
                 json_schema.schema.as_ref().map_or_else(|| OBJECT.to_owned(), Value::to_string)
             }

@@ -43,6 +43,7 @@ impl<'a> Report<'a> {
         let overlap = overlap(&summary.text, &document.text, units);
         // With --ratio the others have as many sentences as the model's.
         let n = match (self.args.ratio, self.args.max_sentences) {
+            (Some(_), _) if self.args.extract => summary.chosen.len(),
             (Some(_), _) => sentences::sentences(&summary.text).count().max(1),
             (None, n) => n.unwrap_or(super::SENTENCES),
         };
