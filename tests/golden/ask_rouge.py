@@ -10,7 +10,7 @@ score differs at most, and the mean F1 of each.
 import json
 import sys
 
-from rouge import TYPES, Characters
+from rouge import TYPES, Characters, Words
 from rouge_score import rouge_scorer
 
 FIELDS = ["precision", "recall", "fmeasure"]
@@ -24,6 +24,7 @@ def main(path):
     scorers = {
         "word": rouge_scorer.RougeScorer(TYPES),
         "char": rouge_scorer.RougeScorer(TYPES, tokenizer=Characters()),
+        "chinese-word": rouge_scorer.RougeScorer(TYPES, tokenizer=Words()),
     }
     worst, sums = 0.0, {}
     for document, line in zip(documents, lines):

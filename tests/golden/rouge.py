@@ -1,9 +1,9 @@
 """Makes rouge.json beside it: what Python's rouge-score says of pairs of texts.
 
-    python tests/golden/rouge.py            # needs rouge-score 0.1.2; takes seconds
+    python tests/golden/rouge.py            # needs rouge-score 0.1.2 and jieba 0.42.1; takes seconds
 
 With units "char", rouge-score is given a tokenizer that cuts each Han character by itself, and runs of other letters and
-digits, as eval::rouge::Units::Char documents it. Scores are [precision, recall, F1] of rouge1, rouge2, rougeL, rougeLsum, the best of
+digits, as eval::rouge::Units::Char documents it; with "chinese-word", one that asks jieba for words. Scores are [precision, recall, F1] of rouge1, rouge2, rougeL, rougeLsum, the best of
 several references as `score_multi` takes it.
 """
 
@@ -11,6 +11,7 @@ import json
 import random
 from pathlib import Path
 
+import jieba
 from rouge_score import rouge_scorer, tokenizers
 
 TYPES = ["rouge1", "rouge2", "rougeL", "rougeLsum"]
@@ -29,6 +30,12 @@ class Characters(tokenizers.Tokenizer):
                 units.append(c)
             is_open = grows
         return units
+
+
+class Words(tokenizers.Tokenizer):
+    def tokenize(self, text):
+        words = jieba.cut(text, HMM=True)
+        return [word.lower() for word in words if any(c.isalpha() or c.isnumeric() for c in word)]
 
 
 def scrambled(rng, words, n, per_line):
@@ -74,12 +81,28 @@ def main():
         (["カタカナ and 漢字 mixed، عربي ١٢"], "漢字 カタカナ عربي ١٢ mixed"),
         (["红楼梦是中国古典小说\n作者曹雪芹"], "作者是曹雪芹\n红楼梦小说"),
     ]
+    prose = [
+        (
+            ["今天天气很好，我们去北京大学图书馆借了三本关于人工智能的书。"],
+            "今天我们在北京大学的图书馆借书，书是讲人工智能的。",
+        ),
+        (
+            ["GPT-2 是 OpenAI 在2019年发布的语言模型，有15亿个参数。", "语言模型GPT-2由OpenAI发布"],
+            "OpenAI于2019年发布了gpt-2语言模型，参数达1.5B。",
+        ),
+        (["小明硕士毕业于中国科学院计算所，后在日本京都大学深造"], "小明从中国科学院计算所硕士毕业，又到京都大学深造"),
+        (["乔丹·布鲁克斯说：“杭研大厦在哪里？”\n他来到了网易。"], "他来到网易杭研大厦\n乔丹说话了"),
+        (["曹雪芹披阅十载，增删五次。\n红楼梦一百二十回"], "红楼梦有一百二十回\n曹雪芹增删五次"),
+        (["T恤 AA制 C++ .NET 100% 3.14 a_b x-y"], "t恤、aa制、c++、.net、100%、3.14、A_B、X-Y"),
+    ]
     cases = []
     scorers = {
         "word": rouge_scorer.RougeScorer(TYPES),
         "char": rouge_scorer.RougeScorer(TYPES, tokenizer=Characters()),
+        "chinese-word": rouge_scorer.RougeScorer(TYPES, tokenizer=Words()),
     }
-    for units, pairs in [("word", english + chinese), ("char", chinese + english[:20])]:
+    chosen = [("word", english + chinese), ("char", chinese + english[:20]), ("chinese-word", prose + chinese + english[:14])]
+    for units, pairs in chosen:
         for references, summary in pairs:
             scores = scorers[units].score_multi(references, summary)
             cases.append(

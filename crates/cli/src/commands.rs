@@ -13,6 +13,7 @@ pub mod pull;
 pub mod quantize;
 pub mod quickstart;
 pub mod rm;
+pub mod serve;
 pub mod show;
 pub mod summarize;
 pub mod tokenizer;

@@ -115,12 +115,16 @@ pub fn files_beside(found: &Found, path: &Path) -> Option<PathBuf> {
 /// The error of a run; where numbers came out that are none, the weight that they come from, if it is one.
 pub fn name_damage(model: &Gpt2, error: anyhow::Error) -> anyhow::Error {
     use eval::EvalError;
+    use generate::apps::summarize::SummarizeError;
     use generate::{GenerateError, SamplingError};
-    let is_damage =
-        matches!(
-            error.downcast_ref(),
-            Some(EvalError::NotFinite { .. } | EvalError::ExampleNotFinite { .. })
-        ) || matches!(error.downcast_ref(), Some(GenerateError::Sampling(SamplingError::Logits { .. })));
+    let written = match error.downcast_ref() {
+        Some(SummarizeError::Generate(error)) => Some(error),
+        _ => error.downcast_ref(),
+    };
+    let is_damage = matches!(
+        error.downcast_ref(),
+        Some(EvalError::NotFinite { .. } | EvalError::ExampleNotFinite { .. })
+    ) || matches!(written, Some(GenerateError::Sampling(SamplingError::Logits { .. })));
     match is_damage.then(|| model.check_finite()) {
         Some(Err(named)) => named.into(),
         _ => error,

@@ -62,6 +62,8 @@ enum Command {
     Chat(Box<commands::chat::Args>),
     /// Write a document by a recipe: article, product copy, report, story, code …
     Write(Box<commands::write::Args>),
+    /// Serve models over HTTP: OpenAI's API, for programs
+    Serve(Box<commands::serve::Args>),
     /// Measure loss, perplexity, bits per byte and accuracy on a text
     Eval(commands::eval::Args),
     /// Bring a model into fewer bits, and measure what that costs
@@ -123,6 +125,7 @@ fn run() -> anyhow::Result<()> {
         Command::Summarize(args) => commands::summarize::run(*args, offline),
         Command::Chat(args) => commands::chat::run(*args, offline),
         Command::Write(args) => commands::write::run(*args, offline),
+        Command::Serve(args) => commands::serve::run(*args, offline),
         Command::Eval(args) => commands::eval::run(args, offline),
         Command::Quantize(args) => commands::quantize::run(args, offline),
         Command::Convert(args) => commands::convert::run(args, offline),

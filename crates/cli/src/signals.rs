@@ -70,6 +70,16 @@ pub fn before_end(clean_up: impl FnOnce() + Send + 'static) -> std::io::Result<(
     Ok(())
 }
 
+/// From now on, the first signal calls `act`; a second one ends the process at once.
+pub fn on_first(act: impl FnOnce() + Send + 'static) -> std::io::Result<()> {
+    let stop = StopFlag::catch()?;
+    std::thread::spawn(move || {
+        stop.wait();
+        act();
+    });
+    Ok(())
+}
+
 /// Whether this process was started to ignore a signal, as `nohup` does, where the system tells.
 #[cfg(unix)]
 fn is_ignored(signal: i32) -> bool {

@@ -41,6 +41,8 @@ fn texts_files_and_standard_input() {
     assert!(!from_file.trim().is_empty());
     assert!(from_input.stderr.contains("[standard input: all of its"), "{}", from_input.stderr);
     assert!(from_input.stderr.contains("stand in the text"), "{}", from_input.stderr);
+    let told = |stderr: &str, what: &str| stderr.lines().filter(|line| line.contains(what)).count();
+    assert_eq!(told(&from_input.stderr, "were read, at once; of "), 1, "{}", from_input.stderr);
 
     let all = folder.run("summarize -m m en.txt zh.txt --seed 3");
     assert!(all.ok, "{}", all.stderr);
@@ -49,7 +51,14 @@ fn texts_files_and_standard_input() {
         "{}",
         all.stdout
     );
-    assert!(all.stderr.contains("characters, pairs and triples"), "{}", all.stderr);
+    // Of many texts it is told once, at the end.
+    assert_eq!(told(&all.stderr, "were read"), 1, "{}", all.stderr);
+    let chars = ENGLISH.chars().count() + CHINESE.chars().count();
+    let line = format!("[2 texts: all of their {chars} characters were read; of ");
+    assert!(all.stderr.contains(&line), "{}", all.stderr);
+    assert!(all.stderr.contains("words or characters, pairs and triples"), "{}", all.stderr);
+    assert!(all.stderr.contains("numbers or names of "), "{}", all.stderr);
+    assert_eq!(told(&all.stderr, "en.txt"), 0, "{}", all.stderr);
     let mut command = folder.command("summarize -m m --seed 3 --json --text");
     command.arg(CHINESE);
     let chinese = folder.finish(command, b"");
@@ -96,6 +105,82 @@ fn a_tuned_model_is_asked_through_its_template() {
     // Without a seed's help: a tuned model takes the most likely tokens.
     let summary = |out: &str| lines(out)[0]["summary"].clone();
     assert_eq!(summary(&folder.succeeds("summarize -m m a.txt --seed 2 -n 8 --json")), summary(&tuned));
+}
+
+#[test]
+fn an_extract_has_sentences_of_the_text_and_nothing_else() {
+    let folder = trained();
+    let texts = [ENGLISH, CHINESE, &format!("{ENGLISH} And 7 crows sang all night long. ").repeat(6), "One."];
+    let rows: String = texts.iter().map(|text| json!({ "text": text }).to_string() + "\n").collect();
+    folder.write("texts.jsonl", rows);
+    let command = "summarize -m m texts.jsonl --extract --max-sentences 2 --json";
+    let out = folder.succeeds(&format!("{command} --batch 1 --threads 1"));
+    for flags in ["", "--batch 3", "--seed 7 --threads 2"] {
+        let again = folder.succeeds(&format!("{command} {flags}"));
+        let without_seed = |out: &str| -> Vec<Value> {
+            let mut values = lines(out);
+            values.iter_mut().for_each(|value| _ = value.as_object_mut().unwrap().remove("seed"));
+            values
+        };
+        assert_eq!(without_seed(&again), without_seed(&out), "{flags}");
+    }
+    let values = lines(&out);
+    assert_eq!(values.len(), 4);
+    for (value, text) in values.iter().zip(texts) {
+        let chosen = value["extract"].as_array().unwrap();
+        assert!((1..=2).contains(&chosen.len()), "{value}");
+        let bytes = |one: &Value, end: &str| one["bytes"][end].as_u64().unwrap() as usize;
+        let said: Vec<&str> =
+            chosen.iter().map(|one| &text[bytes(one, "start")..bytes(one, "end")]).collect();
+        assert_eq!(value["summary"], said.join("\n"));
+        let places: Vec<u64> = chosen.iter().map(|one| one["sentence"].as_u64().unwrap()).collect();
+        assert!(
+            places.is_sorted() && places.iter().all(|&at| at < value["read"]["sentences"].as_u64().unwrap())
+        );
+        for one in chosen {
+            for key in ["score", "logprob"] {
+                assert!(one[key].as_f64().is_some_and(|mean| mean < 0.0), "{one}");
+            }
+        }
+        assert_eq!((&value["unfound"], &value["is_cut_off"]), (&json!([]), &json!(false)));
+    }
+    assert!(values[2]["read"]["rounds"].as_array().unwrap().len() > 1, "{}", values[2]);
+
+    folder.write("en.txt", ENGLISH);
+    let shown = folder.run("summarize -m m en.txt --extract");
+    assert_eq!(
+        shown.stdout,
+        "Once upon a time there was a fox.\nThe fox said, \"Good morning!\"\nIt ran home.\n"
+    );
+    assert!(shown.stderr.contains("were read, at once; 3 of 3 sentences chosen]"), "{}", shown.stderr);
+    assert!(!shown.stderr.contains("seed"), "nothing is random: {}", shown.stderr);
+    let short = folder.succeeds("summarize -m m en.txt --extract --ratio 0.3");
+    assert!(short.len() * 2 < ENGLISH.len() && ENGLISH.contains(short.trim()), "{short}");
+
+    referenced(&folder);
+    let scored = lines(&folder.succeeds("summarize -m m refs.jsonl --extract --json --seed 1"));
+    assert!(
+        scored[2]["rouge"]["summary"]["mean"]["rouge1"]["f1"].as_f64().is_some_and(|f1| f1 > 0.2),
+        "{scored:?}"
+    );
+    folder.fails("summarize -m m en.txt --extract --temperature 1", &["--extract", "--temperature"]);
+    folder.fails("summarize -m m en.txt --extract --top-k 3", &["--extract", "--top-k"]);
+}
+
+#[test]
+fn damaged_weights_are_named() {
+    let folder = trained();
+    folder.write("en.txt", ENGLISH);
+    let path = folder.path("m").join("model.safetensors");
+    let mut bytes = std::fs::read(&path).unwrap();
+    let header = 8 + u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    let names: Value = serde_json::from_slice(&bytes[8..header]).unwrap();
+    let at = header + names["wte.weight"]["data_offsets"][0].as_u64().unwrap() as usize;
+    bytes[at..at + 4].copy_from_slice(&f32::NAN.to_le_bytes());
+    std::fs::write(&path, bytes).unwrap();
+    for flags in ["", "--extract"] {
+        folder.fails(&format!("summarize -m m en.txt {flags}"), &["wte.weight"]);
+    }
 }
 
 /// Texts whose first three sentences are their summaries.
@@ -226,6 +311,10 @@ fn what_cannot_be_summarised_is_refused() {
         ("- -", &["- stands for standard input once"]),
     ] {
         folder.fails(&format!("summarize -m m {what}"), parts);
+    }
+    for what in ["missing.txt", "a.txt --references missing.txt"] {
+        let missing = folder.run(&format!("summarize -m m {what}")).stderr;
+        assert_eq!(missing.matches("missing.txt").count(), 1, "it is named once: {missing}");
     }
     let nothing = folder.run_with_input("summarize -m m -", b"");
     assert!(!nothing.ok && nothing.stderr.contains("standard input is empty"), "{}", nothing.stderr);

@@ -11,7 +11,6 @@ mod error;
 pub mod examples;
 mod roles;
 mod rows;
-mod sentences;
 mod shapes;
 mod turns;
 

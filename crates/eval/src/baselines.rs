@@ -1,7 +1,7 @@
 //! Summaries that need no model, to hold a model's to: the first sentences of a text, and random ones.
 
-use generate::apps::sentences;
 use tensor::random::Stream;
+use tokenizer::sentences;
 
 /// What the random numbers are for.
 const SENTENCES: u32 = 0x5e47;

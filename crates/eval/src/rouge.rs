@@ -12,7 +12,9 @@
 mod lcs;
 
 use std::collections::HashMap;
+use std::sync::LazyLock;
 
+use jieba_rs::Jieba;
 use serde::Serialize;
 use tokenizer::is_chinese;
 use tokenizer::split::is_han;
@@ -21,13 +23,18 @@ use crate::Measure;
 
 /// What a text is cut into.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "kebab-case")]
 pub enum Units {
     /// As `rouge-score` does: runs of a–z and 0–9 in lower case; all else divides, so that Chinese has no words.
     Word,
     /// For Chinese: each Han character is a unit, and so is each run of other letters and digits, in lower case.
     Char,
+    /// For Chinese: words as Python's `jieba` finds them, in lower case, those without a letter or digit left out.
+    ChineseWord,
 }
+
+/// The dictionary of Chinese words; it takes a moment to read.
+static CHINESE: LazyLock<Jieba> = LazyLock::new(Jieba::new);
 
 impl Units {
     /// Characters where the text is Chinese, or else words.
@@ -35,8 +42,20 @@ impl Units {
         if is_chinese(text) { Units::Char } else { Units::Word }
     }
 
+    /// Words, those of Chinese where the text is.
+    pub fn words_of(text: &str) -> Units {
+        if is_chinese(text) { Units::ChineseWord } else { Units::Word }
+    }
+
     /// The units of a text, in order.
     pub fn cut(self, text: &str) -> Vec<String> {
+        if self == Units::ChineseWord {
+            let words = CHINESE.cut(text, true).into_iter().map(|token| token.word);
+            return words
+                .filter(|word| word.contains(char::is_alphanumeric))
+                .map(str::to_lowercase)
+                .collect();
+        }
         let text = text.to_lowercase();
         let mut units = Vec::new();
         let mut open = false; // whether the last unit may grow
@@ -44,7 +63,7 @@ impl Units {
             let is_unit = self == Units::Char && is_han(c);
             let grows = match self {
                 Units::Word => c.is_ascii_lowercase() || c.is_ascii_digit(),
-                Units::Char => !is_unit && c.is_alphanumeric(),
+                _ => !is_unit && c.is_alphanumeric(),
             };
             match units.last_mut() {
                 Some(unit) if grows && open => String::push(unit, c),

@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 
 use eval::baselines;
 use eval::rouge::{Corpus, Units, best};
-use generate::apps::sentences::sentences;
 use serde_json::Value;
+use tokenizer::sentences::sentences;
 
 const LEAD: [f64; 4] = [0.2633956249925103, 0.10807990882436752, 0.18957372820574106, 0.2202338013728145];
 const RANDOM: [f64; 4] = [0.26108307964182287, 0.10158045568741786, 0.1887491838344505, 0.21822351277225122];

@@ -2,7 +2,6 @@
 
 pub mod chat;
 pub mod facts;
-pub mod sentences;
 pub mod summarize;
 pub mod tasks;
 pub mod write;

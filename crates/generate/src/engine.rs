@@ -75,6 +75,9 @@ pub struct Task {
     pub sampling: Sampling,
     /// Whether the prompt's log-probabilities are wanted, with so many of the most likely tokens.
     pub prompt_logprobs: Option<usize>,
+    /// The first token of the prompt whose log-probability is wanted; the first of all has none. What stands before it can be
+    /// taken from another text that begins alike.
+    pub logprobs_from: usize,
     /// What happens when the context is full.
     pub overflow: Overflow,
     /// What the text must be as a whole.
@@ -87,12 +90,15 @@ pub type TaskId = u64;
 /// What came of a step, for one task.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Event {
-    /// Log-probabilities of the prompt's tokens but the first, in order, as far as they are known now.
+    /// Log-probabilities of the prompt's tokens from the first that was asked for, in order, as far as they are known now.
     Prompt(TaskId, Vec<TokenLogprobs>),
+    /// The task runs from now on; so many tokens of its prompt were computed before, for another.
+    Started(TaskId, usize),
     /// A token was drawn.
     Token(TaskId, Draw),
-    /// The task is done: the token that ended it, or `None` where it has written all it may.
-    Done(TaskId, Option<u32>),
+    /// The task is done: the token that ended it, or `None` where it has written all it may. A constraint that nothing could
+    /// follow ends it without a draw.
+    Done(TaskId, Option<Draw>),
     /// So many tokens in the middle of the context were forgotten.
     Slid(TaskId, usize),
     /// The model's numbers were unusable; the task is done.
@@ -149,6 +155,16 @@ pub enum EngineError {
         /// Blocks there are.
         budget: usize,
     },
+    /// Log-probabilities of no token.
+    #[error(
+        "log-probabilities are wanted from token {from} of the prompt on, but it has {prompt}; ask for an earlier one"
+    )]
+    LogprobsFrom {
+        /// The first token that was asked for.
+        from: usize,
+        /// Tokens of the prompt.
+        prompt: usize,
+    },
     /// No room to wait.
     #[error("{waiting} tasks are waiting already; try again when some are done")]
     QueueFull {
@@ -203,6 +219,8 @@ struct Sequence {
     cache: KvCache,
     /// Blocks that are set aside for it.
     need: usize,
+    /// Where in the context the logits begin that are wanted while it is read.
+    wanted: usize,
     drafter: Drafter,
     /// What was fed this step beyond the window.
     drafts: Vec<u32>,
@@ -214,6 +232,11 @@ struct Sequence {
 impl Sequence {
     fn pending(&self) -> usize {
         self.window.len().saturating_sub(self.cache.len())
+    }
+
+    /// Tokens of the context, from its start, whose logits nobody needs: another's keys and values do for them.
+    fn shareable(&self) -> usize {
+        (self.window.len() - 1).min(self.wanted)
     }
 }
 
@@ -260,6 +283,10 @@ impl<M: Deref<Target = Gpt2>> Engine<M> {
             let (id, vocab_size) = (task.prompt[position], self.vocab_size);
             return Err(EngineError::TokenOutOfRange { id, position, vocab_size });
         }
+        if task.logprobs_from >= task.prompt.len() {
+            let (from, prompt) = (task.logprobs_from, task.prompt.len());
+            return Err(EngineError::LogprobsFrom { from, prompt });
+        }
         let whole = task.prompt.len().saturating_add(task.max_new);
         match task.overflow {
             Overflow::Refuse if whole > n_ctx => {
@@ -285,9 +312,13 @@ impl<M: Deref<Target = Gpt2>> Engine<M> {
         let id = self.next;
         self.next += 1;
         let mut window = task.prompt.clone();
+        let mut from = task.logprobs_from;
         if let Overflow::Slide { keep } = task.overflow {
-            slide(&mut window, n_ctx, keep);
+            let dropped = slide(&mut window, n_ctx, keep);
+            from = from.saturating_sub(dropped).max(from.min(keep));
         }
+        // A token's log-probability is in the logits of the one before it.
+        let wanted = task.prompt_logprobs.map_or(usize::MAX, |_| from.saturating_sub(1));
         self.waiting.push_back(Sequence {
             id,
             sampler,
@@ -296,6 +327,7 @@ impl<M: Deref<Target = Gpt2>> Engine<M> {
             window,
             cache: KvCache::of(&self.pool),
             need,
+            wanted,
             drafter: Drafter::new(&self.settings.speculation),
             drafts: Vec::new(),
             fed: 0,
@@ -327,6 +359,11 @@ impl<M: Deref<Target = Gpt2>> Engine<M> {
     /// Blocks in use, those kept for later prompts included.
     pub fn blocks_used(&self) -> usize {
         self.pool.used()
+    }
+
+    /// What it may use.
+    pub fn settings(&self) -> &EngineSettings {
+        &self.settings
     }
 
     /// Feeds one batch, and tells what came of it.
@@ -370,18 +407,19 @@ impl<M: Deref<Target = Gpt2>> Engine<M> {
             if self.running.len() >= self.settings.batch || reserved + first.need > self.settings.blocks {
                 return;
             }
-            let (prefix, coming) = self.prefix(&first.window);
+            let (prefix, coming) = self.prefix(&first.window[..=first.shareable()]);
             if coming {
                 return; // Another sequence is computing what this one begins with.
             }
             let Some(mut sequence) = self.waiting.pop_front() else { return };
-            if let Some(prefix) = prefix.filter(|_| sequence.task.prompt_logprobs.is_none()) {
+            if let Some(prefix) = prefix {
                 sequence.cache = prefix;
             }
             let dropped = sequence.task.prompt.len() - sequence.window.len();
             if dropped > 0 {
                 events.push(Event::Slid(sequence.id, dropped));
             }
+            events.push(Event::Started(sequence.id, sequence.cache.len()));
             if sequence.task.max_new == 0 && sequence.task.prompt_logprobs.is_none() {
                 events.push(Event::Done(sequence.id, None));
             } else {
@@ -404,7 +442,7 @@ impl<M: Deref<Target = Gpt2>> Engine<M> {
     /// The longest beginning, in whole blocks, that another sequence has computed; and whether one is about to compute
     /// a longer one.
     fn prefix(&self, window: &[u32]) -> (Option<KvCache>, bool) {
-        let most = window.len() - 1; // The last token's logits are needed.
+        let most = window.len() - 1; // The last token's logits are needed, and those of what follows.
         let common = |other: &[u32]| {
             let same = window.iter().zip(other).take_while(|(a, b)| a == b).count();
             same.min(most) / BLOCK * BLOCK
@@ -446,11 +484,13 @@ impl<M: Deref<Target = Gpt2>> Engine<M> {
                     room -= sequence.drafts.len();
                 }
                 sequence.fed = fed + sequence.drafts.len();
-                sequence.rows = match sequence.task.prompt_logprobs {
-                    Some(_) if sequence.generated.is_empty() => fed,
-                    _ if fed == pending => 1 + sequence.drafts.len(),
-                    _ => 0,
+                let rows = match sequence.task.prompt_logprobs {
+                    Some(_) if sequence.generated.is_empty() => {
+                        fed.min((sequence.cache.len() + fed).saturating_sub(sequence.wanted))
+                    }
+                    _ => usize::from(fed == pending),
                 };
+                sequence.rows = rows + sequence.drafts.len();
             }
         }
         let (mut ids, mut rows, mut runs) = (Vec::new(), Vec::new(), Vec::new());
@@ -490,9 +530,9 @@ impl Sequence {
     fn advance(&mut self, rows: &mut [f32], width: usize, n_ctx: usize, events: &mut Vec<Event>) -> bool {
         let mut rows = rows.chunks_exact_mut(width);
         if let (Some(k), true) = (self.task.prompt_logprobs, self.generated.is_empty()) {
-            let first = self.cache.len() - self.fed;
+            let first = self.cache.len() - self.rows;
             let last = self.window.len() - 1;
-            let known = rows.by_ref().take(last.saturating_sub(first).min(self.fed));
+            let known = rows.by_ref().take(last.saturating_sub(first).min(self.rows));
             let known = known.zip(&self.window[first + 1..]);
             let known: Vec<_> =
                 known.map(|(row, &id)| top_logprobs(&row[..self.sampler.vocab_size()], id, k)).collect();
@@ -524,7 +564,7 @@ impl Sequence {
             };
             let id = draw.id;
             if self.sampler.ends(id) {
-                events.push(Event::Done(self.id, Some(id)));
+                events.push(Event::Done(self.id, Some(draw)));
                 return true;
             }
             events.push(Event::Token(self.id, draw));
@@ -533,7 +573,8 @@ impl Sequence {
             let is_long = self.generated.len() >= self.task.sampling.processors.min_new_tokens;
             if is_long && self.matcher.as_ref().is_some_and(Matcher::is_over) {
                 // Only an end of the text could follow: it need not be drawn.
-                events.push(Event::Done(self.id, self.sampler.end()));
+                let end = self.sampler.end().map(|id| Draw { id, logprobs: None });
+                events.push(Event::Done(self.id, end));
                 return true;
             }
             if self.generated.len() == self.task.max_new {

@@ -33,6 +33,8 @@ pub struct Request {
     pub sampling: Sampling,
     /// Whether the prompt's log-probabilities are wanted, with so many of the most likely tokens.
     pub prompt_logprobs: Option<usize>,
+    /// The first token of the prompt whose log-probability is wanted; the first of all has none.
+    pub logprobs_from: usize,
     /// What happens when the context is full.
     pub overflow: Overflow,
     /// What the text must be, as a whole and without the prompt. It is so whenever there is no error: the last of
@@ -75,6 +77,8 @@ impl Finish {
 pub struct Timings {
     /// Tokens of the prompt, or 1 for what stands in for an empty one.
     pub prompt_tokens: usize,
+    /// Those of them that were computed before, for another text.
+    pub cached_tokens: usize,
     /// Milliseconds to read the prompt, until the first token could be drawn.
     pub prompt_ms: f64,
     /// Tokens written.
@@ -93,7 +97,9 @@ pub struct Generation {
     pub ids: Vec<u32>,
     /// Log-probabilities of the tokens, if asked for.
     pub logprobs: Option<Vec<TokenLogprobs>>,
-    /// Log-probabilities of the prompt's tokens but the first, if asked for.
+    /// Log-probabilities of the token that ended the text, which `ids` lacks, if asked for and one was drawn.
+    pub end_logprobs: Option<TokenLogprobs>,
+    /// Log-probabilities of the prompt's tokens from the first that was asked for, if any were.
     pub prompt_logprobs: Option<Vec<TokenLogprobs>>,
     /// Tokens in the middle of the context that were forgotten, where it may slide.
     pub forgotten: usize,
@@ -271,6 +277,7 @@ impl<'a, M: Deref<Target = Gpt2>> Texts<'a, M> {
             max_new: limit,
             sampling,
             prompt_logprobs: request.prompt_logprobs,
+            logprobs_from: request.logprobs_from,
             overflow: request.overflow,
             constraint: request.constraint.clone(),
         })?;
@@ -295,6 +302,11 @@ impl<'a, M: Deref<Target = Gpt2>> Texts<'a, M> {
         Some(writer.whole())
     }
 
+    /// A text as far as it is written, until it is whole.
+    pub fn so_far(&self, id: TaskId) -> Option<&Generation> {
+        Some(&self.writers.get(&id)?.result)
+    }
+
     /// Whether all texts are whole.
     pub fn is_idle(&self) -> bool {
         self.writers.is_empty()
@@ -310,6 +322,11 @@ impl<'a, M: Deref<Target = Gpt2>> Texts<'a, M> {
                         writer.result.prompt_logprobs.get_or_insert_default().extend(known);
                     }
                 }
+                Event::Started(id, cached) => {
+                    if let Some(writer) = self.writers.get_mut(&id) {
+                        writer.result.timings.cached_tokens = cached;
+                    }
+                }
                 Event::Token(id, draw) => self.token(id, draw, &mut events)?,
                 Event::Slid(id, dropped) => {
                     if let Some(writer) = self.writers.get_mut(&id) {
@@ -319,10 +336,10 @@ impl<'a, M: Deref<Target = Gpt2>> Texts<'a, M> {
                 }
                 Event::Done(id, ending) => {
                     if let Some(mut writer) = self.writers.remove(&id) {
-                        match ending {
-                            Some(token) if self.ends.contains(&token) => writer.result.finish = Finish::Eot,
-                            Some(_) => writer.result.finish = Finish::Stop,
-                            None => {}
+                        if let Some(Draw { id, logprobs }) = ending {
+                            let is_end = self.ends.contains(&id);
+                            writer.result.finish = if is_end { Finish::Eot } else { Finish::Stop };
+                            writer.result.end_logprobs = logprobs;
                         }
                         let rest = std::mem::take(&mut writer.stream).finish();
                         writer.show(id, rest, &mut events);

@@ -2,7 +2,7 @@
 //!
 //! Start at [`Tokenizer`], which is what a model directory asks for. [`bpe`] is the byte-level byte-pair encoder of
 //! GPT-2 (Radford et al., 2019), [`split`] cuts text into the pieces it works on, and [`train`] makes new
-//! vocabularies from text. [`words`] holds simpler ones: a token for each character or word. What else GPT-2s come
+//! vocabularies from text. [`sentences`] finds where sentences end. [`words`] holds simpler ones: a token for each character or word. What else GPT-2s come
 //! with (WordPiece, Unigram, other BPE) is run by Hugging Face's crate. [`tokens`] leads from ids to bytes and back for
 //! all of them.
 //!
@@ -22,6 +22,7 @@ mod error;
 mod files;
 mod language;
 mod pipeline;
+pub mod sentences;
 mod special;
 pub mod split;
 mod stats;

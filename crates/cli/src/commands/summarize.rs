@@ -3,13 +3,16 @@
 mod read;
 mod report;
 mod scores;
+mod told;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
 use eval::rouge::Units;
-use generate::apps::summarize::{Ask, Summaries, Summary, SummaryEvent, SummarySettings};
+use generate::apps::summarize::{
+    Ask, Extracts, Summaries, SummarizeError, Summary, SummaryEvent, SummarySettings,
+};
 use generate::{Processors, Sampler, Sampling, Speculation};
 use indicatif::{ProgressBar, ProgressStyle};
 use models::Gpt2;
@@ -27,11 +30,15 @@ use crate::{input, plan};
 /// A model with a chat template is asked as it was fine-tuned; a base model is given the text and TL;DR:. A text that is
 /// longer than the context is cut at sentences into parts, whose summaries are summarised again, until one remains. What was
 /// read, what is copied, and numbers and names that are not in the text are told on standard error.
+///
+/// With --extract the model writes nothing: it chooses sentences of the text, those with which it would most likely begin its
+/// summary. They are shown as they stand there, one a line, in the text's order.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Examples:\n  gpt2 summarize -m out/model report.txt\n  \
     gpt2 summarize -m gpt2 --adapter out/adapter report.txt\n  \
     gpt2 summarize -m gpt2 - < article.txt\n  \
     gpt2 summarize -m out/model --ratio 0.2 *.txt --out summaries.txt\n  \
+    gpt2 summarize -m out/model --extract --max-sentences 2 report.txt\n  \
     gpt2 summarize -m out/model --json test.jsonl --references references.txt --seed 1\n\n\
     .jsonl and .json hold objects with a \"text\" and, if they are to be compared, its \"summary\" or \"summaries\"; each also \
     packed as .gz. Any other file is one text.\n\
@@ -46,13 +53,20 @@ pub struct Args {
     /// A text to summarise
     #[arg(long, value_name = "TEXT", conflicts_with = "files")]
     text: Option<String>,
+    /// Choose sentences of the text instead of writing; nothing is invented, and nothing is random
+    #[arg(
+        long,
+        conflicts_with_all = ["temperature", "top_k", "top_p", "repeat_penalty", "no_repeat_ngram", "lookup"]
+    )]
+    extract: bool,
     /// Sentences of a summary, at most [default: 3, or with --ratio as many as come]
     #[arg(long, value_name = "N")]
     max_sentences: Option<usize>,
     /// Length of a summary as a share of its text, such as 0.2, at most
     #[arg(long, value_name = "R")]
     ratio: Option<f64>,
-    /// Tokens of the summary of what is read at once, at most [default: 100, or a quarter of the context if that is less]
+    /// Tokens of the summary of what is read at once, at most [default: 100, or a quarter of the context if that is less]; with
+    /// --extract, of the summary [default: as many as there are]
     #[arg(short = 'n', long, value_name = "N")]
     max_tokens: Option<usize>,
     /// Ask in these words instead; {text} stands for the text
@@ -89,7 +103,8 @@ pub struct Args {
     /// Summaries to compare with: one a line, or .jsonl with "summary" or "summaries", in the order of the texts
     #[arg(long, value_name = "FILE")]
     references: Option<PathBuf>,
-    /// What ROUGE and the shares of what is copied count: word, char (Chinese characters), or auto (char for Chinese texts)
+    /// What ROUGE and the shares of what is copied count: word (of Chinese texts as jieba finds them), char (Chinese
+    /// characters), or auto (char for Chinese texts)
     #[arg(long, value_name = "UNITS", default_value = "auto", value_parser = ["auto", "word", "char"])]
     rouge_units: String,
     /// Write the summaries to a file, which must not be there yet
@@ -132,10 +147,36 @@ pub fn run(args: Args, offline: bool) -> Result<()> {
     let speculation =
         if args.lookup > 0 { Speculation::Lookup { most: args.lookup } } else { Speculation::Off };
     let engine = plan::engine_settings(&model, args.batch, speculation, "--batch");
-    let summaries = Summaries::new(&model, &tokenizer, settings, engine)?;
+    let work = if args.extract {
+        Work::Extract(Extracts::new(&model, &tokenizer, settings, engine)?)
+    } else {
+        Work::Write(Summaries::new(&model, &tokenizer, settings, engine)?)
+    };
     let report = Report::new(&args, documents.len(), seed)?;
-    let written = write(&args, &documents, summaries, report);
+    let written = write(&args, &documents, work, report);
     written.map_err(|error| input::name_damage(&model, error))
+}
+
+/// Where summaries come from.
+enum Work<'a> {
+    Write(Summaries<'a, &'a Gpt2>),
+    Extract(Extracts<'a, &'a Gpt2>),
+}
+
+impl Work<'_> {
+    fn add(&mut self, id: u64, text: &str) -> Result<(), SummarizeError> {
+        match self {
+            Work::Write(summaries) => summaries.add(id, text),
+            Work::Extract(extracts) => extracts.add(id, text),
+        }
+    }
+
+    fn step(&mut self) -> Result<Vec<SummaryEvent>, SummarizeError> {
+        match self {
+            Work::Write(summaries) => summaries.step(),
+            Work::Extract(extracts) => extracts.step(),
+        }
+    }
 }
 
 impl Args {
@@ -195,7 +236,7 @@ impl Args {
     /// What is counted in a text.
     fn units(&self, text: &str) -> Units {
         match &*self.rouge_units {
-            "word" => Units::Word,
+            "word" => Units::words_of(text),
             "char" => Units::Char,
             _ => Units::of(text),
         }
@@ -203,18 +244,13 @@ impl Args {
 }
 
 /// Summarises all texts and reports them; what is done is kept, whatever comes then.
-fn write(
-    args: &Args,
-    documents: &[Document],
-    mut summaries: Summaries<&Gpt2>,
-    mut report: Report,
-) -> Result<()> {
+fn write(args: &Args, documents: &[Document], mut work: Work, mut report: Report) -> Result<()> {
     let stop = StopFlag::install()?;
     let bar = ProgressBar::new(documents.len() as u64);
     let style = ProgressStyle::with_template("{bar:24} {pos}/{len} texts, {eta} left  {msg}");
     bar.set_style(style.expect("a valid template"));
     let mut done = 0;
-    let written = in_order(args.batch, documents, &mut summaries, &bar, &stop, &mut |index, summary| {
+    let written = in_order(args.batch, documents, &mut work, &bar, &stop, &mut |index, summary| {
         bar.suspend(|| report.add(&documents[index], index, &summary))?;
         bar.inc(1);
         done = index + 1;
@@ -232,7 +268,7 @@ fn write(
 fn in_order(
     batch: usize,
     documents: &[Document],
-    summaries: &mut Summaries<&Gpt2>,
+    work: &mut Work,
     bar: &ProgressBar,
     stop: &StopFlag,
     on_summary: &mut dyn FnMut(usize, Summary) -> Result<()>,
@@ -244,12 +280,10 @@ fn in_order(
         while open < batch
             && let Some(index) = coming.next()
         {
-            summaries
-                .add(index as u64, &documents[index].text)
-                .with_context(|| documents[index].name.clone())?;
+            work.add(index as u64, &documents[index].text).with_context(|| documents[index].name.clone())?;
             open += 1;
         }
-        for event in summaries.step()? {
+        for event in work.step()? {
             match event {
                 SummaryEvent::Part(id, done, of) if of > 1 => {
                     bar.set_message(format!("{}: part {done} of {of}", documents[id as usize].name));

@@ -3,7 +3,7 @@
 mod ideas;
 mod many;
 mod one;
-mod recipes;
+pub mod recipes;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

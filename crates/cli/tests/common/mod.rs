@@ -2,6 +2,7 @@
 #![allow(dead_code)] // each test file uses a part
 
 pub mod assistant;
+pub mod server;
 #[cfg(unix)]
 pub mod terminal;
 

@@ -6,9 +6,9 @@ use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokenizer::chat::Message;
+use tokenizer::sentences;
 
 use super::roles::Role;
-use super::sentences::sentence_ends;
 use super::{Conversation, Dropped, File, Reason, Record};
 use crate::example::{Example, Pair};
 use crate::mix;
@@ -202,7 +202,7 @@ fn without_last(turns: &[Message]) -> Option<&[Message]> {
 fn cut(conversation: &Conversation, how: &Tokenize) -> Result<Option<Example>, Reason> {
     let Some(document) = conversation.document.as_ref().filter(|_| how.cut_long) else { return Ok(None) };
     let text = &conversation.messages[document.turn].content;
-    let ends: Vec<usize> = sentence_ends(&text[document.range.clone()]).collect();
+    let ends: Vec<usize> = sentences::ends(&text[document.range.clone()]).collect();
     let with = |sentences: usize| {
         let mut messages = conversation.messages.clone();
         let end = document.range.start + ends[sentences - 1];

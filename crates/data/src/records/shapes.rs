@@ -5,6 +5,7 @@ use std::ops::Range;
 
 use serde_json::{Map, Value};
 use tokenizer::chat::Message;
+use tokenizer::is_chinese;
 
 use super::columns::quoted;
 use super::roles::Role;
@@ -273,16 +274,6 @@ fn fill(wording: &Wording, text: &str) -> (String, usize) {
         Some((before, after)) => ([before, text, after].concat(), before.len()),
         None => (format!("{words}\n{text}"), words.len() + 1),
     }
-}
-
-/// Whether more than a fifth of the letters are Han.
-fn is_chinese(text: &str) -> bool {
-    let (mut letters, mut han) = (0usize, 0usize);
-    for c in text.chars().filter(|c| c.is_alphabetic()) {
-        letters += 1;
-        han += usize::from(matches!(c, '\u{3400}'..='\u{9fff}' | '\u{20000}'..='\u{3ffff}'));
-    }
-    5 * han > letters
 }
 
 /// What a value is, in words.

@@ -17,7 +17,11 @@ fn rouge_score_says_the_same() {
     let cases: Vec<Case> = serde_json::from_str(include_str!("../../../../tests/golden/rouge.json")).unwrap();
     assert!(cases.len() > 50);
     for Case { units, references, summary, scores } in cases {
-        let unit = if units == "char" { Units::Char } else { Units::Word };
+        let unit = match &*units {
+            "char" => Units::Char,
+            "chinese-word" => Units::ChineseWord,
+            _ => Units::Word,
+        };
         let got = best(&references, &summary, unit).unwrap();
         let got = got.all().map(|score| [score.precision, score.recall, score.f1]);
         assert_eq!(got, scores, "{units}: {references:?} {summary:?}");
@@ -28,7 +32,13 @@ fn rouge_score_says_the_same() {
 fn units_of_a_text() {
     assert_eq!(Units::Word.cut("It's 3,5 Ünits_x"), ["it", "s", "3", "5", "nits", "x"]);
     assert_eq!(Units::Char.cut("用GPT-2写 Ünits。"), ["用", "gpt", "2", "写", "ünits"]);
+    assert_eq!(
+        Units::ChineseWord.cut("狐狸在森林里，用 iPhone 写GPT。"),
+        ["狐狸", "在", "森林", "里", "用", "iphone", "写", "gpt"]
+    );
     assert_eq!(Units::of("狐狸 GPT"), Units::Char);
+    assert_eq!(Units::words_of("狐狸 GPT"), Units::ChineseWord);
+    assert_eq!(Units::words_of("The word 狐 is a fox"), Units::Word);
     assert_eq!(Units::of("The word 狐 is a fox"), Units::Word);
     assert_eq!(Units::of(""), Units::Word);
 }

@@ -2,8 +2,9 @@
 //!
 //! - Numbers are compared by value: `1,200`, `1200` and 一千二百 are one. A single Chinese numeral counts only before a unit
 //!   such as 年 or 人, since 一 and its kin are parts of many words.
-//! - Names are capitalised words that do not begin a sentence, and words with two capitals anywhere; in Chinese text, all
-//!   words in Latin letters, and titles in 《》「」『』.
+//! - Names are capitalised words that do not begin a sentence, and words with two capitals anywhere. In Chinese text, a
+//!   capitalised word in Latin letters is a name unless it begins a stretch of English, and so is one with a digit; titles are
+//!   what stands in 《》「」『』. `GPT-2`, `GPT2` and `gpt 2` are one name.
 //!
 //! What is found need not be wrong, and what is wrong need not be found: words are compared, not meanings.
 
@@ -11,8 +12,7 @@ use std::collections::HashSet;
 use std::ops::Range;
 
 use serde::Serialize;
-
-use super::sentences;
+use tokenizer::sentences;
 
 /// What is not in the source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -41,21 +41,23 @@ pub struct Unfound {
 pub fn unfound(summary: &str, source: &str) -> Vec<Unfound> {
     let is_chinese = tokenizer::is_chinese(summary);
     let values: HashSet<String> = numbers(source).into_iter().map(|(_, value)| value).collect();
-    let known: HashSet<String> = words(source).into_iter().map(|range| key(&source[range])).collect();
+    let known = known(source);
+    let is_known = |word: &str| known.contains(&key(word)) || runs(&key(word)).all(|run| known.contains(run));
     let starts = starts(summary);
     let is_name = |range: &Range<usize>| {
         let word = &summary[range.clone()];
         let letters = word.chars().filter(|c| c.is_alphabetic()).count();
         let capitals = word.chars().filter(|c| c.is_uppercase()).count();
         if is_chinese {
-            return letters > 1 && word.is_ascii();
+            let is_marked = capitals > 0 || word.contains(|c: char| c.is_ascii_digit());
+            return letters > 1 && word.is_ascii() && is_marked && !begins_english(summary, range);
         }
         let begins =
             word.starts_with(char::is_uppercase) && !word.starts_with("I'") && !word.starts_with("I’");
         letters > 1 && (capitals > 1 || (begins && !starts.contains(&range.start)))
     };
     let numbers = numbers(summary).into_iter().filter(|(_, value)| !values.contains(value));
-    let names = words(summary).into_iter().filter(|range| !known.contains(&key(&summary[range.clone()])));
+    let names = words(summary).into_iter().filter(|range| !is_known(&summary[range.clone()]));
     let titles = titles(summary).into_iter().filter(|range| !source.contains(&summary[range.clone()]));
     let mut all: Vec<(Range<usize>, Kind)> = titles.map(|range| (range, Kind::Title)).collect();
     all.extend(numbers.map(|(range, _)| (range, Kind::Number)));
@@ -102,6 +104,47 @@ fn is_cjk(c: char) -> bool {
 fn key(word: &str) -> String {
     let lower = word.to_lowercase().replace('’', "'");
     lower.strip_suffix("'s").unwrap_or(&lower).to_owned()
+}
+
+/// The words of a source as they are compared; parts of words and words that stand together are known, too.
+fn known(source: &str) -> HashSet<String> {
+    let words = words(source);
+    let mut known: HashSet<String> = words.iter().map(|range| key(&source[range.clone()])).collect();
+    for range in &words {
+        known.extend(runs(&key(&source[range.clone()])).map(str::to_owned));
+        // A number behind a word, as in GPT-2.
+        let after = source[range.end..].trim_start_matches(['-', ' ']);
+        let digits = after.len() - after.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+        if digits > 0 {
+            known.insert(key(&source[range.clone()]) + &after[..digits]);
+            known.insert(after[..digits].to_owned());
+        }
+    }
+    known
+}
+
+/// The stretches of letters and of digits in a word.
+fn runs(word: &str) -> impl Iterator<Item = &str> {
+    let is_digit = |c: char| c.is_ascii_digit();
+    let mut rest = word;
+    std::iter::from_fn(move || {
+        let first = is_digit(rest.chars().next()?);
+        let end = rest.find(|c| is_digit(c) != first).unwrap_or(rest.len());
+        let (run, after) = rest.split_at(end);
+        rest = after;
+        Some(run)
+    })
+}
+
+/// Whether a word has its capital because it is the first of several English ones: no word before it, and a small one behind.
+fn begins_english(text: &str, range: &Range<usize>) -> bool {
+    let word = &text[range.clone()];
+    let latin = |c: char| c.is_alphanumeric() && !is_cjk(c);
+    let is_first = !text[..range.start].trim_end().ends_with(latin);
+    let next = text[range.end..].strip_prefix(' ').map(str::trim_start);
+    is_first
+        && word.chars().skip(1).all(char::is_lowercase)
+        && next.is_some_and(|next| next.starts_with(char::is_lowercase))
 }
 
 /// Where words stand that have a capital whatever they are: at the start of a sentence, a quotation, or after a colon.
@@ -295,6 +338,24 @@ mod tests {
             &["2020", "三十六", "西游记", "Google"],
         );
         check("第三章，一点也不知道。", source, &["三"]);
+    }
+
+    #[test]
+    fn english_words_in_chinese_text() {
+        let source =
+            "谷歌用 Transformer 训练了 GPT-2 和 BERT2 模型，由 iPhone 14 拍摄，作者是 Ada Lovelace。";
+        // What is in the source, however it is joined, and what is no name.
+        check(
+            "谷歌的transformer模型：GPT2、gpt 2、BERT-2、iPhone14，Ada 写的，在 the app 里用。",
+            source,
+            &[],
+        );
+        check("他说：“Good morning, my friend!”模型很好，作者也很好。", source, &[]);
+        check(
+            "百度用 Mamba 训练了 GPT-3 和 GPT4，在 Google 发布，h2o 也在，他的朋友 Bob Fox 说 yes 又说 AI。",
+            source,
+            &["Mamba", "3", "GPT4", "Google", "h2o", "Bob", "Fox", "AI"],
+        );
     }
 
     #[test]

@@ -5,8 +5,12 @@
 //! (Radford et al., 2019, §3.6: 100 tokens, drawn among the 2 most likely, of which the first 3 sentences count).
 //!
 //! A summary depends on its own text, settings and number alone, as all texts of the engine do.
+//!
+//! [`Extracts`] are summaries that invent nothing: sentences of the text itself, which the model chooses.
 
 mod ask;
+mod choose;
+mod extract;
 mod parts;
 
 use std::collections::{BTreeMap, HashMap};
@@ -16,11 +20,11 @@ use models::Gpt2;
 use serde::Serialize;
 use thiserror::Error;
 use tokenizer::chat::TemplateError;
-use tokenizer::{Tokenizer, TokenizerError};
+use tokenizer::{Tokenizer, TokenizerError, sentences};
 
 pub use self::ask::Ask;
+pub use self::extract::{Chosen, Extracts};
 use self::parts::Limits;
-use crate::apps::sentences;
 use crate::engine::{EngineSettings, TaskId};
 use crate::request::{Finish, GenerateError, Generation, Request, TextEvent, Texts};
 use crate::sampling::Sampling;
@@ -60,8 +64,25 @@ pub struct Round {
     pub split_sentences: usize,
 }
 
+impl SummarySettings {
+    /// Refuses what cannot be.
+    fn check(&self) -> Result<(), SummarizeError> {
+        if let Some(ratio) = self.ratio
+            && !(ratio > 0.0 && ratio < 1.0)
+        {
+            return Err(SummarizeError::Ratio { ratio });
+        }
+        for (what, n) in [("sentences", self.max_sentences), ("tokens", self.max_tokens)] {
+            if n == Some(0) {
+                return Err(SummarizeError::Nothing { what });
+            }
+        }
+        Ok(())
+    }
+}
+
 /// A summary, and how it came about.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Summary {
     /// The summary; empty where the model wrote nothing.
     #[serde(rename = "summary")]
@@ -72,6 +93,8 @@ pub struct Summary {
     pub is_cut_off: bool,
     /// Whether a last round would not have made it shorter, so that the summaries of the parts stand as they are.
     pub is_stalled: bool,
+    /// The sentences of an extract; none where the model wrote the summary.
+    pub chosen: Vec<Chosen>,
 }
 
 /// Why there is no summary.
@@ -169,16 +192,7 @@ impl<'a, M: Deref<Target = Gpt2>> Summaries<'a, M> {
         settings: SummarySettings,
         engine: EngineSettings,
     ) -> Result<Self, SummarizeError> {
-        if let Some(ratio) = settings.ratio
-            && !(ratio > 0.0 && ratio < 1.0)
-        {
-            return Err(SummarizeError::Ratio { ratio });
-        }
-        for (what, n) in [("sentences", settings.max_sentences), ("tokens", settings.max_tokens)] {
-            if n == Some(0) {
-                return Err(SummarizeError::Nothing { what });
-            }
-        }
+        settings.check()?;
         let texts = Texts::new(model, tokenizer, engine)?;
         Ok(Summaries { texts, tokenizer, settings, jobs: BTreeMap::new(), tasks: HashMap::new() })
     }
@@ -270,6 +284,7 @@ impl<'a, M: Deref<Target = Gpt2>> Summaries<'a, M> {
             rounds: rounds.to_vec(),
             is_cut_off,
             is_stalled,
+            chosen: Vec::new(),
         };
         let tokens = self.tokenizer.encode(&text)?.len();
         let is_short = self.settings.ratio.is_some_and(|ratio| tokens as f64 <= ratio * job.tokens as f64);

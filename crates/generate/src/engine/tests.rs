@@ -24,7 +24,8 @@ fn task(seed: u64, prompt_len: usize, max_new: usize) -> Task {
     let processors = Processors { repetition: 1.1, presence: 0.2, ..Processors::NONE };
     let temperature = [0.0, 0.7, 1.0][seed as usize % 3];
     let sampling = Sampling { temperature, top_k: 20, seed, processors, ..Sampling::default() };
-    Task { prompt, max_new, sampling, prompt_logprobs: None, overflow: Overflow::Refuse, constraint: None }
+    let overflow = Overflow::Refuse;
+    Task { prompt, max_new, sampling, prompt_logprobs: None, logprobs_from: 0, overflow, constraint: None }
 }
 
 fn settings(batch: usize, blocks: usize, step_tokens: usize, speculation: Speculation) -> EngineSettings {
@@ -39,11 +40,12 @@ fn collect(events: Vec<Event>, tokens: &mut HashMap<TaskId, Vec<u32>>, done: &mu
         match event {
             Event::Token(id, draw) => tokens.entry(id).or_default().push(draw.id),
             Event::Done(id, ending) => {
-                let earlier = done.insert(id, (tokens.remove(&id).unwrap_or_default(), ending));
+                let earlier =
+                    done.insert(id, (tokens.remove(&id).unwrap_or_default(), ending.map(|draw| draw.id)));
                 assert!(earlier.is_none(), "task {id} is done once");
             }
             Event::Failed(id, error) => panic!("task {id}: {error}"),
-            Event::Prompt(..) | Event::Slid(..) => {}
+            Event::Prompt(..) | Event::Slid(..) | Event::Started(..) => {}
         }
     }
 }
@@ -204,25 +206,66 @@ fn what_is_kept_ends_where_its_text_does() {
     assert!(kept_blocks >= 2 * 59, "nothing was kept");
 }
 
+/// What the model itself says of a prompt's tokens from this one on.
+fn logprobs_of(model: &Gpt2, prompt: &[u32], from: usize) -> Vec<TokenLogprobs> {
+    let logits = model.logits(prompt, 1, &mut Pass::eval()).unwrap();
+    let rows = logits.data().chunks_exact(VOCAB);
+    rows.zip(&prompt[1..]).skip(from.saturating_sub(1)).map(|(row, &id)| top_logprobs(row, id, 2)).collect()
+}
+
 #[test]
 fn log_probabilities_of_the_prompt_are_those_of_the_model() {
     let model = model(2, Dtype::F32);
-    let task = Task { prompt_logprobs: Some(2), ..task(1, 100, 0) };
-    let prompt = task.prompt.clone();
-    let mut engine = Engine::new(&model, VOCAB, &[EOT], settings(1, 9, 33, Speculation::Off)).unwrap();
-    engine.add(task).unwrap();
-    let mut got = Vec::new();
-    while !engine.is_idle() {
-        for event in engine.step().unwrap() {
-            if let Event::Prompt(_, known) = event {
-                got.extend(known);
+    for (from, max_new, step_tokens) in [(0, 0, 33), (1, 3, 512), (40, 0, 33), (99, 0, 7), (70, 20, 33)] {
+        let mut task = Task { prompt_logprobs: Some(2), logprobs_from: from, ..task(1, 100, max_new) };
+        task.sampling.processors.min_new_tokens = max_new;
+        let want = logprobs_of(&model, &task.prompt, from);
+        // The last token of a prompt may be read together with drafts.
+        let settings = settings(1, 9, step_tokens, Speculation::Lookup { most: 4 });
+        let mut engine = Engine::new(&model, VOCAB, &[EOT], settings).unwrap();
+        engine.add(task).unwrap();
+        let (mut got, mut written) = (Vec::new(), 0);
+        while !engine.is_idle() {
+            for event in engine.step().unwrap() {
+                match event {
+                    Event::Prompt(_, known) => got.extend(known),
+                    Event::Token(..) => written += 1,
+                    _ => {}
+                }
             }
         }
+        assert!(got == want && written == max_new, "from {from}, {step_tokens} a step");
     }
-    let logits = model.logits(&prompt, 1, &mut Pass::eval()).unwrap();
-    let rows = logits.data().chunks_exact(VOCAB);
-    let want: Vec<_> = rows.zip(&prompt[1..]).map(|(row, &id)| top_logprobs(row, id, 2)).collect();
-    assert_eq!(got, want);
+}
+
+#[test]
+fn endings_of_one_beginning_are_told_with_its_keys_and_values_read_once() {
+    let model = model(2, Dtype::F32);
+    let ending = |k: u32| (0..10 + k).map(move |i| (i * k + 3) % 50);
+    let tasks: Vec<Task> = (0..6)
+        .map(|k| {
+            let mut task = task(1, 150, 0);
+            task.prompt.extend(ending(k));
+            Task { prompt_logprobs: Some(2), logprobs_from: 150, ..task }
+        })
+        .collect();
+    let settings = EngineSettings { kept: 1, ..settings(6, 24, 512, Speculation::Off) };
+    let mut engine = Engine::new(&model, VOCAB, &[EOT], settings).unwrap();
+    let ids: Vec<TaskId> = tasks.iter().map(|task| engine.add(task.clone()).unwrap()).collect();
+    let (mut got, mut steps) = (HashMap::<TaskId, Vec<TokenLogprobs>>::new(), 0);
+    while !engine.is_idle() {
+        for event in engine.step().unwrap() {
+            if let Event::Prompt(id, known) = event {
+                got.entry(id).or_default().extend(known);
+            }
+        }
+        steps += 1;
+    }
+    for (id, task) in ids.iter().zip(&tasks) {
+        assert_eq!(got[id], logprobs_of(&model, &task.prompt, 150));
+    }
+    // 150 + 10 tokens, and then of five others all but two blocks: 22 + 10 each and what differs, in one step.
+    assert_eq!(steps, 2);
 }
 
 #[test]
@@ -237,6 +280,8 @@ fn what_cannot_run_is_refused() {
     .unwrap();
     let error = |engine: &mut Engine<&Gpt2>, task: Task| engine.add(task).unwrap_err().to_string();
     assert!(error(&mut engine, task(0, 0, 5)).contains("at least one token"));
+    let late = Task { logprobs_from: 5, ..task(0, 5, 0) };
+    assert!(error(&mut engine, late).contains("from token 5 of the prompt on, but it has 5"));
     let bad = Task { prompt: vec![1, 60], ..task(0, 1, 1) };
     assert!(error(&mut engine, bad).contains("token 60 at position 1"));
     assert!(error(&mut engine, task(0, 150, 51)).contains("let the context slide"));

@@ -246,3 +246,37 @@ fn names_are_those_of_json() {
         assert_eq!(serde_json::to_string(&finish).unwrap(), format!("\"{}\"", finish.as_str()));
     }
 }
+
+#[test]
+fn what_was_computed_before_the_text_so_far_and_its_end_are_told() {
+    let tokenizer = bytes_and_more();
+    let model = Gpt2::new(Gpt2Config::new(1, 2, 16, 200, tokenizer.vocab_size()), Init::Xavier, 3).unwrap();
+    let settings = EngineSettings { kept: 2, ..EngineSettings::for_batch(&model, 2) };
+    let mut texts = Texts::new(&model, &tokenizer, settings).unwrap();
+    let prompt: Vec<u32> = (0..150).map(|at| at * 7 % 250).collect();
+    let sampling = Sampling { logprobs: Some(1), ..Sampling::GREEDY };
+    let asked = Request { sampling, max_tokens: Some(5), min_tokens: 5, ..request(&prompt) };
+    for cached in [0, 128] {
+        let id = texts.add(&asked).unwrap();
+        let mut seen = 0;
+        let result = loop {
+            if let Some(TextEvent::Done(_, result)) =
+                texts.step().unwrap().into_iter().find(|event| matches!(event, TextEvent::Done(..)))
+            {
+                break result.unwrap();
+            }
+            let so_far = texts.so_far(id).unwrap();
+            assert_eq!(so_far.logprobs.as_ref().map_or(0, Vec::len), so_far.ids.len());
+            seen = seen.max(so_far.ids.len());
+        };
+        assert_eq!((result.timings.cached_tokens, seen), (cached, 4));
+        assert!(texts.so_far(id).is_none() && result.end_logprobs.is_none());
+    }
+    // The end, too, was drawn: always, if nothing else may be.
+    let mut ending = asked;
+    ending.min_tokens = 0;
+    ending.sampling.processors.logit_bias = vec![(tokenizer.eot(), 1e9)];
+    let (result, _) = run(&model, &tokenizer, &ending);
+    assert_eq!((result.finish, result.ids.len()), (Finish::Eot, 0));
+    assert_eq!(result.end_logprobs.unwrap().id, tokenizer.eot());
+}

@@ -267,12 +267,12 @@ impl<'a> Reader<'a> {
         let statement = if is_block { self.text(0) } else { "" };
         self.at = usize::from(is_block);
         if statement == "for" {
-            self.to_top("in")?; // what is assigned to is not read
+            self.go_to_top("in")?; // what is assigned to is not read
         }
         if statement == "call" && self.is_sign(&["("]) {
-            self.to_top(")")?; // names of what the block is given
+            self.go_to_top(")")?; // names of what the block is given
         }
-        if statement == "set" && self.to_top("=").is_some() {
+        if statement == "set" && self.go_to_top("=").is_some() {
             let start = self.start();
             if self.items(&[])? {
                 let end = self.end();
@@ -286,7 +286,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Goes past this word where it stands in no brackets.
-    fn to_top(&mut self, word: &str) -> Option<()> {
+    fn go_to_top(&mut self, word: &str) -> Option<()> {
         let mut balance = 0_i64;
         for at in self.at..self.tokens.len() {
             match self.text(at) {
@@ -311,9 +311,8 @@ impl<'a> Reader<'a> {
             let is_comma = self.is_sign(&[","]);
             several |= is_comma;
             is_first = is_comma;
-            if is_splat || is_comma || self.is_sign(&[":", "=", "==", "!=", "<", ">", "<=", ">="]) {
-                self.at += 1;
-            } else if self.is_name(&BETWEEN) {
+            let is_sign = self.is_sign(&[":", "=", "==", "!=", "<", ">", "<=", ">="]);
+            if is_splat || is_comma || is_sign || self.is_name(&BETWEEN) {
                 self.at += 1;
             } else {
                 self.sum()?;

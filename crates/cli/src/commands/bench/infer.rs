@@ -189,6 +189,7 @@ fn write(model: &Gpt2, batch: usize) -> Result<f64> {
             max_new: WRITTEN,
             sampling,
             prompt_logprobs: None,
+            logprobs_from: 0,
             overflow,
             constraint: None,
         })?;

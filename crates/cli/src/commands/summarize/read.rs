@@ -4,6 +4,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
+use data::DataError;
 use serde_json::Value;
 
 use crate::input;
@@ -128,7 +129,13 @@ fn text(path: &Path) -> Result<String> {
     } else {
         ensure!(!path.is_dir(), "{shown} is a directory; name the files in it");
         let mut bytes = Vec::new();
-        let file = data::read::open(path).with_context(|| format!("cannot read {shown}"))?;
+        let file = data::read::open(path).map_err(|error| match error {
+            // It names the file, too.
+            DataError::Io { source, .. } => {
+                anyhow::Error::new(source).context(format!("cannot read {shown}"))
+            }
+            other => other.into(),
+        })?;
         file.take(MOST_BYTES + 1).read_to_end(&mut bytes).with_context(|| format!("cannot read {shown}"))?;
         ensure!(
             bytes.len() as u64 <= MOST_BYTES,

@@ -2,8 +2,9 @@
 
 use eval::baselines;
 use eval::rouge::{self, Corpus, NAMES, Scores, Units};
-use generate::apps::sentences;
+use generate::apps::summarize::Summary;
 use serde_json::{Value, json};
+use tokenizer::sentences;
 
 use super::read::Document;
 
@@ -22,15 +23,16 @@ impl Table {
     pub fn add(
         &mut self,
         document: &Document,
-        summary: &str,
+        summary: &Summary,
         n: usize,
         units: Units,
         seed: u64,
     ) -> Option<Value> {
         let lines = |text: &str| sentences::sentences(text).collect::<Vec<_>>().join("\n");
         let references: Vec<String> = document.references.iter().map(|text| lines(text)).collect();
-        let texts =
-            [lines(summary), baselines::lead(&document.text, n), baselines::random(&document.text, n, seed)];
+        // An extract has a sentence on each line already.
+        let written = if summary.chosen.is_empty() { lines(&summary.text) } else { summary.text.clone() };
+        let texts = [written, baselines::lead(&document.text, n), baselines::random(&document.text, n, seed)];
         let mut shown = json!({});
         for ((corpus, text), name) in self.all.iter_mut().zip(texts).zip(WRITERS) {
             let scores = rouge::best(&references, &text, units)?;

@@ -66,6 +66,12 @@ pub fn find(spec: &str) -> Result<Source> {
     }
 }
 
+/// The user's own recipes: names and sources.
+pub fn own() -> Result<Vec<(String, String)>> {
+    let own = all()?.into_iter().filter(|source| source.path.is_some());
+    Ok(own.map(|source| (source.name, source.text)).collect())
+}
+
 /// All recipes: those that come along, then the user's own, by name.
 fn all() -> Result<Vec<Source>> {
     let along = builtin::RECIPES.iter();

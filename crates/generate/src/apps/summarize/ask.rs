@@ -2,6 +2,7 @@
 
 use tokenizer::Tokenizer;
 use tokenizer::chat::{ChatTemplate, Kind, Message};
+use tokenizer::split::is_han;
 
 use super::SummarizeError;
 use crate::apps::tasks;
@@ -54,6 +55,34 @@ impl Ask {
         match self {
             Ask::Template(template) => Ok(template.prompt(tokenizer, &[Message::new("user", asked)])?),
             Ask::TlDr => Ok(tokenizer.encode_prompt(&asked, false)?),
+        }
+    }
+
+    /// The prompt for a text with a sentence as its answer, as the model would write it, and where the answer starts.
+    pub(super) fn answered(
+        &self,
+        tokenizer: &Tokenizer,
+        wording: &str,
+        text: &str,
+        sentence: &str,
+    ) -> Result<(Vec<u32>, usize), SummarizeError> {
+        match self {
+            Ask::Template(template) => {
+                let asked = Message::new("user", tasks::fill(wording, text));
+                let turns = [asked, Message::new("assistant", sentence)];
+                let (mut ids, is_answer) = template.conversation(tokenizer, &turns)?;
+                let start = is_answer.iter().position(|&is| is).unwrap_or(ids.len());
+                ids.truncate(is_answer.iter().rposition(|&is| is).map_or(start, |last| last + 1));
+                Ok((ids, start))
+            }
+            Ask::TlDr => {
+                let mut ids = self.prompt(tokenizer, wording, text)?;
+                let start = ids.len();
+                // A word that follows begins with its space, where words have any.
+                let space = if sentence.starts_with(is_han) { "" } else { " " };
+                ids.extend(tokenizer.encode(&format!("{space}{sentence}"))?);
+                Ok((ids, start))
+            }
         }
     }
 

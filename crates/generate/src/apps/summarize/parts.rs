@@ -2,14 +2,18 @@
 //! is too long.
 
 use std::collections::VecDeque;
+use std::ops::Range;
+
+use tokenizer::sentences;
 
 use super::SummarizeError;
-use crate::apps::sentences;
 
 /// A text in parts, without the white space around them; nothing else of it is left out.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Parts {
     pub parts: Vec<String>,
+    /// Where each lies in the text, with the white space around it.
+    pub ranges: Vec<Range<usize>>,
     /// Sentences that are spread over several parts.
     pub split: usize,
 }
@@ -71,6 +75,7 @@ pub(super) fn cut(text: &str, limits: &impl Limits) -> Result<Parts, SummarizeEr
         let part = text[start..end].trim();
         if !part.is_empty() {
             parts.parts.push(part.to_owned());
+            parts.ranges.push(start..end);
         }
         start = end;
     }
@@ -142,6 +147,8 @@ mod tests {
         let parts = cut(text, &Chars(room)).unwrap();
         assert_eq!(parts.parts, want);
         assert_eq!(parts.split, split);
+        let ranges = parts.ranges.iter().map(|range| text[range.clone()].trim());
+        assert!(ranges.eq(want.iter().copied()), "{:?}", parts.ranges);
         let letters = |text: &str| text.split_whitespace().collect::<String>();
         assert_eq!(letters(&parts.parts.concat()), letters(text), "nothing is lost");
     }

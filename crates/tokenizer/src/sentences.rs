@@ -28,6 +28,17 @@ pub fn first(text: &str, n: usize) -> &str {
     text[..end].trim()
 }
 
+/// Where the sentences end, in bytes, before the white space behind them.
+pub fn ends(text: &str) -> impl Iterator<Item = usize> {
+    let mut at = 0;
+    pieces(text).filter_map(move |piece| {
+        let start = at;
+        at += piece.len();
+        let sentence = piece.trim_end();
+        (!sentence.is_empty()).then_some(start + sentence.len())
+    })
+}
+
 /// The text cut at its sentences' ends, with the white space behind each; together they are the text.
 pub fn pieces(text: &str) -> impl Iterator<Item = &str> {
     let mut rest = text;
@@ -89,7 +100,7 @@ fn closes(c: char) -> bool {
 }
 
 /// Whether a character is of Chinese writing or its punctuation.
-fn is_chinese(c: char) -> bool {
+fn is_chinese_char(c: char) -> bool {
     matches!(c, '\u{2e80}'..='\u{30ff}' | '\u{3400}'..='\u{9fff}' | '\u{f900}'..='\u{faff}' | '\u{ff00}'..='\u{ffef}' | '\u{20000}'..='\u{3ffff}')
 }
 
@@ -100,10 +111,13 @@ fn line_end(text: &str, at: usize) -> Option<usize> {
     let Some(next) = content.chars().next() else { return Some(at) };
     let is_empty_line = after[..after.len() - content.len()].matches('\n').count() > 1;
     let last = before.trim_end().chars().next_back();
-    let is_chinese_line = last.is_some_and(|c| is_chinese(c) || matches!(c, '”' | '’' | '…'));
+    let is_chinese_line = last.is_some_and(|c| is_chinese_char(c) || matches!(c, '”' | '’' | '…'));
     // What begins a list, and nothing else that stands within a sentence.
     let is_item = matches!(next, '•' | '·' | '*' | '-' | '–' | '—' | '#' | '◦' | '▪');
-    (is_empty_line || is_item || (is_chinese_line && is_chinese(next)) || (is_chinese_line && next == '“'))
+    (is_empty_line
+        || is_item
+        || (is_chinese_line && is_chinese_char(next))
+        || (is_chinese_line && next == '“'))
         .then_some(at)
 }
 
@@ -126,7 +140,7 @@ fn mark_end(text: &str, at: usize, behind: usize) -> Option<usize> {
     }
     // Chinese behind an English mark needs no white space, but behind a number it may be a part of one.
     let digit = text[..at].ends_with(|c: char| c.is_ascii_digit());
-    (is_chinese(next) && starts && run != "…" && !(run == "." && digit)).then_some(end)
+    (is_chinese_char(next) && starts && run != "…" && !(run == "." && digit)).then_some(end)
 }
 
 /// Words that a full stop shortens, and that never end a sentence.
@@ -226,6 +240,20 @@ mod tests {
         assert_eq!(first(" One. Two! Three?", 2), "One. Two!");
         assert_eq!(first("一。二。", 5), "一。二。");
         assert_eq!(first("One.", 0), "");
+    }
+
+    #[test]
+    fn ends_of_sentences() {
+        let parts = |text: &str| ends(text).map(|end| text[..end].to_owned()).collect::<Vec<_>>();
+        assert_eq!(
+            parts(" It is 3.5 m. \"Yes!\" he said.  End "),
+            [" It is 3.5 m.", " It is 3.5 m. \"Yes!\" he said.", " It is 3.5 m. \"Yes!\" he said.  End"]
+        );
+        assert_eq!(
+            parts("狐狸说：“早！”然后走了。完"),
+            ["狐狸说：“早！”", "狐狸说：“早！”然后走了。", "狐狸说：“早！”然后走了。完"]
+        );
+        assert_eq!(parts(" \n"), [""; 0]);
     }
 
     #[test]
