@@ -94,7 +94,7 @@ fn preferences() {
 #[test]
 fn what_is_said_at_the_end_fits_what_was_done() {
     let folder = trained();
-    folder.write("one.jsonl", r#"{"prompt": "Where?", "completion": "In the wood."}"#);
+    folder.write("one.jsonl", r#"{"prompt": "Where?", "completion": "zqxjvkw 998877 zqxjvkw"}"#);
     let flags = "--eval-interval 1 --schedule constant --warmup-steps 0 --max-steps 3";
     let run = folder.run(&format!("{TUNE} --data chat.jsonl --val one.jsonl {flags} --lr 0.3 --out worse"));
     assert!(run.ok && !run.stderr.contains("NaN"), "{}", run.stderr);
