@@ -175,7 +175,8 @@ fn dependencies(path: &Path) -> Vec<(String, String)> {
 
 /// Every file of the project, relative to the root; not what is built, downloaded or trained beside them.
 fn files() -> Vec<PathBuf> {
-    const FOLDERS: [&str; 8] = [".cargo", ".ci", "book", "configs", "crates", "runs", "tests", "xtask"];
+    const FOLDERS: [&str; 9] =
+        [".cargo", ".ci", "book", "configs", "crates", "deploy", "runs", "tests", "xtask"];
     const BUILT: [&str; 2] = ["target", "__pycache__"];
     fn walk(folder: &Path, found: &mut Vec<PathBuf>) {
         for entry in fs::read_dir(folder).expect("a folder can be listed") {

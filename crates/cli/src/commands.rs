@@ -6,6 +6,7 @@ pub mod convert;
 pub mod eval;
 pub mod finetune;
 pub mod generate;
+pub mod key;
 pub mod ls;
 pub mod merge;
 pub mod prepare;

@@ -64,6 +64,8 @@ enum Command {
     Write(Box<commands::write::Args>),
     /// Serve models over HTTP: OpenAI's API, for programs
     Serve(Box<commands::serve::Args>),
+    /// Make an API key for gpt2 serve
+    Key(commands::key::Args),
     /// Measure loss, perplexity, bits per byte and accuracy on a text
     Eval(commands::eval::Args),
     /// Bring a model into fewer bits, and measure what that costs
@@ -106,8 +108,9 @@ fn chain(error: &anyhow::Error) -> String {
 }
 
 fn run() -> anyhow::Result<()> {
-    let command = with_environment(Cli::command());
-    let Cli { command, threads, offline } = match Cli::from_arg_matches(&command.get_matches()) {
+    let typed: Vec<_> = std::env::args_os().collect();
+    let command = commands::serve::with_file(with_environment(Cli::command()), &typed)?;
+    let Cli { command, threads, offline } = match Cli::from_arg_matches(&command.get_matches_from(typed)) {
         Ok(cli) => cli,
         Err(error) => error.exit(),
     };
@@ -126,6 +129,7 @@ fn run() -> anyhow::Result<()> {
         Command::Chat(args) => commands::chat::run(*args, offline),
         Command::Write(args) => commands::write::run(*args, offline),
         Command::Serve(args) => commands::serve::run(*args, offline),
+        Command::Key(args) => commands::key::run(args),
         Command::Eval(args) => commands::eval::run(args, offline),
         Command::Quantize(args) => commands::quantize::run(args, offline),
         Command::Convert(args) => commands::convert::run(args, offline),

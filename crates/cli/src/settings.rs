@@ -251,7 +251,9 @@ mod tests {
     #[test]
     fn every_committed_recipe_parses() {
         let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../configs");
-        let recipes: Vec<_> = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()).collect();
+        let mut recipes: Vec<_> =
+            std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()).collect();
+        recipes.retain(|path| !path.ends_with("serve.toml")); // settings of a server
         assert!(recipes.len() >= 3);
         for path in recipes {
             Settings::default().over_recipe(&path).unwrap();

@@ -24,16 +24,21 @@ impl StopFlag {
     }
 
     fn catch() -> std::io::Result<StopFlag> {
+        let stop = StopFlag::catch_terminations()?;
+        // A closing terminal may send this twice, from the shell and from the system: it never ends the process.
+        #[cfg(unix)]
+        if !is_ignored(signal_hook::consts::SIGHUP) {
+            signal_hook::flag::register(signal_hook::consts::SIGHUP, stop.0.clone())?;
+        }
+        Ok(stop)
+    }
+
+    fn catch_terminations() -> std::io::Result<StopFlag> {
         let flag = Arc::new(AtomicBool::new(false));
         for &signal in TERM_SIGNALS {
             // The order matters: a second signal finds the flag set and ends the process, then the flag is set.
             signal_hook::flag::register_conditional_shutdown(signal, 130, flag.clone())?;
             signal_hook::flag::register(signal, flag.clone())?;
-        }
-        // A closing terminal may send this twice, from the shell and from the system: it never ends the process.
-        #[cfg(unix)]
-        if !is_ignored(signal_hook::consts::SIGHUP) {
-            signal_hook::flag::register(signal_hook::consts::SIGHUP, flag.clone())?;
         }
         Ok(StopFlag(flag))
     }
@@ -70,13 +75,30 @@ pub fn before_end(clean_up: impl FnOnce() + Send + 'static) -> std::io::Result<(
     Ok(())
 }
 
-/// From now on, the first signal calls `act`; a second one ends the process at once.
-pub fn on_first(act: impl FnOnce() + Send + 'static) -> std::io::Result<()> {
-    let stop = StopFlag::catch()?;
+/// From now on, the first Ctrl-C or SIGTERM calls `act`; a second one ends the process at once. A closed terminal counts, too,
+/// but where there is none, SIGHUP is not for ending ([`on_hangup`]).
+pub fn on_end(act: impl FnOnce() + Send + 'static) -> std::io::Result<()> {
+    let stop = StopFlag::catch_terminations()?;
+    #[cfg(unix)]
+    if std::io::stderr().is_terminal() {
+        signal_hook::flag::register(signal_hook::consts::SIGHUP, stop.0.clone())?;
+    }
     std::thread::spawn(move || {
         stop.wait();
         act();
     });
+    Ok(())
+}
+
+/// From now on, each SIGHUP calls `act`, unless a closed terminal sends it.
+pub fn on_hangup(act: impl Fn() + Send + 'static) -> std::io::Result<()> {
+    #[cfg(unix)]
+    if !std::io::stderr().is_terminal() {
+        let mut signals = signal_hook::iterator::Signals::new([signal_hook::consts::SIGHUP])?;
+        std::thread::spawn(move || signals.forever().for_each(|_| act()));
+    }
+    #[cfg(not(unix))]
+    drop(act);
     Ok(())
 }
 

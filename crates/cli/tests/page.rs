@@ -11,6 +11,7 @@ fn the_page_in_a_browser() {
     };
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).unwrap();
     let script = root.join("tests/page/run.py");
-    let status = Command::new(python).arg(script).arg(env!("CARGO_BIN_EXE_gpt2")).current_dir(root).status().unwrap();
+    let status =
+        Command::new(python).arg(script).arg(env!("CARGO_BIN_EXE_gpt2")).current_dir(root).status().unwrap();
     assert!(status.success(), "tests/page: {status}");
 }

@@ -40,7 +40,12 @@ fn the_page_comes_from_inside_and_is_fenced_in() {
     assert_eq!(page.status, 200);
     assert_eq!(page.header("content-type"), Some("text/html; charset=utf-8"));
     let policy = page.header("content-security-policy").unwrap();
-    for part in ["default-src 'none'", "script-src 'self'", "frame-ancestors 'none'", "require-trusted-types-for 'script'"] {
+    for part in [
+        "default-src 'none'",
+        "script-src 'self'",
+        "frame-ancestors 'none'",
+        "require-trusted-types-for 'script'",
+    ] {
         assert!(policy.contains(part), "{policy}");
     }
     assert!(!policy.contains("unsafe"), "{policy}");
@@ -86,11 +91,15 @@ fn documents_are_those_of_gpt2_write() {
     let want: Value = serde_json::from_str(&folder.finish(command, b"").stdout).unwrap();
     let asked = json!({ "model": "m", "recipe": "weather", "topic": topic, "seed": 7, "best_of": 2 });
     let events = server.post("/app/write", &asked).events();
-    let of = |kind: &str| events.iter().filter(|event| event["type"] == kind).cloned().collect::<Vec<Value>>();
+    let of =
+        |kind: &str| events.iter().filter(|event| event["type"] == kind).cloned().collect::<Vec<Value>>();
     let steps = of("step");
     assert_eq!(steps.len(), 2);
     for (step, want) in steps.iter().zip(want["steps"].as_array().unwrap()) {
-        assert_eq!((&step["name"], &step["text"], &step["passed"]), (&want["name"], &want["text"], &want["passed"]));
+        assert_eq!(
+            (&step["name"], &step["text"], &step["passed"]),
+            (&want["name"], &want["text"], &want["passed"])
+        );
         let failed = step["warnings"].as_array().unwrap().iter().filter(|one| one["kind"] == "check").count();
         assert_eq!(failed == 0, step["passed"] == true);
     }
@@ -141,9 +150,14 @@ fn summaries_are_those_of_gpt2_summarize() {
     let parts = want["read"]["rounds"][0]["parts"].as_u64().unwrap();
     assert!(parts > 1);
     assert_eq!(last["parts"], parts);
-    let read: Vec<u64> = events.iter().filter(|event| event["type"] == "part").map(|event| event["done"].as_u64().unwrap()).collect();
+    let read: Vec<u64> = events
+        .iter()
+        .filter(|event| event["type"] == "part")
+        .map(|event| event["done"].as_u64().unwrap())
+        .collect();
     assert_eq!(read[..parts as usize], (1..=parts).collect::<Vec<_>>());
-    let pieces: String = last["pieces"].as_array().unwrap().iter().map(|piece| piece["text"].as_str().unwrap()).collect();
+    let pieces: String =
+        last["pieces"].as_array().unwrap().iter().map(|piece| piece["text"].as_str().unwrap()).collect();
     assert_eq!(last["summary"], pieces);
 
     let empty = server.post("/app/summarize", &json!({ "model": "m", "text": " \n" }));
@@ -171,13 +185,18 @@ fn conversations_are_kept_and_read_again() {
     let server = Server::start(&folder, "-m m --history h.sqlite");
     assert_eq!(server.get("/app/config").json()["history"], true);
     let path = format!("/app/chats/{ID}");
-    let put = |version: u64, title: &str| with_body(&server, "PUT", &path, &json!({ "version": version, "chat": chat(title) }));
+    let put = |version: u64, title: &str| {
+        with_body(&server, "PUT", &path, &json!({ "version": version, "chat": chat(title) }))
+    };
     assert_eq!(put(0, "first").json(), json!({ "version": 1 }));
     assert_eq!(put(1, "second").json(), json!({ "version": 2 }));
     let late = put(1, "late");
     assert_eq!((late.status, &late.json()["error"]["code"]), (409, &json!("changed")));
     let list = server.get("/app/chats").json();
-    assert_eq!(list["chats"], json!([{ "id": ID, "version": 2, "title": "second", "updated": "2026-01-31T12:00:00.000Z" }]));
+    assert_eq!(
+        list["chats"],
+        json!([{ "id": ID, "version": 2, "title": "second", "updated": "2026-01-31T12:00:00.000Z" }])
+    );
     drop(server);
 
     let server = Server::start(&folder, "-m m --history h.sqlite");
@@ -189,7 +208,10 @@ fn conversations_are_kept_and_read_again() {
     let answer = with_body(&server, "PUT", "/app/chats/../../x", &json!({ "version": 0, "chat": chat("x") }));
     assert!(answer.status == 400 || answer.status == 404, "{answer:?}");
     // One that is too large is refused by its length.
-    let large = server.post_text(&path, "{").replacen("POST", "PUT", 1).replace("Length: 1\r\n", "Length: 5000000\r\n");
+    let large = server
+        .post_text(&path, "{")
+        .replacen("POST", "PUT", 1)
+        .replace("Length: 1\r\n", "Length: 5000000\r\n");
     assert_eq!(server.request(&large).status, 413);
     assert_eq!(with_body(&server, "DELETE", &path, &json!({})).status, 204);
     assert_eq!(with_body(&server, "DELETE", &path, &json!({})).status, 404);
@@ -206,7 +228,10 @@ fn conversations_are_kept_and_read_again() {
 fn a_history_that_is_not_ours_is_refused() {
     let folder = model();
     folder.write("text.sqlite", "this is no database, but a text of some length".repeat(40));
-    folder.fails("serve -m m --port 0 --history text.sqlite", &["text.sqlite is damaged, or is no database", "--history"]);
+    folder.fails(
+        "serve -m m --port 0 --history text.sqlite",
+        &["text.sqlite is damaged, or is no database", "--history"],
+    );
     // That of `gpt2 chat` is another.
     folder.succeeds("chat -m m -p hello -n 4 --history chat.sqlite");
     folder.fails("serve -m m --port 0 --history chat.sqlite", &["database of another program"]);

@@ -361,6 +361,11 @@ impl<M: Deref<Target = Gpt2>> Engine<M> {
         self.pool.used()
     }
 
+    /// Blocks set aside for what the running tasks may become; others are free for those that wait.
+    pub fn blocks_reserved(&self) -> usize {
+        self.running.iter().map(|sequence| sequence.need).sum()
+    }
+
     /// What it may use.
     pub fn settings(&self) -> &EngineSettings {
         &self.settings
@@ -403,7 +408,7 @@ impl<M: Deref<Target = Gpt2>> Engine<M> {
     /// Starts tasks in their order, while there is room for what they may become.
     fn admit(&mut self, events: &mut Vec<Event>) {
         while let Some(first) = self.waiting.front() {
-            let reserved: usize = self.running.iter().map(|sequence| sequence.need).sum();
+            let reserved = self.blocks_reserved();
             if self.running.len() >= self.settings.batch || reserved + first.need > self.settings.blocks {
                 return;
             }

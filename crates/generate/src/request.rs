@@ -79,7 +79,9 @@ pub struct Timings {
     pub prompt_tokens: usize,
     /// Those of them that were computed before, for another text.
     pub cached_tokens: usize,
-    /// Milliseconds to read the prompt, until the first token could be drawn.
+    /// Milliseconds until it was this text's turn.
+    pub queue_ms: f64,
+    /// Milliseconds to read the prompt, until the first token could be drawn, those until its turn included.
     pub prompt_ms: f64,
     /// Tokens written.
     pub tokens: usize,
@@ -289,7 +291,8 @@ impl<'a, M: Deref<Target = Gpt2>> Texts<'a, M> {
         };
         let (min_tokens, start) = (request.min_tokens, Instant::now());
         let constraint = request.constraint.clone();
-        let writer = Writer { min_tokens, constraint, decoding, stream, result, start, first: None };
+        let writer =
+            Writer { min_tokens, constraint, decoding, stream, result, start, turn: None, first: None };
         self.writers.insert(id, writer);
         Ok(id)
     }
@@ -325,6 +328,7 @@ impl<'a, M: Deref<Target = Gpt2>> Texts<'a, M> {
                 Event::Started(id, cached) => {
                     if let Some(writer) = self.writers.get_mut(&id) {
                         writer.result.timings.cached_tokens = cached;
+                        writer.turn.get_or_insert_with(Instant::now);
                     }
                 }
                 Event::Token(id, draw) => self.token(id, draw, &mut events)?,
@@ -395,6 +399,7 @@ struct Writer {
     stream: TextStream,
     result: Generation,
     start: Instant,
+    turn: Option<Instant>,
     first: Option<Instant>,
 }
 
@@ -424,6 +429,7 @@ impl Writer {
     fn whole(mut self) -> Generation {
         let (timings, end) = (&mut self.result.timings, Instant::now());
         let first = self.first.unwrap_or(end);
+        timings.queue_ms = (self.turn.unwrap_or(first) - self.start).as_secs_f64() * 1e3;
         timings.prompt_ms = (first - self.start).as_secs_f64() * 1e3;
         timings.tokens = self.result.ids.len();
         let (later, seconds) = (timings.tokens.saturating_sub(1) as f64, (end - first).as_secs_f64());

@@ -7,6 +7,7 @@ use axum::extract::{FromRequest, Request};
 use axum::http::{StatusCode, header};
 use serde::de::DeserializeOwned;
 
+use crate::account::Account;
 use crate::error::ApiError;
 use crate::state::State;
 
@@ -42,6 +43,7 @@ impl<T: DeserializeOwned> FromRequest<State> for Json<T> {
                 return Err(ApiError::new(StatusCode::REQUEST_TIMEOUT, "invalid_request_error", message));
             }
         };
+        Account::current().shows(&bytes);
         parse(&bytes).map(Json)
     }
 }

@@ -20,6 +20,7 @@ use generate::{GenerateError, Request, Sampling};
 pub use figures::Figures;
 pub use order::{Failure, Order, Receipt, Update};
 
+use crate::account::Account;
 use crate::error::ApiError;
 use crate::served::Served;
 use crate::state::Settings;
@@ -91,13 +92,15 @@ impl Conductor {
             );
             return Err(ApiError::invalid("n", message));
         }
-        let figures = served.figures();
+        let (figures, account) = (served.figures(), Account::current());
+        let (prompts, answers) = cost(served, &order.requests);
+        account.expect(served.name(), prompts, answers)?;
         let more = |taken: usize| Some(taken + texts).filter(|all| *all <= self.most);
         if figures.taken.fetch_update(Ordering::SeqCst, Ordering::SeqCst, more).is_err() {
             let message = format!("{} texts wait already; try again later", figures.waiting());
             return Err(ApiError::busy(message, self.patience(served)));
         }
-        let (ticket, receipt) = Receipt::new(order);
+        let (ticket, receipt) = Receipt::new(order, account);
         if self.inbox.send(Message::Write(at, Box::new(ticket))).is_err() {
             figures.taken.fetch_sub(texts, Ordering::SeqCst);
             return Err(gone());
@@ -114,6 +117,8 @@ impl Conductor {
         deadline: Option<(Instant, Duration)>,
     ) -> Result<impl Future<Output = Result<Vec<Vec<f32>>, Failure>> + use<>, ApiError> {
         let (figures, at) = (served.figures(), self.number(served)?);
+        let tokens: usize = inputs.iter().map(Vec::len).sum();
+        Account::current().expect(served.name(), tokens as u64, 0)?;
         let more = |waiting: usize| Some(waiting + 1).filter(|all| *all <= self.most);
         if figures.embedding.fetch_update(Ordering::SeqCst, Ordering::SeqCst, more).is_err() {
             let message = format!("{} requests for vectors wait already; try again later", self.most);
@@ -148,6 +153,20 @@ impl Conductor {
         let rounds = (figures.waiting() / self.batch.max(1) + 1) as u32;
         (figures.text_time() * rounds).as_secs().clamp(1, 60)
     }
+}
+
+/// Tokens of prompts, and tokens that may be written at most. Texts that share a prompt read it once.
+fn cost(served: &Served, requests: &[Request]) -> (u64, u64) {
+    let (mut prompts, mut answers, mut last) = (0, 0, None);
+    for request in requests {
+        let prompt = request.prompt.len().max(1); // something stands in for an empty one
+        if last != Some(&request.prompt) {
+            prompts += prompt as u64;
+        }
+        last = Some(&request.prompt);
+        answers += request.max_tokens.unwrap_or(served.n_ctx().saturating_sub(prompt)) as u64;
+    }
+    (prompts, answers)
 }
 
 fn gone() -> ApiError {

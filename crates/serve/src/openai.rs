@@ -99,7 +99,7 @@ pub fn finish_reason(finish: Finish) -> &'static str {
 }
 
 /// A name that no other answer has.
-fn new_id() -> String {
+pub(crate) fn new_id() -> String {
     static NUMBER: AtomicU64 = AtomicU64::new(0);
     let mut hasher = RandomState::new().build_hasher();
     hasher.write_u64(NUMBER.fetch_add(1, Ordering::Relaxed));

@@ -5,14 +5,46 @@
 use std::sync::LazyLock;
 
 use axum::Json;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 static DOCUMENT: LazyLock<Value> = LazyLock::new(|| {
     let mut document: Value =
         serde_json::from_str(include_str!("../data/openapi.json")).expect("a file of ours");
     document["info"]["version"] = env!("CARGO_PKG_VERSION").into();
+    guard(&mut document);
     document
 });
+
+/// Adds what the guards may answer on every route.
+fn guard(document: &mut Value) {
+    let error = |text: &str| {
+        let schema = json!({ "schema": { "$ref": "#/components/schemas/Error" } });
+        json!({ "description": text, "content": { "application/json": schema } })
+    };
+    document["components"]["securitySchemes"] = json!({ "key": { "type": "http", "scheme": "bearer" } });
+    for (path, methods) in document["paths"].as_object_mut().into_iter().flatten() {
+        for (_, operation) in methods.as_object_mut().into_iter().flatten() {
+            if let Some(answers) = operation["responses"].as_object_mut() {
+                answers.entry("400").or_insert_with(|| error("There must be one header Host"));
+                answers.insert(
+                    "403".into(),
+                    error("The server may not be asked under this name, or by this page"),
+                );
+                if !OPEN.contains(&path.as_str()) {
+                    answers
+                        .insert("401".into(), error("The server has keys, and the request has none of them"));
+                }
+            }
+            if !OPEN.contains(&path.as_str()) {
+                // A server without keys asks for none.
+                operation["security"] = json!([{ "key": [] }, {}]);
+            }
+        }
+    }
+}
+
+/// Routes that need no key.
+const OPEN: [&str; 2] = ["/health", "/openapi.json"];
 
 /// The document.
 pub(crate) async fn openapi() -> Json<&'static Value> {

@@ -49,9 +49,13 @@ async fn file(Path(name): Path<String>, headers: HeaderMap) -> Response {
 /// A file, or that the browser's copy is still good.
 fn respond(name: &str, headers: &HeaderMap) -> Response {
     let Some(file) = FILES.iter().find(|file| file.name == name) else {
-        return ApiError::new(StatusCode::NOT_FOUND, "invalid_request_error", format!("the page has no file {name}"))
-            .code("unknown_url")
-            .into_response();
+        return ApiError::new(
+            StatusCode::NOT_FOUND,
+            "invalid_request_error",
+            format!("the page has no file {name}"),
+        )
+        .code("unknown_url")
+        .into_response();
     };
     let tag = tag(file.bytes);
     let head = [
@@ -113,7 +117,17 @@ mod tests {
         for file in FILES {
             let text = std::str::from_utf8(file.bytes).unwrap();
             let text = text.replace("http://www.w3.org/2000/svg", "");
-            for word in ["innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(", "new Function", "http:", "https:", "//cdn"] {
+            for word in [
+                "innerHTML",
+                "outerHTML",
+                "insertAdjacentHTML",
+                "document.write",
+                "eval(",
+                "new Function",
+                "http:",
+                "https:",
+                "//cdn",
+            ] {
                 assert!(!text.contains(word), "{} says {word}", file.name);
             }
         }

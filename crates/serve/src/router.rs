@@ -1,17 +1,20 @@
 //! All routes, and the layers around them.
 
+use std::sync::Arc;
+
 use axum::Router;
 use axum::http::{Method, StatusCode, Uri};
 use axum::routing::{get, post};
 
 use crate::app;
 use crate::error::ApiError;
+use crate::guards::{self, Guards};
 use crate::openai::{chat, completions, embeddings, models};
 use crate::state::State;
 use crate::{health, openapi, tokens};
 
 /// The routes of a server.
-pub fn router(state: State) -> Router {
+pub fn router(state: State, guards: &Arc<Guards>) -> Router {
     let openai = Router::new()
         .route("/v1/models", get(models::list))
         .route("/v1/models/{*id}", get(models::one))
@@ -20,20 +23,16 @@ pub fn router(state: State) -> Router {
         .route("/v1/embeddings", post(embeddings::create))
         .route("/tokenize", post(tokens::tokenize))
         .route("/detokenize", post(tokens::detokenize));
-    // Routes that need a key are merged above this line, and keys, rates and logs are layers around them (`openai.layer(…)`).
+    // Routes that need a key are merged above this line.
     let open =
         Router::new().route("/health", get(health::health)).route("/openapi.json", get(openapi::openapi));
     let (openai, open) = match state.app().page {
         true => (openai.merge(app::routes()), open.merge(app::open_routes())),
         false => (openai, open),
     };
-    Router::new()
-        .merge(openai)
-        .merge(open)
-        .fallback(unknown)
-        .method_not_allowed_fallback(not_so)
-        .with_state(state)
-    // Layers around everything (hosts, headers, CORS, request ids) go here.
+    guards::around(guards, &state, openai, open, |all| {
+        all.fallback(unknown).method_not_allowed_fallback(not_so)
+    })
 }
 
 /// A route that is none.

@@ -10,6 +10,7 @@ use thiserror::Error;
 
 use crate::conductor::Conductor;
 use crate::connections;
+use crate::guards::Guards;
 use crate::router::router;
 use crate::served::Served;
 use crate::state::State;
@@ -42,6 +43,7 @@ pub enum ServeError<E> {
 pub fn run<E: Send + 'static>(
     listener: TcpListener,
     state: State,
+    guards: Arc<Guards>,
     load: impl FnOnce() -> Result<Vec<Served>, E> + Send + 'static,
     ready: impl FnOnce(&State) + Send + 'static,
 ) -> Result<usize, ServeError<E>> {
@@ -57,7 +59,8 @@ pub fn run<E: Send + 'static>(
         let listener = tokio::net::TcpListener::from_std(listener)?;
         let graceful = GracefulShutdown::new();
         let most = state.settings().connections;
-        let accepting = connections::accept(listener, router(state.clone()), most, &graceful);
+        let app = router(state.clone(), &guards);
+        let accepting = connections::accept(listener, app, guards, most, &graceful);
         let own = state.clone();
         let starting = tokio::task::spawn_blocking(move || start(&own, load, ready));
         let living = async {

@@ -1,9 +1,13 @@
 //! `gpt2 serve`: models behind HTTP, for programs that speak OpenAI's API.
 
 mod app;
+mod config;
+mod guards;
 mod load;
 
 use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -11,6 +15,8 @@ use models::Dtype;
 use serve::{ServeError, Settings, State};
 
 use self::app::AppArgs;
+pub use self::config::with_file;
+use self::guards::GuardArgs;
 use self::load::Plan;
 use crate::input;
 use crate::output::{note, printable};
@@ -28,7 +34,8 @@ use crate::signals;
     gpt2 serve -m out/assistant --adapter polite=out/polite\n  \
     curl http://127.0.0.1:8080/v1/completions -H \"Content-Type: application/json\" \\\n    \
     -d '{\"model\": \"assistant\", \"prompt\": \"Once\", \"max_tokens\": 20}'\n\n\
-    Ctrl-C or SIGTERM lets running requests end and takes no others; a second one ends at once.")]
+    Ctrl-C or SIGTERM lets running requests end and takes no others; a second one ends at once. SIGHUP reads keys and certificate \
+    again.")]
 pub struct Args {
     /// Model: a directory, a file, or a name on the hub, with a name of its own if wanted. May be given several times
     #[arg(short, long, value_name = "[NAME=]MODEL", required = true)]
@@ -71,6 +78,21 @@ pub struct Args {
     drain_seconds: u64,
     #[command(flatten)]
     app: AppArgs,
+    #[command(flatten)]
+    guards: GuardArgs,
+    /// File of settings with the names of these flags, which win over it
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+/// A message of the server's: a line for people, or one of the log where all must be JSON.
+macro_rules! tell {
+    ($is_json:expr, $($text:tt)*) => {
+        match $is_json {
+            true => tracing::info!("{}", format_args!($($text)*)),
+            false => note!($($text)*),
+        }
+    };
 }
 
 /// The most texts that are written at once: a step computes as many tokens.
@@ -83,19 +105,30 @@ pub fn run(args: Args, offline: bool) -> Result<()> {
     ensure!(args.request_timeout > 0, "--request-timeout 0: allow at least 1 second");
     ensure!(args.connections > 0, "--connections 0: allow at least 1");
     let plan = Plan::of(&args.model, &args.adapter, args.dtype, offline)?;
-    let app = args.app.open()?;
+    let mut app = args.app.open()?;
     let listener = listen(&args.host, args.port)?;
-    note!("listening on http://{}", listener.local_addr()?);
+    let address = listener.local_addr()?;
+    let _flush = args.guards.start_log()?;
+    let guards = Arc::new(args.guards.open(&args.host, address)?);
+    let is_json = args.guards.is_json();
+    tell!(is_json, "listening on {}://{address}", if guards.tls.is_some() { "https" } else { "http" });
+    for advice in args.guards.advice(&guards, address) {
+        tell!(is_json, "note: {advice}");
+    }
+    app.api_key = guards.keys.is_some();
     let state = State::with_app(args.settings(), app);
     let draining = state.clone();
-    signals::on_first(move || {
-        note!(
+    signals::on_end(move || {
+        tell!(
+            is_json,
             "ending: running requests are finished, and no others taken; the same signal again ends at once"
         );
         draining.drain();
     })?;
+    let reloading = guards.clone();
+    signals::on_hangup(move || reloading.reload())?;
     let loaded = move || plan.open();
-    let dropped = serve::run(listener, state, loaded, move |state| ready(state, start));
+    let dropped = serve::run(listener, state, guards, loaded, move |state| ready(state, start, is_json));
     let dropped = dropped.map_err(|error| match error {
         ServeError::Load(error) => error,
         ServeError::Start(error) => {
@@ -106,7 +139,7 @@ pub fn run(args: Args, offline: bool) -> Result<()> {
         }
     })?;
     if dropped > 0 {
-        note!("{dropped} requests were dropped, since they did not end in {} s", args.drain_seconds);
+        tell!(is_json, "{dropped} requests were dropped, since they did not end in {} s", args.drain_seconds);
     }
     Ok(())
 }
@@ -139,18 +172,24 @@ fn listen(host: &str, port: u16) -> Result<TcpListener> {
 }
 
 /// Says what is served.
-fn ready(state: &State, start: Instant) {
+fn ready(state: &State, start: Instant, is_json: bool) {
     for served in state.models() {
         let name = printable(served.name());
-        note!("serving {name}: {} weights, a context of {} tokens", served.model().dtype(), served.n_ctx());
+        tell!(
+            is_json,
+            "serving {name}: {} weights, a context of {} tokens",
+            served.model().dtype(),
+            served.n_ctx()
+        );
         if served.is_plain() {
-            note!(
+            tell!(
+                is_json,
                 "note: {name} has no chat template, so that turns are written as `User: …` and `Assistant: …`; `gpt2 finetune` makes \
                  a base model an assistant"
             );
         }
     }
-    note!("ready after {:.2} s", start.elapsed().as_secs_f64());
+    tell!(is_json, "ready after {:.2} s", start.elapsed().as_secs_f64());
 }
 
 /// A size in bytes, such as 500MB, 2GB or 1.5GiB.

@@ -69,7 +69,9 @@ impl Server {
             let n = lines.read_line(&mut line).unwrap();
             *messages.lock().unwrap() += &line;
             assert_ne!(n, 0, "the server ended: {}", messages.lock().unwrap());
-            address = line.trim().strip_prefix("listening on http://").map(str::to_owned);
+            // A line of its own, or the message of a line of JSON.
+            let said = line.split_once("listening on http").and_then(|(_, rest)| rest.split_once("://"));
+            address = said.and_then(|(_, at)| Some(at.trim_end().split('"').next()?.to_owned()));
         }
         let rest = messages.clone();
         std::thread::spawn(move || {
@@ -124,6 +126,22 @@ impl Server {
             self.address,
             body.len()
         )
+    }
+
+    /// A request with more headers, each a line.
+    pub fn with(&self, method: &str, path: &str, headers: &[&str], body: &str) -> Answer {
+        let host = format!("Host: {}", self.address);
+        let is_host = |line: &&str| line.to_ascii_lowercase().starts_with("host:");
+        let mut lines: Vec<&str> = headers.to_vec();
+        if !headers.iter().any(is_host) {
+            lines.push(&host);
+        }
+        let lines = lines.join("\r\n");
+        self.request(&format!(
+            "{method} {path} HTTP/1.1\r\n{lines}\r\nContent-Type: application/json\r\nContent-Length: {}\r\nConnection: \
+             close\r\n\r\n{body}",
+            body.len()
+        ))
     }
 
     /// Sends a request as it stands, and reads the whole answer.

@@ -67,14 +67,21 @@ impl Chat {
             return wrong("chat.messages".into(), &what);
         }
         let texts = [("title", Some(&self.title)), ("model", self.model.as_ref())];
-        let texts = texts.into_iter().chain([("created", Some(&self.created)), ("updated", Some(&self.updated))]);
+        let texts =
+            texts.into_iter().chain([("created", Some(&self.created)), ("updated", Some(&self.updated))]);
         for (name, text) in texts {
             if text.is_some_and(|text| text.chars().count() > MOST_TITLE) {
-                return wrong(format!("chat.{name}"), &format!("`chat.{name}` has more than {MOST_TITLE} characters"));
+                return wrong(
+                    format!("chat.{name}"),
+                    &format!("`chat.{name}` has more than {MOST_TITLE} characters"),
+                );
             }
         }
         if !is_date(&self.updated) {
-            return wrong("chat.updated".into(), "`chat.updated` is no date such as 2026-01-31T12:00:00.000Z");
+            return wrong(
+                "chat.updated".into(),
+                "`chat.updated` is no date such as 2026-01-31T12:00:00.000Z",
+            );
         }
         for (at, message) in self.messages.iter().enumerate() {
             if message.parent.is_some_and(|parent| parent >= at) {

@@ -99,7 +99,9 @@ impl Chats {
         let db = prepare(path).map_err(|error| match error {
             Problem::Ours(error) => error,
             Problem::Sqlite(error) => match error.sqlite_error_code() {
-                Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => ChatsError::Damaged(path.into()),
+                Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => {
+                    ChatsError::Damaged(path.into())
+                }
                 Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => ChatsError::Busy(path.into()),
                 _ => ChatsError::Open { path: path.into(), error: error.to_string() },
             },
@@ -140,7 +142,8 @@ impl Chats {
             return Ok(Err(Refused::Changed));
         }
         let others = "SELECT count(*), coalesce(sum(length(CAST(body AS BLOB))), 0) FROM chats WHERE owner = ?1 AND id <> ?2";
-        let (n, bytes): (i64, i64) = tx.query_row(others, [owner, &head.id], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        let (n, bytes): (i64, i64) =
+            tx.query_row(others, [owner, &head.id], |row| Ok((row.get(0)?, row.get(1)?)))?;
         if n >= MOST_CHATS || bytes.saturating_add(body.len() as i64) > MOST_BYTES {
             return Ok(Err(Refused::Full));
         }

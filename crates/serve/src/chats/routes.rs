@@ -52,7 +52,10 @@ async fn write(
     Json(Written { version, chat }): Json<Written>,
 ) -> Result<axum::Json<Value>, ApiError> {
     if !is_id(&id) {
-        return Err(ApiError::invalid("id", "a conversation's number has 32 hexadecimal digits, in small letters"));
+        return Err(ApiError::invalid(
+            "id",
+            "a conversation's number has 32 hexadecimal digits, in small letters",
+        ));
     }
     if version < 0 {
         return Err(ApiError::invalid("version", "`version` is below 0; a new conversation has 0"));
@@ -65,7 +68,9 @@ async fn write(
         Ok(version) => Ok(axum::Json(json!({ "version": version }))),
         Err(Refused::Changed) => {
             let message = "the conversation was changed or deleted since; keep this one under another number";
-            Err(ApiError::new(StatusCode::CONFLICT, "invalid_request_error", message).param("version").code("changed"))
+            Err(ApiError::new(StatusCode::CONFLICT, "invalid_request_error", message)
+                .param("version")
+                .code("changed"))
         }
         Err(Refused::Full) => {
             let message = "the history is full; delete conversations that are not needed any more";

@@ -32,7 +32,10 @@ fn conversations_belong_to_who_wrote_them() {
     // The same number of another owner is another conversation.
     assert_eq!(chats.write("bob", &head("a", 0, "1"), "[2]").unwrap(), Ok(1));
     let ids = |owner| chats.list(owner).unwrap().into_iter().map(|head| head.id).collect::<Vec<_>>();
-    assert_eq!((ids("ann"), ids("bob"), ids("")), (vec!["b".into(), "a".into()], vec!["a".to_owned()], vec![]));
+    assert_eq!(
+        (ids("ann"), ids("bob"), ids("")),
+        (vec!["b".into(), "a".into()], vec!["a".to_owned()], vec![])
+    );
     assert_eq!(chats.read("bob", "a").unwrap(), Some((1, "[2]".into())));
     assert_eq!(chats.read("bob", "b").unwrap(), None);
     assert!(!chats.remove("bob", "b").unwrap());
@@ -84,7 +87,10 @@ fn files_of_others_are_refused_and_left_alone() {
         assert!(error.contains(want) && error.contains("--history"), "{error}");
         assert_eq!(std::fs::read(&path).unwrap(), before);
     };
-    check(Some("no database at all, but a text that is long enough to be looked at".repeat(30).as_bytes()), "damaged");
+    check(
+        Some("no database at all, but a text that is long enough to be looked at".repeat(30).as_bytes()),
+        "damaged",
+    );
     std::fs::remove_file(&path).unwrap();
     rusqlite::Connection::open(&path).unwrap().execute_batch("CREATE TABLE other (x)").unwrap();
     check(None, "another program");

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use generate::{Finish, Generation};
 
+use crate::metrics::Times;
+
 /// Counts of one model. Those without "total" in their name go up and down.
 #[derive(Debug, Default)]
 pub struct Figures {
@@ -15,6 +17,7 @@ pub struct Figures {
     pub(super) running: AtomicUsize,
     pub(super) blocks_used: AtomicUsize,
     pub(super) blocks: AtomicUsize,
+    pub(super) blocks_reserved: AtomicUsize,
     pub(super) prompt_tokens: AtomicU64,
     pub(super) cached_tokens: AtomicU64,
     pub(super) written_tokens: AtomicU64,
@@ -23,6 +26,7 @@ pub struct Figures {
     pub(super) steps: AtomicU64,
     pub(super) step_micros: AtomicU64,
     pub(super) text_micros: AtomicU64,
+    times: Times,
 }
 
 /// The ends that are counted, in the order of their counters.
@@ -47,6 +51,16 @@ impl Figures {
     /// Blocks of keys and values in use, those kept for later prompts included, and blocks there may be.
     pub fn blocks(&self) -> (usize, usize) {
         (self.blocks_used.load(Ordering::Relaxed), self.blocks.load(Ordering::Relaxed))
+    }
+
+    /// Blocks set aside for the texts that are being written.
+    pub fn reserved(&self) -> usize {
+        self.blocks_reserved.load(Ordering::Relaxed)
+    }
+
+    /// What texts took.
+    pub fn times(&self) -> &Times {
+        &self.times
     }
 
     /// Tokens of prompts of all texts that were started (total), and those of them that had been computed before.
@@ -88,6 +102,13 @@ impl Figures {
         self.prompt_tokens.fetch_add(timings.prompt_tokens as u64, Ordering::Relaxed);
         self.cached_tokens.fetch_add(timings.cached_tokens as u64, Ordering::Relaxed);
         self.written_tokens.fetch_add(timings.tokens as u64, Ordering::Relaxed);
+        self.times.queue.observe(timings.queue_ms / 1e3);
+        if timings.tokens > 0 {
+            self.times.first_token.observe(timings.prompt_ms / 1e3);
+        }
+        if timings.tokens > 1 {
+            self.times.token.observe(timings.tokens_per_second.recip());
+        }
     }
 
     /// Remembers how long a text took; the last eight or so count.

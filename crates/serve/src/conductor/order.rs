@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 use generate::{GenerateError, Generation, Request, TokenLogprobs};
 use tokio::sync::mpsc;
 
+use crate::account::Account;
+
 /// Texts that belong to one request.
 #[derive(Debug)]
 pub struct Order {
@@ -58,6 +60,8 @@ pub enum Failure {
 pub(super) struct Ticket {
     pub order: Order,
     pub updates: mpsc::UnboundedSender<Vec<Update>>,
+    /// Who pays for what is written.
+    pub account: Account,
 }
 
 /// Where news of an order comes out. Dropping it cancels the order.
@@ -67,9 +71,9 @@ pub struct Receipt {
 }
 
 impl Receipt {
-    pub(super) fn new(order: Order) -> (Ticket, Receipt) {
+    pub(super) fn new(order: Order, account: Account) -> (Ticket, Receipt) {
         let (sender, updates) = mpsc::unbounded_channel();
-        (Ticket { order, updates: sender }, Receipt { updates })
+        (Ticket { order, updates: sender, account }, Receipt { updates })
     }
 
     /// What a step, or several, brought.

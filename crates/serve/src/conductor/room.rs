@@ -128,6 +128,7 @@ impl<'a> Room<'a> {
             self.places.remove(&text.id);
             let cancelled = catch_unwind(AssertUnwindSafe(|| self.texts.cancel(text.id)));
             if let Ok(Some(generation)) = cancelled {
+                running.ticket.account.wrote(&generation);
                 self.served.figures().end(&generation);
             }
         }
@@ -190,6 +191,8 @@ impl<'a> Room<'a> {
             // What the engine holds now is not known.
             Ok(Err(_)) | Err(_) => return self.begin_anew(),
         };
+        let ended = events.iter().filter(|event| matches!(event, TextEvent::Done(..))).count();
+        self.served.figures().times().batch.observe((self.texts.engine().load().0 + ended) as f64);
         events.into_iter().for_each(|event| self.tell(event));
         let done: Vec<u64> = self
             .orders
@@ -233,6 +236,7 @@ impl<'a> Room<'a> {
             Ok(generation) => {
                 let Some((running, text)) = place(&self.places, &mut self.orders, id) else { return };
                 self.served.figures().end(&generation);
+                running.ticket.account.wrote(&generation);
                 running.texts[text].done = true;
                 running.news.push(Update::Done { text, generation: Box::new(generation) });
                 self.places.remove(&id);
@@ -273,6 +277,7 @@ impl<'a> Room<'a> {
         let (figures, engine) = (self.served.figures(), self.texts.engine());
         figures.running.store(engine.load().0, Ordering::Relaxed);
         figures.blocks_used.store(engine.blocks_used(), Ordering::Relaxed);
+        figures.blocks_reserved.store(engine.blocks_reserved(), Ordering::Relaxed);
     }
 }
 

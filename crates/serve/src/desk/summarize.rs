@@ -69,14 +69,17 @@ fn run(served: &Served, teller: &Teller, asked: Asked) -> Result<(), ApiError> {
         max_tokens: asked.max_tokens,
         sampling: Sampling { temperature, top_k: TOP_K, seed, ..Sampling::default() },
     };
-    let engine = EngineSettings { speculation: LOOKUP, kept: 8, ..EngineSettings::for_batch(served.model(), BATCH) };
+    let engine =
+        EngineSettings { speculation: LOOKUP, kept: 8, ..EngineSettings::for_batch(served.model(), BATCH) };
     let mut summaries = Summaries::new(&**served.model(), served.tokenizer(), settings, engine)?;
     summaries.add(0, &asked.text)?;
     loop {
         teller.goes_on()?;
         for event in summaries.step()? {
             match event {
-                SummaryEvent::Part(_, done, of) => teller.tell(&json!({ "type": "part", "done": done, "of": of })),
+                SummaryEvent::Part(_, done, of) => {
+                    teller.tell(&json!({ "type": "part", "done": done, "of": of }))
+                }
                 SummaryEvent::Done(_, summary) => {
                     teller.tell(&told(&summary?, &asked.text, seed));
                     return Ok(());

@@ -19,7 +19,10 @@ fn served() -> Arc<Served> {
 }
 
 /// A job that goes on until it may not, and tells why it ended.
-fn endless(begun: Sender<()>, ended: Sender<ApiError>) -> impl FnOnce(&Served, &Teller) -> Result<(), ApiError> {
+fn endless(
+    begun: Sender<()>,
+    ended: Sender<ApiError>,
+) -> impl FnOnce(&Served, &Teller) -> Result<(), ApiError> {
     move |_, teller| {
         begun.send(()).unwrap();
         loop {
@@ -86,7 +89,8 @@ fn a_job_out_of_time_is_told() {
 #[test]
 fn a_panic_ends_its_job_alone() {
     let (desk, served) = (Desk::default(), served());
-    let mut receipt = desk.submit(served.clone(), LIMIT, |_: &Served, _: &Teller| panic!("a test's panic")).unwrap();
+    let mut receipt =
+        desk.submit(served.clone(), LIMIT, |_: &Served, _: &Teller| panic!("a test's panic")).unwrap();
     let last = std::iter::from_fn(|| receipt.wait()).last().unwrap();
     assert_eq!(data(&last)["error"]["code"], "internal_error");
     let mut next = desk.submit(served, LIMIT, |_: &Served, _: &Teller| Ok(())).unwrap();

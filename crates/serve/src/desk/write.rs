@@ -49,7 +49,10 @@ impl Recipes {
         let found = self.0.iter().find(|(known, _)| known == name);
         found.map(|(_, recipe)| recipe.clone()).ok_or_else(|| {
             let names: Vec<&str> = self.0.iter().map(|(name, _)| name.as_str()).collect();
-            ApiError::invalid("recipe", format!("there is no recipe {name:?}; there are {}", names.join(", ")))
+            ApiError::invalid(
+                "recipe",
+                format!("there is no recipe {name:?}; there are {}", names.join(", ")),
+            )
         })
     }
 }
@@ -105,7 +108,8 @@ pub async fn write(Shared(state): Shared<State>, Json(asked): Json<Asked>) -> Re
     let seed = asked.seed.unwrap_or_else(super::random_seed);
     let job = Job::new(recipe, &asked.topic, &asked.inputs, lang, seed)?;
     let limit = state.settings().request_timeout;
-    let receipt = state.app().desk.submit(served, limit, move |served, teller| run(served, teller, job, best_of))?;
+    let receipt =
+        state.app().desk.submit(served, limit, move |served, teller| run(served, teller, job, best_of))?;
     Ok(receipt.respond(work))
 }
 
@@ -123,7 +127,8 @@ fn run(served: &Served, teller: &Teller, job: Job, best_of: usize) -> Result<(),
         for event in writer.step()? {
             match event {
                 WriteEvent::Draft { step, attempt, piece, .. } => {
-                    teller.tell(&json!({ "type": "draft", "step": step, "attempt": attempt, "piece": piece }));
+                    teller
+                        .tell(&json!({ "type": "draft", "step": step, "attempt": attempt, "piece": piece }));
                 }
                 WriteEvent::Step(_, step) => teller.tell(&told(&step)),
                 WriteEvent::Done(_, whole) => {
@@ -162,12 +167,16 @@ impl From<WriteError> for ApiError {
         let message = error.to_string();
         match error {
             WriteError::NoTopic => ApiError::invalid("topic", message),
-            WriteError::MissingInput(_) | WriteError::UnknownInput { .. } => ApiError::invalid("inputs", message),
+            WriteError::MissingInput(_) | WriteError::UnknownInput { .. } => {
+                ApiError::invalid("inputs", message)
+            }
             WriteError::TooLong { .. } => ApiError::bad(message).code("context_length_exceeded"),
             WriteError::Template { .. } => ApiError::bad(message),
             WriteError::Generate(error) => error.into(),
             WriteError::Step { error, .. } => match *error {
-                GenerateError::Context { .. } | GenerateError::PromptFull { .. } | GenerateError::PromptTooLong { .. } => {
+                GenerateError::Context { .. }
+                | GenerateError::PromptFull { .. }
+                | GenerateError::PromptTooLong { .. } => {
                     ApiError::bad(message).code("context_length_exceeded")
                 }
                 GenerateError::Constraint(_) => ApiError::bad(message),

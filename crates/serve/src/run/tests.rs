@@ -17,7 +17,8 @@ fn start(settings: Settings) -> (State, SocketAddr, JoinHandle<Ended>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let (state, address) = (State::new(settings), listener.local_addr().unwrap());
     let own = state.clone();
-    let running = std::thread::spawn(move || run(listener, own, || Ok(vec![model()]), |_| ()));
+    let running =
+        std::thread::spawn(move || run(listener, own, Arc::default(), || Ok(vec![model()]), |_| ()));
     wait_until(|| state.phase() == Phase::Ready);
     (state, address, running)
 }
@@ -80,6 +81,7 @@ fn what_does_not_end_in_its_time_is_dropped_and_counted() {
 #[test]
 fn a_model_that_cannot_be_loaded_ends_the_server() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let ended = run(listener, State::new(Settings::default()), || Err("no such model"), |_| ());
+    let ended =
+        run(listener, State::new(Settings::default()), Arc::default(), || Err("no such model"), |_| ());
     assert!(matches!(ended, Err(ServeError::Load("no such model"))));
 }
