@@ -5,9 +5,7 @@ use minijinja::{Environment, Error, State, filters, functions};
 
 use super::guard::{LONG, PAY};
 
-/// Values, or [`TEXT`] bytes of text, that one step pays for. They are counted, not copied.
-const OF_STEP: u64 = 8;
-/// Bytes that count as a value.
+/// Bytes of text that one step pays for, as the engine has it; else it pays for one value.
 const TEXT: u64 = 64;
 
 /// Gives an engine the filters that pay, and lets those of its own pay that make lists of what they are given. Two that Jinja
@@ -72,7 +70,6 @@ fn length(state: &State, value: &Value) -> Result<(), Error> {
 
 /// Pays for all that lies in a value, as often as it lies there.
 fn all(state: &State, value: &Value) -> Result<(), Error> {
-    let mut owed = 0;
     // Values may be deeper than a stack is.
     let mut open = vec![inside(value)?];
     while let Some(items) = open.last_mut() {
@@ -80,11 +77,7 @@ fn all(state: &State, value: &Value) -> Result<(), Error> {
             open.pop();
             continue;
         };
-        owed += 1 + item.as_str().map_or(0, |text| text.len() as u64 / TEXT);
-        if owed >= OF_STEP {
-            state.consume_fuel(owed / OF_STEP)?;
-            owed %= OF_STEP;
-        }
+        state.consume_fuel(1 + item.as_str().map_or(0, |text| text.len() as u64 / TEXT))?;
         if is_list_or_table(&item) {
             open.push(inside(&item)?);
         }
