@@ -203,6 +203,7 @@ impl Args {
             stop: self.stop.iter().map(|stop| stop.replace("\\n", "\n").replace("\\t", "\t")).collect(),
             sampling: self.choices.sampling(tokenizer, seed)?,
             prompt_logprobs: self.choices.logprobs,
+            logprobs_from: 0,
             overflow: if self.overflow == "slide" {
                 Overflow::Slide { keep: self.keep }
             } else {
