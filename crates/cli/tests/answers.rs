@@ -63,7 +63,7 @@ fn losses_and_replies_are_counted() {
     for (i, (line, (question, answer))) in kept.iter().zip(TALK).enumerate() {
         let want = json!({
             "file": "talk.jsonl", "line": i + 1, "prompt": question, "reply": answer, "reference": answer,
-            "finish": "stop", "ended": true, "in_language": i != 3, "ok": i != 3,
+            "finish": "eot", "ended": true, "in_language": i != 3, "ok": i != 3,
         });
         assert_eq!(line, &want);
     }
@@ -163,7 +163,7 @@ fn what_cannot_be_measured_is_refused() {
         ("talk.jsonl --replies 1000001", &["--replies 1000001"]),
         ("talk.jsonl --replies -1", &["'-1'"]),
         ("talk.jsonl --replies 1 --max-tokens 0", &["--max-tokens 0"]),
-        ("talk.jsonl --replies 1 --temperature -1", &["temperature"]),
+        ("talk.jsonl --replies 1 --temperature=-1", &["temperature"]),
         ("talk.jsonl --replies 1 --temperature NaN", &["temperature"]),
         ("talk.jsonl --seed 1", &["--replies"]),
         ("talk.jsonl --replies-out r.jsonl", &["--replies"]),

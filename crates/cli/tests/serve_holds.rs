@@ -166,7 +166,7 @@ fn limits_are_kept() {
     let large = json!({ "model": "m", "prompt": "fox ".repeat(600) });
     assert_eq!(server.post("/v1/completions", &large).status, 413);
     // A body that is larger than its head says, in chunks.
-    let chunks = "POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\
+    let chunks = "POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\
                   Connection: close\r\n\r\n";
     let chunk = format!("{:x}\r\n{}\r\n", 1000, " ".repeat(1000));
     assert_eq!(server.request(&format!("{chunks}{}0\r\n\r\n", chunk.repeat(3))).status, 413);

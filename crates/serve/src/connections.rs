@@ -88,15 +88,3 @@ async fn answer(
         .serve_connection(TokioIo::new(stream), service);
     _ = watcher.watch(connection).await; // a connection that breaks is the client's affair
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_fault_in_a_handler_is_an_answer() {
-        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        let answer = runtime.block_on(whole(async { panic!("a fault that a test asks for") }));
-        assert_eq!(answer.unwrap().status().as_u16(), 500);
-    }
-}

@@ -121,3 +121,27 @@ async fn whole(request: Request, next: Next) -> Response {
     })
     .await
 }
+
+#[cfg(test)]
+mod tests {
+    use axum::Router;
+    use axum::body::Body;
+    use axum::middleware::from_fn;
+    use axum::routing::get;
+    use tower::ServiceExt;
+
+    use super::*;
+
+    async fn faulty() -> &'static str {
+        panic!("a fault that a test asks for")
+    }
+
+    #[test]
+    fn a_fault_in_a_handler_is_an_answer() {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let app = Router::new().route("/", get(faulty)).layer(from_fn(whole));
+        let request = Request::builder().uri("/").body(Body::empty()).unwrap();
+        let answer = runtime.block_on(app.oneshot(request)).unwrap();
+        assert_eq!(answer.status().as_u16(), 500);
+    }
+}

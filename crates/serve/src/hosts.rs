@@ -179,7 +179,9 @@ mod tests {
         let none = hosts.check(&Uri::from_static("/"), &HeaderMap::new(), &Origins::default());
         assert_eq!(none, Err(Refused::NoHost));
         let mut two = HeaderMap::new();
-        ["localhost", "evil.example"].map(|host| two.append(header::HOST, host.parse().unwrap()));
+        for host in ["localhost", "evil.example"] {
+            two.append(header::HOST, host.parse().unwrap());
+        }
         assert_eq!(hosts.check(&Uri::from_static("/"), &two, &Origins::default()), Err(Refused::NoHost));
         two.remove(header::HOST);
         two.append(header::HOST, "localhost".parse().unwrap());

@@ -212,12 +212,12 @@ mod tests {
         let ask = |seconds: u64| {
             rates.take(&key, What::Requests, 1, start + Duration::from_secs(seconds)).map_err(|no| no.wait)
         };
-        (0..6).for_each(|_| drop(ask(0).unwrap()));
+        (0..6).for_each(|_| _ = ask(0).unwrap());
         assert_eq!(ask(0), Err(Duration::from_secs(10)));
         assert_eq!(ask(4).unwrap_err().as_millis(), 6000);
         assert!(ask(10).is_ok() && ask(11).is_err() && ask(20).is_ok());
         // Time that nobody uses is not saved up beyond a minute's worth.
-        (0..6).for_each(|_| drop(ask(1000).unwrap()));
+        (0..6).for_each(|_| _ = ask(1000).unwrap());
         assert!(ask(1000).is_err());
         // Looking something up costs nothing, and needs nothing.
         assert!(rates.take(&key, What::Requests, 0, start + Duration::from_secs(1000)).is_ok());
