@@ -3,10 +3,12 @@
     python tests/golden/rouge.py            # needs rouge-score 0.1.2 and jieba 0.42.1; takes seconds
 
 With units "char", rouge-score is given a tokenizer that cuts each Han character by itself, and runs of other letters and
-digits, as eval::rouge::Units::Char documents it; with "chinese-word", one that asks jieba for words. Scores are [precision, recall, F1] of rouge1, rouge2, rougeL, rougeLsum, the best of
-several references as `score_multi` takes it.
+digits, as eval::rouge::Units::Char documents it; with "chinese-word", one that asks jieba for the words of each run of Han
+characters. Scores are [precision, recall, F1] of rouge1, rouge2, rougeL, rougeLsum, the best of several references as
+`score_multi` takes it.
 """
 
+import itertools
 import json
 import random
 from pathlib import Path
@@ -33,9 +35,14 @@ class Characters(tokenizers.Tokenizer):
 
 
 class Words(tokenizers.Tokenizer):
+    """Runs of Han characters by jieba, all else as with characters."""
+
     def tokenize(self, text):
-        words = jieba.cut(text, HMM=True)
-        return [word.lower() for word in words if any(c.isalpha() or c.isnumeric() for c in word)]
+        units = []
+        for is_han, run in itertools.groupby(text, lambda c: any(low <= ord(c) <= high for low, high in HAN)):
+            run = "".join(run)
+            units += jieba.cut(run, HMM=True) if is_han else Characters().tokenize(run)
+        return units
 
 
 def scrambled(rng, words, n, per_line):

@@ -48,7 +48,7 @@ fn the_page_comes_from_inside_and_is_fenced_in() {
     ] {
         assert!(policy.contains(part), "{policy}");
     }
-    assert!(!policy.contains("unsafe"), "{policy}");
+    assert!(!policy.contains("inline"), "{policy}");
     // Whatever it names is there.
     let named = page.body.split("\"/page/").skip(1).map(|part| part.split('"').next().unwrap());
     for name in named {

@@ -175,7 +175,7 @@ fn damaged_weights_are_named() {
     let mut bytes = std::fs::read(&path).unwrap();
     let header = 8 + u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
     let names: Value = serde_json::from_slice(&bytes[8..header]).unwrap();
-    let at = header + names["wte.weight"]["data_offsets"][0].as_u64().unwrap() as usize;
+    let at = header + names["transformer.wte.weight"]["data_offsets"][0].as_u64().unwrap() as usize;
     bytes[at..at + 4].copy_from_slice(&f32::NAN.to_le_bytes());
     std::fs::write(&path, bytes).unwrap();
     for flags in ["", "--extract"] {

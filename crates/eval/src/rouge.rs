@@ -29,7 +29,7 @@ pub enum Units {
     Word,
     /// For Chinese: each Han character is a unit, and so is each run of other letters and digits, in lower case.
     Char,
-    /// For Chinese: words as Python's `jieba` finds them, in lower case, those without a letter or digit left out.
+    /// For Chinese: the words that Python's `jieba` finds in a run of Han characters, and runs of other letters and digits.
     ChineseWord,
 }
 
@@ -49,17 +49,17 @@ impl Units {
 
     /// The units of a text, in order.
     pub fn cut(self, text: &str) -> Vec<String> {
-        if self == Units::ChineseWord {
-            let words = CHINESE.cut(text, true).into_iter().map(|token| token.word);
-            return words
-                .filter(|word| word.contains(char::is_alphanumeric))
-                .map(str::to_lowercase)
-                .collect();
-        }
         let text = text.to_lowercase();
         let mut units = Vec::new();
         let mut open = false; // whether the last unit may grow
+        let mut han = String::new(); // characters whose words are not found yet
         for c in text.chars() {
+            if self == Units::ChineseWord && is_han(c) {
+                han.push(c);
+                open = false;
+                continue;
+            }
+            take_words(&mut han, &mut units);
             let is_unit = self == Units::Char && is_han(c);
             let grows = match self {
                 Units::Word => c.is_ascii_lowercase() || c.is_ascii_digit(),
@@ -72,7 +72,16 @@ impl Units {
             }
             open = grows;
         }
+        take_words(&mut han, &mut units);
         units
+    }
+}
+
+/// Moves the words of a run of Han characters to the units.
+fn take_words(han: &mut String, units: &mut Vec<String>) {
+    if !han.is_empty() {
+        units.extend(CHINESE.cut(han, true).into_iter().map(|token| token.word.to_owned()));
+        han.clear();
     }
 }
 

@@ -15,6 +15,7 @@ use super::replies::{self, Replies};
 use crate::examples::{self, Findings};
 use crate::input::{self, grouped};
 use crate::output::{note, say};
+use crate::part::Part;
 
 /// What is measured.
 enum Items {
@@ -33,6 +34,7 @@ pub fn run(args: &super::Args, offline: bool) -> Result<()> {
     if let Some(out) = &args.replies.replies_out {
         super::refuse_overwriting("--replies-out", out, &args.answers, args.force)?;
     }
+    let out = args.replies.replies_out.as_deref().map(Part::beside).transpose()?;
     let options = args.reading.options()?;
     let files = examples::read(&args.answers, &options)?;
     let is_preference = examples::hold_preferences(files.iter(), "measure on them one after the other")?;
@@ -49,7 +51,7 @@ pub fn run(args: &super::Args, offline: bool) -> Result<()> {
     let replies = match args.replies.replies {
         None => None,
         Some(n) => {
-            let replies = replies::write(args, &files, n, (&model, &tokenizer, &template));
+            let replies = replies::write(args, &files, n, out, (&model, &tokenizer, &template));
             Some(replies.map_err(|error| input::name_damage(&model, error))?)
         }
     };

@@ -91,18 +91,18 @@ impl Question<'_> {
     }
 }
 
-/// Lets the model reply, and writes the replies to --replies-out.
+/// Lets the model reply, and writes the replies to `out`.
 pub fn write(
     args: &super::Args,
     files: &[File],
     n: usize,
+    mut out: Option<Part>,
     (model, tokenizer, template): (&Gpt2, &Tokenizer, &ChatTemplate),
 ) -> Result<Replies> {
-    let Args { temperature, max_tokens, replies_out, .. } = &args.replies;
+    let Args { temperature, max_tokens, .. } = &args.replies;
     let seed = input::seed(args.replies.seed);
     let mut sampling = Sampling { temperature: *temperature, seed, ..Sampling::default() };
     sampling.processors.stop_tokens.extend(template.end_tokens(tokenizer));
-    let mut out = replies_out.as_deref().map(Part::beside).transpose()?;
     let mut replies = Replies {
         replies: 0,
         ended: 0,

@@ -45,7 +45,11 @@ fn with_text(serve: Command, path: &Path, text: &str) -> Result<Command, (Comman
     match defaults(&serve, path, text) {
         Err(error) => Err((serve, error)),
         Ok(all) => Ok(all.into_iter().fold(serve, |serve, (id, values)| {
-            serve.mut_arg(id, |arg| arg.required(false).default_values(values).hide_default_value(true))
+            serve.mut_arg(id, |arg| {
+                let takes_values = arg.get_action().takes_values();
+                let arg = arg.required(false).default_values(values);
+                if takes_values { arg.hide_default_value(true) } else { arg }
+            })
         })),
     }
 }
