@@ -35,13 +35,13 @@ class Characters(tokenizers.Tokenizer):
 
 
 class Words(tokenizers.Tokenizer):
-    """Runs of Han characters by jieba, all else as with characters."""
+    """Runs of the characters that jieba knows by jieba, all else as with characters."""
 
     def tokenize(self, text):
         units = []
-        for is_han, run in itertools.groupby(text, lambda c: any(low <= ord(c) <= high for low, high in HAN)):
+        for is_known, run in itertools.groupby(text, lambda c: 0x4E00 <= ord(c) <= 0x9FD5):
             run = "".join(run)
-            units += jieba.cut(run, HMM=True) if is_han else Characters().tokenize(run)
+            units += jieba.cut(run, HMM=True) if is_known else Characters().tokenize(run)
         return units
 
 

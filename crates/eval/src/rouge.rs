@@ -12,6 +12,7 @@
 mod lcs;
 
 use std::collections::HashMap;
+use std::ops::RangeInclusive;
 use std::sync::LazyLock;
 
 use jieba_rs::Jieba;
@@ -29,10 +30,13 @@ pub enum Units {
     Word,
     /// For Chinese: each Han character is a unit, and so is each run of other letters and digits, in lower case.
     Char,
-    /// For Chinese: the words that Python's `jieba` finds in a run of Han characters, and runs of other letters and digits.
+    /// For Chinese: the words that Python's `jieba` finds in a run of the characters that it knows, each other Han character, and
+    /// runs of other letters and digits.
     ChineseWord,
 }
 
+/// The characters that words of the dictionary are made of.
+const JIEBA: RangeInclusive<char> = '\u{4E00}'..='\u{9FD5}';
 /// The dictionary of Chinese words; it takes a moment to read.
 static CHINESE: LazyLock<Jieba> = LazyLock::new(Jieba::new);
 
@@ -54,13 +58,13 @@ impl Units {
         let mut open = false; // whether the last unit may grow
         let mut han = String::new(); // characters whose words are not found yet
         for c in text.chars() {
-            if self == Units::ChineseWord && is_han(c) {
+            if self == Units::ChineseWord && JIEBA.contains(&c) {
                 han.push(c);
                 open = false;
                 continue;
             }
             take_words(&mut han, &mut units);
-            let is_unit = self == Units::Char && is_han(c);
+            let is_unit = self != Units::Word && is_han(c);
             let grows = match self {
                 Units::Word => c.is_ascii_lowercase() || c.is_ascii_digit(),
                 _ => !is_unit && c.is_alphanumeric(),
@@ -77,7 +81,7 @@ impl Units {
     }
 }
 
-/// Moves the words of a run of Han characters to the units.
+/// Moves the words of a run of characters to the units.
 fn take_words(han: &mut String, units: &mut Vec<String>) {
     if !han.is_empty() {
         units.extend(CHINESE.cut(han, true).into_iter().map(|token| token.word.to_owned()));

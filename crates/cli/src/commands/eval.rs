@@ -70,6 +70,10 @@ pub struct Args {
 pub fn run(args: Args, offline: bool) -> Result<()> {
     ensure!(args.batch != Some(0), "--batch 0: it must be at least 1");
     let Some(data) = &args.data else { return answers::run(&args, offline) };
+    ensure!(
+        args.replies.replies.is_none(),
+        "--replies is for examples: give --answers FILE in place of --data"
+    );
     let for_answers = Reading { encoding: None, ..args.reading.clone() };
     ensure!(
         for_answers == Reading::default(),
