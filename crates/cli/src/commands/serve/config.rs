@@ -29,29 +29,17 @@ pub fn with_file(command: Command, args: &[OsString]) -> Result<Command> {
     };
     let text =
         fs::read_to_string(&path).with_context(|| format!("cannot read --config {}", path.display()))?;
-    let mut all = Ok(());
-    let command = command.mut_subcommand(NAME, |serve| match with_text(serve, &path, &text) {
-        Ok(serve) => serve,
-        Err((serve, error)) => {
-            all = Err(error);
-            serve
-        }
-    });
-    all.map(|()| command)
-}
-
-/// The command with a file's defaults, or as it was, and why.
-fn with_text(serve: Command, path: &Path, text: &str) -> Result<Command, (Command, anyhow::Error)> {
-    match defaults(&serve, path, text) {
-        Err(error) => Err((serve, error)),
-        Ok(all) => Ok(all.into_iter().fold(serve, |serve, (id, values)| {
+    let Some(serve) = command.find_subcommand(NAME) else { return Ok(command) };
+    let set = defaults(serve, &path, &text)?;
+    Ok(command.mut_subcommand(NAME, |serve| {
+        set.into_iter().fold(serve, |serve, (id, values)| {
             serve.mut_arg(id, |arg| {
                 let takes_values = arg.get_action().takes_values();
                 let arg = arg.required(false).default_values(values);
                 if takes_values { arg.hide_default_value(true) } else { arg }
             })
-        })),
-    }
+        })
+    }))
 }
 
 /// The flags that a file sets, and to what.
