@@ -31,7 +31,7 @@ pub struct GuardArgs {
     /// 127.0.0.1 only this machine's names, elsewhere any]
     #[arg(long, value_name = "NAME", help_heading = "Who may come in")]
     allow_host: Vec<String>,
-    /// Origin whose pages may ask, such as https://app.example, or * for all. May be given several times [default: none]
+    /// Origin whose pages may ask, such as `https://app.example`, or * for all. May be given several times [default: none]
     #[arg(long, value_name = "ORIGIN", help_heading = "Who may come in")]
     cors: Vec<String>,
     /// Certificate for TLS, in PEM: the server's first, then those that signed it
