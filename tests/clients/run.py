@@ -1,0 +1,162 @@
+"""Clients that others wrote, unmodified, against `gpt2 serve`: openai, litellm, and lm-eval's local-completions.
+
+    python tests/clients/run.py target/debug/gpt2
+
+Needs the packages of requirements.txt. A small model is trained, and served on a free port; nothing leaves the machine. What
+the clients get is held to `gpt2 generate --json` with the same settings and seed.
+"""
+
+import asyncio
+import json
+import math
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from pathlib import Path
+
+os.environ |= {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "OPENAI_API_KEY": "none", "LITELLM_LOCAL_MODEL_COST_MAP": "True"}
+
+TEXT = "The quick brown fox jumps over the lazy dog. The dog sleeps. The fox runs home through the snow. "
+QUESTIONS = [("The quick brown", [" fox", " dog"], 0), ("The fox runs", [" over", " home"], 1), ("The dog", [" sleeps", " jumps"], 0)]
+TASK = """task: foxes
+dataset_path: json
+dataset_kwargs:
+  data_files:
+    test: {folder}/questions.jsonl
+test_split: test
+output_type: multiple_choice
+doc_to_text: "{{{{text}}}}"
+doc_to_choice: "{{{{choices}}}}"
+doc_to_target: label
+target_delimiter: ""
+metric_list:
+  - metric: acc
+"""
+
+
+def gpt2(binary, folder, *command):
+    done = subprocess.run([binary, *command], cwd=folder, capture_output=True, text=True)
+    if done.returncode != 0:
+        raise RuntimeError(f"gpt2 {' '.join(command)}\n{done.stdout}{done.stderr}")
+    return done.stdout
+
+
+def train(binary, folder):
+    (folder / "text.txt").write_text(TEXT * 40)
+    shape = "--n-layer 2 --n-head 2 --n-embd 64 --n-ctx 128 --batch 2 --max-steps 300 --seed 1"
+    gpt2(binary, folder, *f"train --data text.txt --val-fraction 0 --tokenizer bpe:300 {shape} --out m".split())
+
+
+def written(binary, folder, *flags):
+    return json.loads(gpt2(binary, folder, "generate", "-m", "m", "--json", "--top-k", "0", *flags))
+
+
+class Server:
+    def __init__(self, binary, folder):
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        self.url = f"http://127.0.0.1:{port}/v1"
+        self.process = subprocess.Popen([binary, "serve", "-m", "fox=m", "--port", str(port)], cwd=folder)
+        while True:
+            try:
+                if urllib.request.urlopen(f"http://127.0.0.1:{port}/health").status == 200:
+                    return
+            except OSError:
+                if self.process.poll() is not None:
+                    raise RuntimeError("the server ended")
+                time.sleep(0.05)
+
+
+def check_openai(url, binary, folder):
+    from openai import AsyncOpenAI, BadRequestError, OpenAI
+
+    asked = {"model": "fox", "prompt": "The quick", "max_tokens": 20, "temperature": 0.8, "seed": 5}
+    want = written(binary, folder, "-p", "The quick", "-n", "20", "--temperature", "0.8", "--seed", "5")["text"]
+    client = OpenAI(base_url=url)
+    assert [model.id for model in client.models.list()] == ["fox"]
+    whole = client.completions.create(**asked)
+    assert whole.choices[0].text == want and whole.usage.completion_tokens == 20, (whole, want)
+    pieces = [event.choices[0].text for event in client.completions.create(**asked, stream=True)]
+    assert "".join(pieces) == want and len(pieces) > 2, pieces
+    messages = [{"role": "user", "content": "The quick"}]
+    chat = client.chat.completions.create(model="fox", messages=messages, max_tokens=12, temperature=0, logprobs=True, top_logprobs=2)
+    told = chat.choices[0].logprobs.content
+    assert chat.choices[0].message.content is not None and all(len(token.top_logprobs) == 2 for token in told), chat
+    vector = client.embeddings.create(model="fox", input="The quick").data[0].embedding
+    assert len(vector) == 64 and abs(sum(x * x for x in vector) - 1) < 1e-5
+    try:
+        client.completions.create(model="fox", prompt="The quick", max_tokens=1000)
+        raise AssertionError("more than the context holds is refused")
+    except BadRequestError as error:
+        assert error.code == "context_length_exceeded", error
+
+    async def crowd():
+        client = AsyncOpenAI(base_url=url)
+        answers = await asyncio.gather(*(client.completions.create(**asked) for _ in range(12)))
+        stream = await client.chat.completions.create(model="fox", messages=messages, max_tokens=12, temperature=0, stream=True)
+        said = [event.choices[0].delta.content or "" async for event in stream if event.choices]
+        return [answer.choices[0].text for answer in answers], "".join(said)
+
+    answers, said = asyncio.run(crowd())
+    assert answers == [want] * 12, answers
+    assert said == chat.choices[0].message.content, (said, chat)
+
+
+def check_litellm(url, binary, folder):
+    import litellm
+
+    want = written(binary, folder, "-p", "The dog", "-n", "9", "--temperature", "0")["text"]
+    settings = {"api_base": url, "api_key": "none", "temperature": 0, "max_tokens": 9}
+    got = litellm.text_completion(model="text-completion-openai/fox", prompt="The dog", **settings)
+    assert got.choices[0].text == want, (got, want)
+    messages = [{"role": "user", "content": "The dog"}]
+    whole = litellm.completion(model="openai/fox", messages=messages, **settings).choices[0].message.content
+    stream = litellm.completion(model="openai/fox", messages=messages, stream=True, **settings)
+    assert "".join(event.choices[0].delta.content or "" for event in stream) == whole
+
+
+def check_lm_eval(url, binary, folder):
+    from lm_eval import simple_evaluate
+    from lm_eval.tasks import TaskManager
+
+    rows = [{"text": text, "choices": choices, "label": label} for text, choices, label in QUESTIONS]
+    (folder / "questions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (folder / "tasks").mkdir()
+    (folder / "tasks" / "foxes.yaml").write_text(TASK.format(folder=folder))
+    arguments = f"model=fox,base_url={url}/completions,tokenizer={folder / 'm'},num_concurrent=1,max_length=128"
+    tasks = TaskManager(include_path=str(folder / "tasks"), include_defaults=False)
+    report = simple_evaluate("local-completions", model_args=arguments, tasks=["foxes"], task_manager=tasks, log_samples=True, bootstrap_iters=0)
+    # Each answer's log-probability, to the last bit that JSON and a sum leave.
+    for sample in report["samples"]["foxes"]:
+        text, choices = sample["doc"]["text"], sample["doc"]["choices"]
+        for choice, (got, _) in zip(choices, sample["filtered_resps"]):
+            whole = written(binary, folder, "-p", text + choice, "-n", "0", "--logprobs", "1")["prompt_logprobs"]
+            start = len(written(binary, folder, "-p", text, "-n", "0", "--logprobs", "1")["prompt_logprobs"])
+            want = sum(token["logprob"] for token in whole[start:])
+            assert math.isclose(float(got), want, abs_tol=1e-4), (text, choice, got, want)
+    assert report["results"]["foxes"]["acc,none"] == 1.0, report["results"]
+
+
+def main():
+    binary = Path(sys.argv[1]).resolve()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        train(binary, folder)
+        server = Server(binary, folder)
+        try:
+            for check in (check_openai, check_litellm, check_lm_eval):
+                start = time.perf_counter()
+                check(server.url, binary, folder)
+                print(f"ok      {check.__name__} ({time.perf_counter() - start:.1f} s)", flush=True)
+        finally:
+            server.process.terminate()
+            server.process.wait()
+
+
+if __name__ == "__main__":
+    main()
