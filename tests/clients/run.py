@@ -1,9 +1,10 @@
-"""Clients that others wrote, unmodified, against `gpt2 serve`: openai, litellm, and lm-eval's local-completions.
+"""Clients that others wrote, unmodified, against `gpt2 serve`: openai, litellm, lm-eval's local-completions, and schemathesis.
 
     python tests/clients/run.py target/debug/gpt2
 
 Needs the packages of requirements.txt. A small model is trained, and served on a free port; nothing leaves the machine. What
-the clients get is held to `gpt2 generate --json` with the same settings and seed.
+the clients get is held to `gpt2 generate --json` with the same settings and seed. schemathesis makes up requests from the server's own
+document, and holds the answers to it.
 """
 
 import asyncio
@@ -16,6 +17,7 @@ import sys
 import tempfile
 import time
 import urllib.request
+from contextlib import contextmanager
 from pathlib import Path
 
 os.environ |= {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "OPENAI_API_KEY": "none", "LITELLM_LOCAL_MODEL_COST_MAP": "True"}
@@ -45,31 +47,38 @@ def gpt2(binary, folder, *command):
     return done.stdout
 
 
-def train(binary, folder):
+def train(binary, folder, shape, out):
     (folder / "text.txt").write_text(TEXT * 40)
-    shape = "--n-layer 2 --n-head 2 --n-embd 64 --n-ctx 128 --batch 2 --max-steps 300 --seed 1"
-    gpt2(binary, folder, *f"train --data text.txt --val-fraction 0 --tokenizer bpe:300 {shape} --out m".split())
+    gpt2(binary, folder, *f"train --data text.txt --val-fraction 0 --tokenizer bpe:300 --seed 1 {shape} --out {out}".split())
 
 
 def written(binary, folder, *flags):
     return json.loads(gpt2(binary, folder, "generate", "-m", "m", "--json", "--top-k", "0", *flags))
 
 
-class Server:
-    def __init__(self, binary, folder):
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
-        self.url = f"http://127.0.0.1:{port}/v1"
-        self.process = subprocess.Popen([binary, "serve", "-m", "fox=m", "--port", str(port)], cwd=folder)
-        while True:
-            try:
-                if urllib.request.urlopen(f"http://127.0.0.1:{port}/health").status == 200:
-                    return
-            except OSError:
-                if self.process.poll() is not None:
-                    raise RuntimeError("the server ended")
-                time.sleep(0.05)
+@contextmanager
+def serving(binary, folder, *flags):
+    """`gpt2 serve` with these flags on a free port; gives its address."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    process = subprocess.Popen([binary, "serve", *flags, "--port", str(port)], cwd=folder)
+    try:
+        while not is_ready(f"http://127.0.0.1:{port}/health"):
+            if process.poll() is not None:
+                raise RuntimeError("the server ended")
+            time.sleep(0.05)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def is_ready(health):
+    try:
+        return urllib.request.urlopen(health).status == 200
+    except OSError:
+        return False
 
 
 def check_openai(url, binary, folder):
@@ -142,20 +151,33 @@ def check_lm_eval(url, binary, folder):
     assert report["results"]["foxes"]["acc,none"] == 1.0, report["results"]
 
 
+def check_schemathesis(_, binary, folder):
+    # Its desks write whole documents: little sense, and a context that holds their prompts.
+    train(binary, folder, "--n-layer 1 --n-head 2 --n-embd 16 --n-ctx 512 --batch 1 --max-steps 4", "small")
+    with serving(binary, folder, "-m", "m=small", "--history", "chats.sqlite") as origin:
+        with urllib.request.urlopen(f"{origin}/openapi.json") as answer:
+            paths = json.load(answer)["paths"]
+        # Not all that its schemas allow can be met: a model's name, for one, must be that of a model.
+        flags = "--seed 5 --max-examples 30 --request-timeout 30 --exclude-checks positive_data_acceptance --generation-database none"
+        command = [Path(sys.executable).with_name("st"), "run", f"{origin}/openapi.json", *flags.split(), "--no-color", "--report-json-path", "report.json"]
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    report = json.loads((folder / "report.json").read_text())
+    # All routes but the one that it got the document from.
+    routes = sum(len(methods) for path, methods in paths.items() if path != "/openapi.json")
+    assert report["complete"] and report["operations"]["tested"] == routes, (routes, report["operations"])
+
+
 def main():
     binary = Path(sys.argv[1]).resolve()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        train(binary, folder)
-        server = Server(binary, folder)
-        try:
-            for check in (check_openai, check_litellm, check_lm_eval):
+        train(binary, folder, "--n-layer 2 --n-head 2 --n-embd 64 --n-ctx 128 --batch 2 --max-steps 300", "m")
+        with serving(binary, folder, "-m", "fox=m") as origin:
+            for check in (check_openai, check_litellm, check_lm_eval, check_schemathesis):
                 start = time.perf_counter()
-                check(server.url, binary, folder)
+                check(f"{origin}/v1", binary, folder)
                 print(f"ok      {check.__name__} ({time.perf_counter() - start:.1f} s)", flush=True)
-        finally:
-            server.process.terminate()
-            server.process.wait()
 
 
 if __name__ == "__main__":

@@ -278,6 +278,11 @@ fn each_key_has_a_history_of_its_own() {
     assert_eq!(server.get("/app/config").json()["api_key"], true);
     assert_eq!(server.get("/").status, 200, "the page itself is open");
     refused(&server.get("/app/chats"), 401, "invalid_api_key");
+    // The document says which routes need a key.
+    for (path, route) in server.get("/openapi.json").json()["paths"].as_object().unwrap() {
+        let needs_key = route["get"]["security"].is_array();
+        assert!(route["get"].is_null() || (server.get(path).status == 401) == needs_key, "{path}");
+    }
     let date = "2026-01-31T12:00:00.000Z";
     let chat = json!({
         "title": "mine", "model": "m", "system": "", "created": date, "updated": date, "leaf": 0,

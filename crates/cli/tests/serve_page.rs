@@ -75,6 +75,7 @@ fn the_page_comes_from_inside_and_is_fenced_in() {
         assert_eq!(server.get(path).status, 404, "{path}");
     }
     assert_eq!(server.get("/v1/models").status, 200);
+    assert!(!server.get("/openapi.json").body.contains("\"/app/"));
 }
 
 #[test]
@@ -216,6 +217,11 @@ fn conversations_are_kept_and_read_again() {
     assert_eq!(with_body(&server, "DELETE", &path, &json!({})).status, 204);
     assert_eq!(with_body(&server, "DELETE", &path, &json!({})).status, 404);
     assert_eq!(server.get(&path).status, 404);
+    let nonsense = server.get("/app/chats/%ff");
+    assert_eq!(
+        (nonsense.status, nonsense.json()["error"]["type"].as_str()),
+        (400, Some("invalid_request_error"))
+    );
     drop(server);
 
     // Without a file nothing is kept, and says so.

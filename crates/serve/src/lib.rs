@@ -25,6 +25,7 @@ pub mod metrics;
 pub mod openai;
 mod openapi;
 pub mod page;
+mod part;
 pub mod rate;
 pub mod router;
 mod run;

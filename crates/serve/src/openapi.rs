@@ -5,13 +5,25 @@
 use std::sync::LazyLock;
 
 use axum::Json;
+use axum::extract::State as Shared;
 use serde_json::{Value, json};
+
+use crate::state::State;
 
 static DOCUMENT: LazyLock<Value> = LazyLock::new(|| {
     let mut document: Value =
         serde_json::from_str(include_str!("../data/openapi.json")).expect("a file of ours");
     document["info"]["version"] = env!("CARGO_PKG_VERSION").into();
     guard(&mut document);
+    document
+});
+
+/// The document of a server without a page, which has none of its routes.
+static WITHOUT_PAGE: LazyLock<Value> = LazyLock::new(|| {
+    let mut document = DOCUMENT.clone();
+    if let Some(paths) = document["paths"].as_object_mut() {
+        paths.retain(|path, _| !path.starts_with("/app/"));
+    }
     document
 });
 
@@ -44,11 +56,11 @@ fn guard(document: &mut Value) {
 }
 
 /// Routes that need no key.
-const OPEN: [&str; 2] = ["/health", "/openapi.json"];
+const OPEN: [&str; 3] = ["/health", "/openapi.json", "/app/config"];
 
 /// The document.
-pub(crate) async fn openapi() -> Json<&'static Value> {
-    Json(&DOCUMENT)
+pub(crate) async fn openapi(Shared(state): Shared<State>) -> Json<&'static Value> {
+    Json(if state.app().page { &DOCUMENT } else { &WITHOUT_PAGE })
 }
 
 #[cfg(test)]

@@ -4,12 +4,12 @@
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use axum::Router;
-use axum::extract::Path;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 
 use crate::error::ApiError;
+use crate::part::Part;
 use crate::state::State;
 
 /// What the browser may do on the page. Trusted types forbid the functions that make elements from text.
@@ -42,7 +42,7 @@ async fn index(headers: HeaderMap) -> Response {
     respond("index.html", &headers)
 }
 
-async fn file(Path(name): Path<String>, headers: HeaderMap) -> Response {
+async fn file(Part(name): Part, headers: HeaderMap) -> Response {
     respond(&name, &headers)
 }
 

@@ -66,7 +66,7 @@ pub struct Round {
 
 impl SummarySettings {
     /// Refuses what cannot be.
-    fn check(&self) -> Result<(), SummarizeError> {
+    pub fn check(&self) -> Result<(), SummarizeError> {
         if let Some(ratio) = self.ratio
             && !(ratio > 0.0 && ratio < 1.0)
         {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::{Path, State as Shared};
+use axum::extract::State as Shared;
 use axum::http::StatusCode;
 use axum::routing::get;
 use serde::Deserialize;
@@ -15,6 +15,7 @@ use super::file::{Chats, Head, Refused};
 use crate::app::Caller;
 use crate::body::Json;
 use crate::error::ApiError;
+use crate::part::Part;
 use crate::state::State;
 
 /// The routes, which need a key where the server has keys.
@@ -38,7 +39,7 @@ async fn list(Shared(state): Shared<State>, Caller(owner): Caller) -> Result<axu
 async fn read(
     Shared(state): Shared<State>,
     Caller(owner): Caller,
-    Path(id): Path<String>,
+    Part(id): Part,
 ) -> Result<axum::Json<Value>, ApiError> {
     let (version, body) = in_file(&state, move |file| file.read(&owner, &id)).await?.ok_or_else(unknown)?;
     let chat = RawValue::from_string(body).map_err(|_| damaged())?;
@@ -48,7 +49,7 @@ async fn read(
 async fn write(
     Shared(state): Shared<State>,
     Caller(owner): Caller,
-    Path(id): Path<String>,
+    Part(id): Part,
     Json(Written { version, chat }): Json<Written>,
 ) -> Result<axum::Json<Value>, ApiError> {
     if !is_id(&id) {
@@ -83,7 +84,7 @@ async fn write(
 async fn remove(
     Shared(state): Shared<State>,
     Caller(owner): Caller,
-    Path(id): Path<String>,
+    Part(id): Part,
 ) -> Result<StatusCode, ApiError> {
     let was_there = in_file(&state, move |file| file.remove(&owner, &id)).await?;
     if was_there { Ok(StatusCode::NO_CONTENT) } else { Err(unknown()) }

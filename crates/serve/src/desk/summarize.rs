@@ -52,27 +52,38 @@ pub async fn summarize(Shared(state): Shared<State>, Json(asked): Json<Asked>) -
     if asked.text.trim().is_empty() {
         return Err(SummarizeError::Empty.into());
     }
+    let settings = asked.settings(&served)?;
+    settings.check()?;
     let limit = state.settings().request_timeout;
-    let receipt = state.app().desk.submit(served, limit, move |served, teller| run(served, teller, asked))?;
+    let receipt = state
+        .app()
+        .desk
+        .submit(served, limit, move |served, teller| run(served, teller, &asked.text, settings))?;
     Ok(receipt.respond(work))
 }
 
-fn run(served: &Served, teller: &Teller, asked: Asked) -> Result<(), ApiError> {
-    let seed = asked.seed.unwrap_or_else(super::random_seed);
-    let ask = Ask::of(served.tokenizer())?;
-    let temperature = if matches!(ask, Ask::TlDr) { 1.0 } else { 0.0 };
-    let settings = SummarySettings {
-        ask,
-        instruction: asked.instruction,
-        max_sentences: asked.max_sentences.or(asked.ratio.is_none().then_some(SENTENCES)),
-        ratio: asked.ratio,
-        max_tokens: asked.max_tokens,
-        sampling: Sampling { temperature, top_k: TOP_K, seed, ..Sampling::default() },
-    };
+impl Asked {
+    fn settings(&self, served: &Served) -> Result<SummarySettings, SummarizeError> {
+        let seed = self.seed.unwrap_or_else(super::random_seed);
+        let ask = Ask::of(served.tokenizer())?;
+        let temperature = if matches!(ask, Ask::TlDr) { 1.0 } else { 0.0 };
+        Ok(SummarySettings {
+            ask,
+            instruction: self.instruction.clone(),
+            max_sentences: self.max_sentences.or(self.ratio.is_none().then_some(SENTENCES)),
+            ratio: self.ratio,
+            max_tokens: self.max_tokens,
+            sampling: Sampling { temperature, top_k: TOP_K, seed, ..Sampling::default() },
+        })
+    }
+}
+
+fn run(served: &Served, teller: &Teller, text: &str, settings: SummarySettings) -> Result<(), ApiError> {
+    let seed = settings.sampling.seed;
     let engine =
         EngineSettings { speculation: LOOKUP, kept: 8, ..EngineSettings::for_batch(served.model(), BATCH) };
     let mut summaries = Summaries::new(&**served.model(), served.tokenizer(), settings, engine)?;
-    summaries.add(0, &asked.text)?;
+    summaries.add(0, text)?;
     loop {
         teller.goes_on()?;
         for event in summaries.step()? {
@@ -81,7 +92,7 @@ fn run(served: &Served, teller: &Teller, asked: Asked) -> Result<(), ApiError> {
                     teller.tell(&json!({ "type": "part", "done": done, "of": of }))
                 }
                 SummaryEvent::Done(_, summary) => {
-                    teller.tell(&told(&summary?, &asked.text, seed));
+                    teller.tell(&told(&summary?, text, seed));
                     return Ok(());
                 }
             }

@@ -1,10 +1,11 @@
 //! `GET /v1/models`: what is served.
 
 use axum::Json;
-use axum::extract::{self, Path};
+use axum::extract;
 use serde_json::{Value, json};
 
 use crate::error::ApiError;
+use crate::part::Part;
 use crate::served::Served;
 use crate::state::State;
 
@@ -17,7 +18,7 @@ pub async fn list(extract::State(state): extract::State<State>) -> Json<Value> {
 /// One model.
 pub async fn one(
     extract::State(state): extract::State<State>,
-    Path(id): Path<String>,
+    Part(id): Part,
 ) -> Result<Json<Value>, ApiError> {
     Ok(Json(describe(state.model(&id)?)))
 }
