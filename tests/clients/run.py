@@ -2,16 +2,19 @@
 
     python tests/clients/run.py target/debug/gpt2
 
-Needs the packages of requirements.txt. A small model is trained, and served on a free port; nothing leaves the machine. What
-the clients get is held to `gpt2 generate --json` with the same settings and seed. schemathesis makes up requests from the server's own
-document, and holds the answers to it.
+Needs the packages of requirements.txt, and openssl, which makes a certificate. Small models are trained, and served on free ports;
+nothing leaves the machine. What the clients get is held to `gpt2 generate --json` with the same settings and seed. schemathesis
+makes up requests from the server's own document, and holds the answers to it.
 """
 
 import asyncio
+import hashlib
 import json
 import math
 import os
+import shutil
 import socket
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -24,6 +27,7 @@ os.environ |= {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "OPENAI_API_KE
 
 TEXT = "The quick brown fox jumps over the lazy dog. The dog sleeps. The fox runs home through the snow. "
 QUESTIONS = [("The quick brown", [" fox", " dog"], 0), ("The fox runs", [" over", " home"], 1), ("The dog", [" sleeps", " jumps"], 0)]
+KEY = "sk-a-key-that-is-long-enough-for-a-test"
 TASK = """task: foxes
 dataset_path: json
 dataset_kwargs:
@@ -57,28 +61,37 @@ def written(binary, folder, *flags):
 
 
 @contextmanager
-def serving(binary, folder, *flags):
-    """`gpt2 serve` with these flags on a free port; gives its address."""
+def serving(binary, folder, *flags, trust=None):
+    """`gpt2 serve` with these flags on a free port; gives its address. It speaks TLS where it is said whom to trust."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
+    origin = f"{'https' if trust else 'http'}://127.0.0.1:{port}"
     process = subprocess.Popen([binary, "serve", *flags, "--port", str(port)], cwd=folder)
     try:
-        while not is_ready(f"http://127.0.0.1:{port}/health"):
+        while not is_ready(f"{origin}/health", trust):
             if process.poll() is not None:
                 raise RuntimeError("the server ended")
             time.sleep(0.05)
-        yield f"http://127.0.0.1:{port}"
+        yield origin
     finally:
         process.terminate()
         process.wait()
 
 
-def is_ready(health):
+def is_ready(health, trust):
     try:
-        return urllib.request.urlopen(health).status == 200
+        return urllib.request.urlopen(health, context=trust).status == 200
     except OSError:
         return False
+
+
+def error_of(kind, ask):
+    try:
+        ask()
+    except kind as error:
+        return error
+    raise AssertionError(f"{kind.__name__} does not come")
 
 
 def check_openai(url, binary, folder):
@@ -98,11 +111,8 @@ def check_openai(url, binary, folder):
     assert chat.choices[0].message.content is not None and all(len(token.top_logprobs) == 2 for token in told), chat
     vector = client.embeddings.create(model="fox", input="The quick").data[0].embedding
     assert len(vector) == 64 and abs(sum(x * x for x in vector) - 1) < 1e-5
-    try:
-        client.completions.create(model="fox", prompt="The quick", max_tokens=1000)
-        raise AssertionError("more than the context holds is refused")
-    except BadRequestError as error:
-        assert error.code == "context_length_exceeded", error
+    error = error_of(BadRequestError, lambda: client.completions.create(model="fox", prompt="The quick", max_tokens=1000))
+    assert error.code == "context_length_exceeded", error
 
     async def crowd():
         client = AsyncOpenAI(base_url=url)
@@ -114,6 +124,35 @@ def check_openai(url, binary, folder):
     answers, said = asyncio.run(crowd())
     assert answers == [want] * 12, answers
     assert said == chat.choices[0].message.content, (said, chat)
+
+
+def check_tls(_, binary, folder):
+    from openai import APIConnectionError, AuthenticationError, DefaultHttpxClient, OpenAI
+
+    if shutil.which("openssl") is None:
+        print("SKIPPED check_tls: no openssl makes a certificate")
+        return
+    made = "-x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=gpt2 -addext subjectAltName=IP:127.0.0.1"
+    files = ["-keyout", "server.key", "-out", "server.pem"]
+    subprocess.run(["openssl", "req", *made.split(), *files], cwd=folder, check=True, capture_output=True)
+    (folder / "keys").write_text(f"alice: sha256:{hashlib.sha256(KEY.encode()).hexdigest()}\n")
+    trust = ssl.create_default_context(cafile=folder / "server.pem")
+    asked = {"model": "fox", "prompt": "The fox", "max_tokens": 20, "temperature": 0.8, "seed": 6}
+    want = written(binary, folder, "-p", "The fox", "-n", "20", "--temperature", "0.8", "--seed", "6")["text"]
+    flags = "-m fox=m --tls-cert server.pem --tls-key server.key --api-key-file keys"
+    with serving(binary, folder, *flags.split(), trust=trust) as origin:
+
+        def pieces(key, verify):
+            with OpenAI(base_url=f"{origin}/v1", api_key=key, max_retries=0, http_client=DefaultHttpxClient(verify=verify)) as client:
+                return [event.choices[0].text for event in client.completions.create(**asked, stream=True)]
+
+        got = pieces(KEY, trust)
+        assert "".join(got) == want and len(got) > 2, (got, want)
+        for wrong in ("none", KEY[1:]):
+            error = error_of(AuthenticationError, lambda: pieces(wrong, trust))
+            assert error.code == "invalid_api_key", error
+        # Who does not know the certificate says nothing to the server.
+        error_of(APIConnectionError, lambda: pieces(KEY, ssl.create_default_context()))
 
 
 def check_litellm(url, binary, folder):
@@ -174,7 +213,7 @@ def main():
         folder = Path(name)
         train(binary, folder, "--n-layer 2 --n-head 2 --n-embd 64 --n-ctx 128 --batch 2 --max-steps 300", "m")
         with serving(binary, folder, "-m", "fox=m") as origin:
-            for check in (check_openai, check_litellm, check_lm_eval, check_schemathesis):
+            for check in (check_openai, check_tls, check_litellm, check_lm_eval, check_schemathesis):
                 start = time.perf_counter()
                 check(f"{origin}/v1", binary, folder)
                 print(f"ok      {check.__name__} ({time.perf_counter() - start:.1f} s)", flush=True)
