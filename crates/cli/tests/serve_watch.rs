@@ -3,12 +3,14 @@
 mod common;
 
 use std::collections::BTreeMap;
+use std::io::Read;
 
 use common::server::Server;
 use common::{Folder, TINY, text};
 use serde_json::{Value, json};
 
 const KEY: &str = "sk-a-key-that-is-long-enough-for-a-test";
+const OTHER: &str = "sk-another-key-that-is-long-enough-for-one";
 const SECRET: &str = "rosebud";
 
 /// A folder with a model.
@@ -114,6 +116,81 @@ fn lines(server: &Server) -> Vec<Value> {
     all.filter(|line| line["message"] == "request" && line["path"] != "/health").collect()
 }
 
+/// The line of a request with a key, once it is there: lines come in the order in which all is known of a request.
+fn line(server: &Server, key: &str, path: &str, status: u16) -> Value {
+    let find = || {
+        lines(server)
+            .into_iter()
+            .find(|line| line["key"] == key && line["path"] == path && line["status"] == status)
+    };
+    server.wait_until(|_| find().is_some());
+    find().unwrap()
+}
+
+#[test]
+fn desks_pay_for_what_they_read_and_write() {
+    let folder = tiny();
+    folder.write("keys", format!("alice: {KEY} tokens=60\nbob: {OTHER}"));
+    let server = Server::start(&folder, "-m fox=m --api-key-file keys --metrics-open --log-format json");
+    let [alice, bob] = [KEY, OTHER].map(|key| format!("Authorization: Bearer {key}"));
+    let text = "The fox ran home. ".repeat(10);
+    let asked = json!({ "model": "fox", "text": text, "seed": 1 });
+    assert_eq!(post(&server, "/app/summarize", &[&alice], &asked).events().last().unwrap()["type"], "done");
+    // More was read than a minute's tokens: nothing is left, and the next job has to wait.
+    let left = |server: &Server| {
+        let answer = server.with("GET", "/v1/models", &[&alice], "");
+        answer.header("x-ratelimit-remaining-tokens").unwrap().parse::<u64>().unwrap()
+    };
+    server.wait_until(|server| left(server) == 0);
+    let topic = json!({ "model": "fox", "recipe": "weather", "topic": "Leeds: rain", "seed": 1 });
+    for (path, asked) in [("/app/summarize", &asked), ("/app/write", &topic)] {
+        let refused = post(&server, path, &[&alice], asked);
+        assert_eq!(
+            (refused.status, &refused.json()["error"]["type"]),
+            (429, &json!("tokens")),
+            "{refused:?}"
+        );
+        let message = refused.json()["error"]["message"].as_str().unwrap().to_owned();
+        assert!(!message.contains("max_tokens"), "{message}");
+    }
+    let prompt = json!({ "prompt": format!("{}\nTL;DR:", text.trim_end()) });
+    let read = post(&server, "/tokenize", &[&bob], &prompt).json()["count"].as_u64().unwrap();
+    let paid = line(&server, "alice", "/app/summarize", 200);
+    let written = paid["tokens"].as_u64().unwrap();
+    assert_eq!((&paid["prompt_tokens"], &paid["model"]), (&json!(read), &json!("fox")));
+    let now = metrics(&server);
+    for (kind, tokens) in [("prompt", read), ("written", written)] {
+        assert!(tokens > 0);
+        assert_eq!(
+            now[&format!("gpt2_key_usage_total{{key=\"alice\",kind=\"{kind}_tokens\"}}")],
+            tokens as f64
+        );
+        assert_eq!(now[&format!("gpt2_{kind}_tokens_total{{model=\"fox\"}}")], tokens as f64);
+    }
+    assert_eq!(post(&server, "/app/write", &[&bob], &topic).events().last().unwrap()["type"], "done");
+    // Who leaves pays for what was done by then.
+    let long = json!({ "model": "fox", "text": text.repeat(1000) }).to_string();
+    let head = format!("POST /app/summarize HTTP/1.1\r\nHost: {}\r\n{bob}\r\n", server.address());
+    let length = long.len();
+    let mut stream = server
+        .send(&format!("{head}Content-Type: application/json\r\nContent-Length: {length}\r\n\r\n{long}"));
+    let mut got = Vec::new();
+    while !String::from_utf8_lossy(&got).contains("\"part\"") {
+        let mut some = [0; 1024];
+        let n = stream.read(&mut some).unwrap();
+        assert!(n > 0, "{}", String::from_utf8_lossy(&got));
+        got.extend(&some[..n]);
+    }
+    drop(stream);
+    let document = line(&server, "bob", "/app/write", 200);
+    let summary = line(&server, "bob", "/app/summarize", 200);
+    assert_eq!((&document["cancelled"], &summary["cancelled"]), (&Value::Null, &json!(true)));
+    for paid in [document, summary] {
+        let [read, written] = ["prompt_tokens", "tokens"].map(|name| paid[name].as_u64().unwrap());
+        assert!((1..100_000).contains(&read) && written > 0, "{paid}");
+    }
+}
+
 #[test]
 fn the_log_tells_of_requests_and_not_of_texts() {
     let folder = tiny();
@@ -133,24 +210,19 @@ fn the_log_tells_of_requests_and_not_of_texts() {
     assert_eq!(post(&server, "/v1/completions", &[&bearer], &wrong).status, 400);
     assert_eq!(server.get("/v1/models").status, 401);
     server.wait_until(|server| lines(server).len() == 4);
-    let all = lines(&server);
-    let streamed = &all[0];
+    let streamed = line(&server, "alice", "/v1/completions", 200);
     assert_eq!((&streamed["id"], &streamed["level"]), (&json!("my-id-7"), &json!("INFO")));
-    assert_eq!((&streamed["method"], &streamed["path"]), (&json!("POST"), &json!("/v1/completions")));
-    assert_eq!((&streamed["status"], &streamed["model"]), (&json!(200), &json!("fox")));
-    assert_eq!((&streamed["key"], &streamed["client"]), (&json!("alice"), &json!("127.0.0.1")));
+    assert_eq!((&streamed["method"], &streamed["model"]), (&json!("POST"), &json!("fox")));
+    assert_eq!(streamed["client"], "127.0.0.1");
     assert_eq!((&streamed["prompt_tokens"], &streamed["tokens"]), (&json!(SECRET.len()), &json!(4)));
     assert!(
         streamed["ms"].as_f64().unwrap() > 0.0
             && streamed["timestamp"].is_string()
             && streamed["cancelled"].is_null()
     );
-    assert_eq!((&all[1]["id"], &all[1]["path"]), (&json!(made), &json!("/v1/chat/completions")));
-    assert_eq!(
-        (&all[2]["status"], &all[2]["key"], all[2].get("model")),
-        (&json!(400), &json!("alice"), None)
-    );
-    assert_eq!((&all[3]["status"], all[3].get("key")), (&json!(401), None));
+    assert_eq!(line(&server, "alice", "/v1/chat/completions", 200)["id"], made);
+    assert_eq!(line(&server, "alice", "/v1/completions", 400).get("model"), None);
+    assert!(lines(&server).iter().any(|line| line["status"] == 401 && line.get("key").is_none()));
     assert!(!server.messages().contains(SECRET) && !server.messages().contains(KEY), "{}", server.messages());
 }
 

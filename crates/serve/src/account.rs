@@ -1,7 +1,7 @@
 //! What one request costs, and who pays: its account.
 //!
 //! A request's account is found from wherever its task is ([`Account::current`]), and goes along with what it hands on: the
-//! conductor notes there what it reads and writes. The account is closed when nobody holds it any more, so that all is known by
+//! conductor and the desks note there what they read and write. The account is closed when nobody holds it any more, so that all is known by
 //! then, also of a request whose client has left: tokens are settled, counted, and told in a line of the log.
 
 use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
@@ -135,6 +135,11 @@ impl Account {
     /// So many tokens were written.
     pub fn wrote_tokens(&self, tokens: usize) {
         self.with(|entry| _ = entry.written_tokens.fetch_add(tokens as u64, Ordering::Relaxed));
+    }
+
+    /// So many tokens of prompts were read, of which [`Account::expect`] did not know.
+    pub fn read_tokens(&self, tokens: usize) {
+        self.with(|entry| _ = entry.prompt_tokens.fetch_add(tokens as u64, Ordering::Relaxed));
     }
 
     /// What was sent, for those who have asked to see it in the log.

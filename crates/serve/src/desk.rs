@@ -17,6 +17,7 @@ use axum::Router;
 use axum::routing::{get, post};
 use serde_json::json;
 
+use crate::account::Account;
 use crate::conductor::Failure;
 use crate::error::ApiError;
 use crate::served::Served;
@@ -79,6 +80,9 @@ impl Desk {
         limit: Duration,
         work: impl FnOnce(&Served, &Teller) -> Result<(), ApiError> + Send + 'static,
     ) -> Result<Receipt, ApiError> {
+        // What it takes is known when it is done: to begin, the key must have a token left.
+        let account = Account::current();
+        account.expect(served.name(), 0, 1)?;
         let mut jobs = self.0.lock();
         jobs.waiting.retain(|job| !job.teller.is_left());
         if jobs.waiting.len() >= MOST_WAITING {
@@ -91,7 +95,8 @@ impl Desk {
             thread.map_err(|_| ApiError::internal("the system has no thread for the desk"))?;
             jobs.has_thread = true;
         }
-        let (teller, receipt) = events::channel(Instant::now().checked_add(limit).map(|at| (at, limit)));
+        let (teller, receipt) =
+            events::channel(Instant::now().checked_add(limit).map(|at| (at, limit)), account);
         let ahead = jobs.waiting.len() + usize::from(jobs.is_running);
         if ahead > 0 {
             teller.tell(&json!({ "type": "waiting", "ahead": ahead }));

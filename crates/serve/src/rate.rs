@@ -2,7 +2,8 @@
 //!
 //! Two buckets a key, each as large as a minute's limit, which fill evenly. A request takes one from the first. Before its
 //! texts are handed on, what they may become is taken from the second: tokens of prompts, and as many as they may have in all. What
-//! was not written is given back at the end. So many requests at once cannot have more than one after the other.
+//! was not written is given back at the end. So many requests at once cannot have more than one after the other. A desk's job, whose
+//! length is not known before, needs a token to begin, and takes the rest at its end, from below zero where there is no more.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -60,8 +61,9 @@ impl From<Denied> for ApiError {
     fn from(Denied { what, limit, asked, wait, key }: Denied) -> ApiError {
         let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
         let what = what.as_str();
+        // One token is the least, of a request whose length is not known before: nothing smaller helps.
         let asked = match what {
-            "tokens" => {
+            "tokens" if asked > 1 => {
                 format!("; this request may have {asked}, prompt and answer, so a smaller `max_tokens` helps")
             }
             _ => String::new(),

@@ -13,7 +13,7 @@ mod choose;
 mod extract;
 mod parts;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::ops::Deref;
 
 use models::Gpt2;
@@ -25,6 +25,7 @@ use tokenizer::{Tokenizer, TokenizerError, sentences};
 pub use self::ask::Ask;
 pub use self::extract::{Chosen, Extracts};
 use self::parts::Limits;
+use crate::apps::Usage;
 use crate::engine::{EngineSettings, TaskId};
 use crate::request::{Finish, GenerateError, Generation, Request, TextEvent, Texts};
 use crate::sampling::Sampling;
@@ -163,7 +164,9 @@ pub struct Summaries<'a, M: Deref<Target = Gpt2>> {
     settings: SummarySettings,
     jobs: BTreeMap<u64, Job>,
     /// The part of a summary that each task writes, and what there is of it.
-    tasks: HashMap<TaskId, (u64, usize, String)>,
+    tasks: BTreeMap<TaskId, (u64, usize, String)>,
+    /// Of the texts that have ended.
+    used: Usage,
 }
 
 /// A summary on its way.
@@ -194,7 +197,19 @@ impl<'a, M: Deref<Target = Gpt2>> Summaries<'a, M> {
     ) -> Result<Self, SummarizeError> {
         settings.check()?;
         let texts = Texts::new(model, tokenizer, engine)?;
-        Ok(Summaries { texts, tokenizer, settings, jobs: BTreeMap::new(), tasks: HashMap::new() })
+        let (jobs, tasks) = (BTreeMap::new(), BTreeMap::new());
+        Ok(Summaries { texts, tokenizer, settings, jobs, tasks, used: Usage::default() })
+    }
+
+    /// What all summaries have taken so far.
+    pub fn used(&self) -> Usage {
+        // Tasks begin in their order: those that wait, of which nothing is read yet, are the last.
+        let (running, _) = self.texts.engine().load();
+        let mut used = self.used;
+        for so_far in self.tasks.keys().take(running).filter_map(|&task| self.texts.so_far(task)) {
+            used.add(so_far);
+        }
+        used
     }
 
     /// Begins the summary of a text under this number, which no other may have at the time.
@@ -252,6 +267,7 @@ impl<'a, M: Deref<Target = Gpt2>> Summaries<'a, M> {
         events: &mut Vec<SummaryEvent>,
     ) -> Result<(), SummarizeError> {
         let Some((id, part, _)) = self.tasks.remove(&task) else { return Ok(()) };
+        self.used.add(&result);
         let written = self.trimmed(&result)?;
         let Some(job) = self.jobs.get_mut(&id) else { return Ok(()) };
         job.written[part] = Some(written);
@@ -343,7 +359,10 @@ impl<'a, M: Deref<Target = Gpt2>> Summaries<'a, M> {
             self.tasks.iter().filter(|(_, task)| task.0 == id).map(|(&task, _)| task).collect();
         for task in tasks {
             self.tasks.remove(&task);
-            self.texts.cancel(task);
+            // What has written nothing may not have been read.
+            if let Some(result) = self.texts.cancel(task).filter(|result| !result.ids.is_empty()) {
+                self.used.add(&result);
+            }
         }
     }
 

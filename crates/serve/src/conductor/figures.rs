@@ -63,7 +63,7 @@ impl Figures {
         &self.times
     }
 
-    /// Tokens of prompts of all texts that were started (total), and those of them that had been computed before.
+    /// Tokens of prompts of all texts that ended (total), what the desks have read included, and those of them that had been computed before.
     pub fn prompt_tokens(&self) -> (u64, u64) {
         (self.prompt_tokens.load(Ordering::Relaxed), self.cached_tokens.load(Ordering::Relaxed))
     }
@@ -109,6 +109,12 @@ impl Figures {
         if timings.tokens > 1 {
             self.times.token.observe(timings.tokens_per_second.recip());
         }
+    }
+
+    /// Counts what a desk has read and written beside the conductor.
+    pub(crate) fn add(&self, prompt_tokens: usize, written_tokens: usize) {
+        self.prompt_tokens.fetch_add(prompt_tokens as u64, Ordering::Relaxed);
+        self.written_tokens.fetch_add(written_tokens as u64, Ordering::Relaxed);
     }
 
     /// Remembers how long a text took; the last eight or so count.

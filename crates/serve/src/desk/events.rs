@@ -1,5 +1,6 @@
 //! What a job tells, on its way to the client: server-sent events of JSON, `[DONE]` after the last, errors in OpenAI's shape.
 
+use std::cell::Cell;
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -8,28 +9,34 @@ use std::time::{Duration, Instant};
 use axum::body::{Body, Bytes};
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
+use generate::apps::Usage;
 use http_body::Frame;
 use serde_json::Value;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
+use crate::account::Account;
 use crate::conductor::Failure;
 use crate::error::ApiError;
+use crate::served::Served;
 use crate::state::Work;
 
 /// The job's end of the channel. How much goes through, the limits of the job bound.
 pub struct Teller {
     events: UnboundedSender<Bytes>,
     deadline: Option<(Instant, Duration)>,
+    /// Who pays for what is read and written, and what is noted there already.
+    account: Account,
+    used: Cell<Usage>,
 }
 
 /// The client's end. Dropping it ends the job before its next step.
 #[derive(Debug)]
 pub struct Receipt(UnboundedReceiver<Bytes>);
 
-/// A channel for a job that may take until then.
-pub fn channel(deadline: Option<(Instant, Duration)>) -> (Teller, Receipt) {
+/// A channel for a job that may take until then, and that is paid for from this account.
+pub fn channel(deadline: Option<(Instant, Duration)>, account: Account) -> (Teller, Receipt) {
     let (events, received) = unbounded_channel();
-    (Teller { events, deadline }, Receipt(received))
+    (Teller { events, deadline, account, used: Cell::default() }, Receipt(received))
 }
 
 impl Teller {
@@ -53,6 +60,17 @@ impl Teller {
             Some((at, limit)) if Instant::now() >= at => Err(Failure::TimedOut(limit).into()),
             _ => Ok(()),
         }
+    }
+
+    /// Notes what the job has read and written by now, after each step, so that it is paid for however the job ends.
+    pub fn used(&self, served: &Served, now: Usage) {
+        let before = self.used.replace(now);
+        // A text that failed takes along what it has written.
+        let read = now.prompt_tokens.saturating_sub(before.prompt_tokens);
+        let written = now.written_tokens.saturating_sub(before.written_tokens);
+        self.account.read_tokens(read);
+        self.account.wrote_tokens(written);
+        served.figures().add(read, written);
     }
 
     /// Tells that all is told.

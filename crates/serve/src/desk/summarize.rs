@@ -86,7 +86,9 @@ fn run(served: &Served, teller: &Teller, text: &str, settings: SummarySettings) 
     summaries.add(0, text)?;
     loop {
         teller.goes_on()?;
-        for event in summaries.step()? {
+        let events = summaries.step();
+        teller.used(served, summaries.used());
+        for event in events? {
             match event {
                 SummaryEvent::Part(_, done, of) => {
                     teller.tell(&json!({ "type": "part", "done": done, "of": of }))

@@ -124,7 +124,9 @@ fn run(served: &Served, teller: &Teller, job: Job, best_of: usize) -> Result<(),
     writer.add(job)?;
     loop {
         teller.goes_on()?;
-        for event in writer.step()? {
+        let events = writer.step();
+        teller.used(served, writer.used());
+        for event in events? {
             match event {
                 WriteEvent::Draft { step, attempt, piece, .. } => {
                     teller

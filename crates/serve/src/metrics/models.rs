@@ -38,7 +38,11 @@ struct Finished {
 type Of<T> = fn(&Figures) -> T;
 
 const COUNTS: [(&str, &str, Of<u64>); 5] = [
-    ("gpt2_prompt_tokens", "Tokens of prompts whose texts ended.", |figures| figures.prompt_tokens().0),
+    (
+        "gpt2_prompt_tokens",
+        "Tokens of prompts whose texts ended, and those that the desks have read.",
+        |figures| figures.prompt_tokens().0,
+    ),
     (
         "gpt2_prompt_tokens_cached",
         "Those of them that had been computed before, for another text.",

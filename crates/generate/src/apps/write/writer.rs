@@ -15,6 +15,7 @@ use super::forms::Forms;
 use super::language::Lang;
 use super::recipe::{Recipe, Step};
 use super::step::{Attempt, Ready, StepResult};
+use crate::apps::Usage;
 use crate::constraint::Constraint;
 use crate::request::{GenerateError, Generation, TextEvent, Texts};
 use crate::{EngineSettings, TaskId};
@@ -106,6 +107,8 @@ pub struct Writer<'a> {
     jobs: BTreeMap<JobId, Run>,
     drafts: HashMap<TaskId, Draft>,
     next: JobId,
+    /// Of all prompts, and of the texts that have ended.
+    used: Usage,
 }
 
 /// A document under way.
@@ -146,7 +149,25 @@ impl<'a> Writer<'a> {
         let texts = Texts::new(model, tokenizer, settings)?;
         let (jobs, drafts) = (BTreeMap::new(), HashMap::new());
         let (best_of, forms) = (best_of.max(1), Forms::default());
-        Ok(Writer { texts, model, tokenizer, template, best_of, forms, jobs, drafts, next: 0 })
+        Ok(Writer {
+            texts,
+            model,
+            tokenizer,
+            template,
+            best_of,
+            forms,
+            jobs,
+            drafts,
+            next: 0,
+            used: Usage::default(),
+        })
+    }
+
+    /// What all documents have taken so far.
+    pub fn used(&self) -> Usage {
+        let drafts = self.drafts.keys().filter_map(|&task| self.texts.so_far(task));
+        let written: usize = drafts.map(|so_far| so_far.ids.len()).sum();
+        Usage { written_tokens: self.used.written_tokens + written, ..self.used }
     }
 
     /// Compiles the forms of a recipe's steps, if they are not yet. The result is what the compiler has to say, though it
@@ -245,6 +266,7 @@ impl<'a> Writer<'a> {
         events: &mut Vec<WriteEvent>,
     ) -> Result<(), WriteError> {
         let id = draft.job;
+        self.used.written_tokens += generation.ids.len();
         let Some(run) = self.jobs.get_mut(&id) else { return Ok(()) };
         let found = draft.found.or_else(|| run.ready.end(&draft.text, true));
         let attempt = run.ready.attempt(&draft.text, found, generation, draft.seed, self.tokenizer);
@@ -301,6 +323,9 @@ impl<'a> Writer<'a> {
         for number in first..first + self.best_of {
             let seed = u64::from(seeds.u32(number as u64));
             let request = run.ready.request(seed);
+            if number == first {
+                self.used.prompt_tokens += request.prompt.len();
+            }
             let added = self.texts.add(&request);
             let step = || run.step_name().to_owned();
             let task = added.map_err(|error| WriteError::Step { step: step(), error: Box::new(error) })?;
@@ -322,10 +347,12 @@ impl<'a> Writer<'a> {
     /// Ends a document where it stands.
     fn forget(&mut self, id: JobId) {
         self.jobs.remove(&id);
-        let texts = &mut self.texts;
+        let (texts, used) = (&mut self.texts, &mut self.used);
         self.drafts.retain(|&task, draft| {
-            if draft.job == id {
-                texts.cancel(task);
+            if draft.job == id
+                && let Some(generation) = texts.cancel(task)
+            {
+                used.written_tokens += generation.ids.len();
             }
             draft.job != id
         });
