@@ -176,6 +176,59 @@ def check_tokens_of_a_reply(world):
         expect(replies(page)).to_have_text(["早上好"])
 
 
+def check_tokens_of_a_reply_after_a_reload(world):
+    show = "Show the probability of each token"
+    labels = "[...document.querySelectorAll('.message .token')].map((one) => one.getAttribute('aria-label'))"
+    with world.page(server="history") as page:
+        greedy(page)
+        for n, text in enumerate(("hello", "你好")):
+            say(page, text)
+            expect(replies(page)).to_have_count(n + 1)
+        page.get_by_role("button", name=show).last.click()
+        tokens = page.locator(".message .token")
+        expect(tokens.first).to_be_visible()
+        drawn = page.evaluate(labels)
+        page.reload()
+        page.locator(".chat-name", has_text="hello").click()
+        expect(replies(page)).to_have_text(["good morning", "早上好"])
+        slowly(page, 8000)
+        page.get_by_role("button", name=show).last.click()
+        expect(page.locator(".message .busy")).to_have_text("The model is reading the reply.")
+        expect(tokens.first).to_be_visible()
+        slowly(page, -1)
+        expect(page.get_by_role("button", name=show).last).to_be_focused()
+        # They are told as they were when they were drawn.
+        assert page.evaluate(labels) == drawn, (page.evaluate(labels), drawn)
+        assert "p0" in tokens.first.get_attribute("class")
+        tokens.first.hover()
+        expect(page.locator("#card .is-it")).to_have_count(1)
+        assert page.locator("#card li").count() >= 5
+        # Words that the model did not say are scored, too.
+        page.locator(".message.assistant").first.get_by_role("button", name="Edit").click()
+        page.locator(".editing textarea").fill("a red fox")
+        page.get_by_role("button", name="Keep as a new branch").click()
+        page.get_by_role("button", name=show).click()
+        expect(tokens.first).to_be_visible()
+        assert page.locator(".message .tokens").inner_text() == "a red fox"
+        page.get_by_role("button", name="Delete “hello”").click()
+        page.get_by_role("dialog").get_by_role("button", name="Delete").click()
+        expect(page.get_by_text("No conversations yet.")).to_be_visible()
+
+
+def check_tokens_that_cannot_be_told(world):
+    for said, model, why in (("hello", "gone", "not served here any more"), ("far too many words " * 600, "talk", "longer than the model's context of 1,024 tokens")):
+        with world.page() as page:
+            messages = [{"parent": None, "role": "user", "content": said}, {"parent": 0, "role": "assistant", "content": "good morning", "model": model}]
+            (world.folder / "chat.json").write_text(json.dumps({"messages": messages}))
+            page.get_by_text("Export and import").click()
+            with page.expect_file_chooser() as chooser:
+                page.get_by_role("button", name="Import").click()
+            chooser.value.set_files(world.folder / "chat.json")
+            page.get_by_role("button", name="Show the probability of each token").click()
+            expect(page.get_by_role("alert")).to_contain_text(why)
+            expect(replies(page)).to_have_text(["good morning"])
+
+
 def check_tokens_of_a_text(world):
     with world.page(view="tokens") as page:
         page.get_by_label("Text", exact=True).fill("User: hello\nAssistant: good morning")

@@ -5,15 +5,13 @@ import { confirmed } from "./dialogs.js";
 import { announce, el, fill, growing, icon, iconButton, note, textButton } from "./dom.js";
 import { messageOf } from "./message.js";
 import * as prefs from "./prefs.js";
+import { TOP, scoreReply } from "./score.js";
 import { panel } from "./settings.js";
 import { Speed, explain, isStop, model, sampling, state } from "./state.js";
 import * as store from "./store.js";
 import { ofChat } from "./tokens.js";
 import * as tree from "./tree.js";
 import { number, t } from "./words.js";
-
-// Alternatives that are asked for with each token.
-const TOP = 5;
 
 let chat = null;
 let running = null;
@@ -210,15 +208,46 @@ const acts = {
     parts.log.querySelector(`[data-index="${index}"]`)?.scrollIntoView({ block: "nearest" });
   },
 
-  tokens(index) {
-    const message = chat.messages[index];
-    message.showsTokens = !message.showsTokens;
-    const old = parts.log.querySelector(`[data-index="${index}"]`);
-    const drawn = element(index);
-    old.replaceWith(drawn);
-    drawn.querySelector(".icon-tokens")?.closest("button").focus();
+  async tokens(index) {
+    const mine = chat;
+    const message = mine.messages[index];
+    if (message.isScoring) return;
+    if (message.showsTokens || message.logprobs?.length > 0) {
+      message.showsTokens = !message.showsTokens;
+      return redraw(mine, index);
+    }
+    // It was written before the page was loaded, or by hand.
+    message.isScoring = true;
+    redraw(mine, index);
+    announce(t("readingReply"));
+    const { system, messages } = sent(mine, message.parent);
+    try {
+      message.logprobs = await scoreReply(message.model ?? state.model, [...system, ...messages], message.content);
+      message.showsTokens = true;
+    } catch (error) {
+      note(explain(error), { isError: true, close: t("close") });
+    }
+    message.isScoring = false;
+    redraw(mine, index);
   },
 };
+
+/// Draws a message anew, if it is shown; its button for tokens keeps the focus.
+function redraw(mine, index) {
+  const old = mine === chat && parts.log.querySelector(`[data-index="${index}"]`);
+  if (!old) return;
+  const hadFocus = old.contains(document.activeElement);
+  const drawn = element(index);
+  old.replaceWith(drawn);
+  if (hadFocus) drawn.querySelector(".icon-tokens")?.closest("button").focus();
+}
+
+/// What is sent of a conversation up to a message.
+function sent(mine, leaf) {
+  const messages = tree.path(mine, leaf).map((index) => ({ role: mine.messages[index].role, content: mine.messages[index].content }));
+  const system = mine.system?.trim() ? [{ role: "system", content: mine.system }] : [];
+  return { system, messages };
+}
 
 /// Has the model answer the last message.
 async function reply() {
@@ -280,8 +309,7 @@ function grow(run, message, piece, speed) {
 /// The chunks of a reply. Where the context does not hold the conversation, its oldest messages are left out, as few as must be,
 /// and the message says how many; the system prompt stays.
 async function* chunks(mine, leaf, asked, message, signal) {
-  const messages = tree.path(mine, leaf).map((index) => ({ role: mine.messages[index].role, content: mine.messages[index].content }));
-  const system = mine.system?.trim() ? [{ role: "system", content: mine.system }] : [];
+  const { system, messages } = sent(mine, leaf);
   const from = (start) => [...system, ...messages.slice(start)];
   const more = { stream: true, stream_options: { include_usage: true }, logprobs: true, top_logprobs: TOP };
   const open = (start) => stream("/v1/chat/completions", { ...asked, ...more, messages: from(start) }, signal);

@@ -15,6 +15,7 @@ export function messageOf(chat, index, acts, { isBusy, isLive }) {
     el("h2", { class: "who" }, isUser ? t("you") : message.model || t("assistant")),
     message.leftOut > 0 && el("p", { class: "hint" }, t("leftOut", { n: message.leftOut })),
     message.showsTokens && message.logprobs ? tokenView(message) : body,
+    message.isScoring && el("p", { class: "line busy" }, t("readingReply")),
   ];
   const root = el("article", { class: `message ${message.role}`, "data-index": index }, parts);
   if (isLive) {
@@ -37,7 +38,7 @@ export function messageOf(chat, index, acts, { isBusy, isLive }) {
     const editing = iconButton("edit", t("edit"), edit, { disabled: isBusy });
     const again = !isUser && iconButton("again", t("regenerate"), () => acts.regenerate(index), { disabled: isBusy });
     const seen = Boolean(message.showsTokens);
-    const tokens = message.logprobs?.length > 0 && iconButton("tokens", t("showTokens"), () => acts.tokens(index), { "aria-pressed": String(seen) });
+    const tokens = !isUser && message.content !== "" && iconButton("tokens", t("showTokens"), () => acts.tokens(index), { "aria-pressed": String(seen) });
     return [branches, copying, editing, again, tokens];
   }
 

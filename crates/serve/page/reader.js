@@ -1,14 +1,12 @@
 // The token view of any text: how likely each token was, and what may follow.
 
-import { json, stream } from "./api.js";
+import { stream } from "./api.js";
 import { announce, atNextFrame, el, fill, growing, icon, labelled, textButton } from "./dom.js";
+import { TOP, score } from "./score.js";
 import { explain, isStop, sampling, state } from "./state.js";
 import { figures, legend, ofCompletion, view } from "./tokens.js";
 import { t } from "./words.js";
 import { submitOnEnter } from "./write.js";
-
-// Alternatives of each token.
-const TOP = 5;
 
 let text = "";
 let tokens = null;
@@ -52,7 +50,7 @@ function draw() {
 function onSubmit(event) {
   event.preventDefault();
   if (running) stop();
-  else work(score);
+  else work(read);
 }
 
 function goOn() {
@@ -75,16 +73,14 @@ async function work(what) {
   draw();
 }
 
-/// The log-probabilities of the text itself: nothing is written, and it is echoed.
-async function score(signal) {
-  const asked = { model: state.model, prompt: text, max_tokens: 0, echo: true, logprobs: TOP };
-  const { choices } = await json("/v1/completions", { method: "POST", body: asked, signal });
-  tokens = ofCompletion(choices[0].logprobs);
+/// The log-probabilities of the text itself.
+async function read(signal) {
+  tokens = await score(state.model, text, signal);
 }
 
 /// Has the model continue the text; it appears token by token, behind the text's own.
 async function extend(signal) {
-  await score(signal);
+  await read(signal);
   draw();
   const asked = { ...sampling(), prompt: text, logprobs: TOP, stream: true };
   for await (const { choices } of stream("/v1/completions", asked, signal)) {

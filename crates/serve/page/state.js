@@ -56,8 +56,8 @@ export function sampling() {
 
 /// An error, in the user's language where it is ours.
 export function explain(error) {
-  if (error instanceof ApiError && error.code === "unreachable") return t("unreachable");
-  return t("failed", { message: error.message });
+  if (!(error instanceof ApiError)) return error.message;
+  return error.code === "unreachable" ? t("unreachable") : t("failed", { message: error.message });
 }
 
 /// Whether an error is only that the user stopped it.

@@ -45,7 +45,7 @@ function named(token) {
 }
 
 /// Gives each token the text that it completes: a character may be spread over several tokens.
-function shown(tokens) {
+export function shown(tokens) {
   const decoder = new TextDecoder("utf-8");
   const encoder = new TextEncoder();
   return tokens.map((token) => decoder.decode(new Uint8Array(token.bytes ?? encoder.encode(token.text)), { stream: true }));

@@ -29,8 +29,8 @@ macro_rules! files {
 
 static FILES: &[File] = files! {
     "index.html" "icon.svg" "base.css" "chat.css" "desks.css" "theme.js" "api.js" "chat.js" "chatlist.js" "dialogs.js" "dom.js"
-    "main.js" "message.js" "prefs.js" "reader.js" "settings.js" "sse.js" "state.js" "store.js" "summary.js" "tokens.js" "tree.js"
-    "words.js" "write.js"
+    "main.js" "message.js" "prefs.js" "reader.js" "score.js" "settings.js" "sse.js" "state.js" "store.js" "summary.js" "tokens.js"
+    "tree.js" "words.js" "write.js"
 };
 
 /// The page's routes, which need no key: there is nothing secret in them.
