@@ -216,7 +216,8 @@ def check_tokens_of_a_reply_after_a_reload(world):
 
 
 def check_tokens_that_cannot_be_told(world):
-    for said, model, why in (("hello", "gone", "not served here any more"), ("far too many words " * 600, "talk", "longer than the model's context of 1,024 tokens")):
+    long = "far too many words " * 600
+    for said, model, why in (("hello", "gone", "not served here any more"), (long, "talk", "longer than the model's context of 1,024 tokens")):
         with world.page() as page:
             messages = [{"parent": None, "role": "user", "content": said}, {"parent": 0, "role": "assistant", "content": "good morning", "model": model}]
             (world.folder / "chat.json").write_text(json.dumps({"messages": messages}))

@@ -1,8 +1,8 @@
 //! What one request costs, and who pays: its account.
 //!
 //! A request's account is found from wherever its task is ([`Account::current`]), and goes along with what it hands on: the
-//! conductor and the desks note there what they read and write. The account is closed when nobody holds it any more, so that all is known by
-//! then, also of a request whose client has left: tokens are settled, counted, and told in a line of the log.
+//! conductor and the desks note there what they read and write. The account is closed when nobody holds it any more, so that
+//! all is known by then, also of a request whose client has left: tokens are settled, counted, and told in a line of the log.
 
 use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};

@@ -63,7 +63,8 @@ impl Figures {
         &self.times
     }
 
-    /// Tokens of prompts of all texts that ended (total), what the desks have read included, and those of them that had been computed before.
+    /// Tokens of prompts of all texts that ended, and those that the desks have read (total); of the texts' those that had been
+    /// computed before.
     pub fn prompt_tokens(&self) -> (u64, u64) {
         (self.prompt_tokens.load(Ordering::Relaxed), self.cached_tokens.load(Ordering::Relaxed))
     }
