@@ -43,6 +43,8 @@ pub(crate) trait Element: Copy {
     fn narrow(self) -> bf16;
     /// The same value.
     fn f32(self) -> f32;
+    /// Rounds a slice.
+    fn narrow_into(isa: Isa, out: &mut [bf16], x: &[Self]);
     /// Widens a slice.
     fn widen_into(isa: Isa, out: &mut [f32], x: &[Self]);
 }
@@ -53,6 +55,9 @@ impl Element for f32 {
     }
     fn f32(self) -> f32 {
         self
+    }
+    fn narrow_into(isa: Isa, out: &mut [bf16], x: &[f32]) {
+        narrow_into(isa, out, x);
     }
     fn widen_into(_isa: Isa, out: &mut [f32], x: &[f32]) {
         out.copy_from_slice(x);
@@ -66,6 +71,9 @@ impl Element for bf16 {
     fn f32(self) -> f32 {
         widen(self)
     }
+    fn narrow_into(_isa: Isa, out: &mut [bf16], x: &[bf16]) {
+        out.copy_from_slice(x);
+    }
     fn widen_into(isa: Isa, out: &mut [f32], x: &[bf16]) {
         widen_into(isa, out, x);
     }
@@ -77,6 +85,9 @@ impl Element for f16 {
     }
     fn f32(self) -> f32 {
         self.to_f32()
+    }
+    fn narrow_into(_isa: Isa, out: &mut [bf16], x: &[f16]) {
+        out.iter_mut().zip(x).for_each(|(out, x)| *out = x.narrow());
     }
     fn widen_into(_isa: Isa, out: &mut [f32], x: &[f16]) {
         x.convert_to_f32_slice(out);

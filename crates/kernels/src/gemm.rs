@@ -25,7 +25,7 @@ use crate::isa::{self, Isa};
 use crate::pool::{self, Shared};
 use crate::timing;
 pub(crate) use strips::{Causal, product as product_inside};
-use tiles::{with_pair_tile, with_tile};
+use tiles::{Tile, with_pair_tile, with_tile};
 
 /// A matrix seen through strides: element (i, j) is `data[i * row_stride + j * col_stride]`.
 #[derive(Clone, Copy, Debug)]
@@ -330,6 +330,8 @@ impl<'a, T> Mat<'a, T> {
 
 /// Multiply-adds below which a product is not worth waking a thread.
 const TINY: usize = 1 << 16;
+/// The rows beyond which it pays to make of pairs more than is read of them.
+const LARGE: usize = 64;
 /// The most columns for which a row-major A is read as it lies: each panel would be used a few times only.
 const FEW_COLS: usize = 256;
 
@@ -410,27 +412,43 @@ pub fn multiply_on<'b>(isa: Isa, a: Operand, b: impl Into<Weight<'b>>, mut outpu
         }
         return;
     }
-    let few = m <= few::MOST_ROWS || m * n * k <= TINY;
-    let source = match b {
+    // Without an instruction for pairs it pays to widen both factors for a large product: the chains are the same.
+    let widens = !has_pairs(isa) && k.is_multiple_of(2) && m > LARGE && m * n * k > TINY;
+    match b {
+        Weight::Blocks(b) => blocks::multiply_on(isa, a, &b, output),
+        Weight::Pairs(b) if widens && matches!(a, Operand::Bf16(_)) => {
+            with_tile!(isa, |tile| product(isa, tile, a, Source::Widened(b), output));
+        }
+        Weight::Pairs(PairPanels { data, k, n }) => {
+            with_pair_tile!(isa, |tile| product(isa, tile, a, Source::Panels { data, k, n }, output));
+        }
         Weight::Dense(b) => {
             let half = matches!(a, Operand::F16(_)) || matches!(b, Operand::F16(_));
-            if half || matches!((a, b), (Operand::F32(_), Operand::F32(_))) {
-                return with_tile!(isa, |tile| if few {
-                    few::product(isa, tile, a, Source::Matrix(b), output)
-                } else {
-                    blocked::product(isa, tile, a, Source::Matrix(b), output)
-                });
+            let widens = widens && matches!((a, b), (Operand::Bf16(_), Operand::Bf16(_)));
+            if half || widens || matches!((a, b), (Operand::F32(_), Operand::F32(_))) {
+                with_tile!(isa, |tile| product(isa, tile, a, Source::Matrix(b), output));
+            } else {
+                with_pair_tile!(isa, |tile| product(isa, tile, a, Source::Matrix(b), output));
             }
-            Source::Matrix(b)
         }
-        Weight::Pairs(PairPanels { data, k, n }) => Source::Panels { data, k, n },
-        Weight::Blocks(blocks) => return blocks::multiply_on(isa, a, &blocks, output),
-    };
-    with_pair_tile!(isa, |tile| if few {
-        few::product(isa, tile, a, source, output)
+    }
+}
+
+/// The product with a tile, the one way or the other.
+fn product<T: Tile>(isa: Isa, tile: T, a: Operand, b: Source<T::Unit>, output: Output) {
+    if few::suits::<T>(a.rows(), b.n(), a.cols(), &b) {
+        few::product(isa, tile, a, b, output);
     } else {
-        blocked::product(isa, tile, a, source, output)
-    });
+        blocked::product(isa, tile, a, b, output);
+    }
+}
+
+/// Whether there is an instruction for pairs of bfloat16.
+fn has_pairs(isa: Isa) -> bool {
+    #[cfg(target_arch = "x86_64")]
+    return isa >= Isa::Avx512Bf16 && isa::Avx512Bf16::detect().is_some();
+    #[cfg(not(target_arch = "x86_64"))]
+    false
 }
 
 /// Where a product's B comes from.
@@ -438,6 +456,8 @@ pub fn multiply_on<'b>(isa: Isa, a: Operand, b: impl Into<Weight<'b>>, mut outpu
 enum Source<'a, U> {
     /// A matrix, to be packed.
     Matrix(Operand<'a>),
+    /// Panels of pairs, to be packed as `f32`.
+    Widened(PairPanels<'a>),
     /// Panels of all of K.
     Panels { data: &'a [U], k: usize, n: usize },
 }
@@ -446,6 +466,7 @@ impl<U> Source<'_, U> {
     fn n(&self) -> usize {
         match self {
             Source::Matrix(b) => b.cols(),
+            Source::Widened(panels) => panels.n,
             Source::Panels { n, .. } => *n,
         }
     }

@@ -1,18 +1,28 @@
-//! A tile with AVX2: 32 columns in four vectors, two rows at a time.
+//! A tile with AVX2: up to four rows at a time by two vectors of 8 columns, whose sums stay in registers.
 //!
 //! There are two ways to multiply bytes. One instruction takes them as they are, and keeps the sum of two products in
 //! 16 bits. Products of Q4 are at most 15 · 127, so that sixteen of them fit; of those of Q6, at most 63 · 127, four do.
-//! Those of Q8 do not even fit by two; its numbers are spread to 16 bits first.
+//! Those of Q8 do not even fit by two; its numbers, and those of x, are spread to 16 bits first.
 
 use std::arch::x86_64::*;
 
-use super::tiles::{Kernel, Task, add, split};
+use super::tiles::{Kernel, MOST_ROWS, Task, split};
 use super::x_rows::{self, Row, XBlock};
-use super::{BlockFormat, CHUNK, Levels, PANEL, PLANE, unpack};
+use super::{BLOCK, BlockFormat, CHUNK, Levels, PANEL, PLANE, unpack};
+use crate::gemm::tiles::prefetch_far;
 use crate::isa::{Avx2, Isa};
 
-/// Vectors of a row: 8 columns each.
-const VECTORS: usize = PANEL / 8;
+/// Columns of a vector.
+const LANES: usize = 8;
+/// Groups of a block: of four numbers each.
+const GROUPS: usize = BLOCK / 4;
+
+/// A number that the compiler does not know: it would unroll a loop that counts to it, and then keep so much in registers
+/// that sums are moved to memory.
+#[inline(always)]
+fn unknown(n: usize) -> usize {
+    std::hint::black_box(n)
+}
 
 impl Kernel for Avx2 {
     fn round(self, row: Row, x: &[f32]) {
@@ -32,11 +42,18 @@ impl Kernel for Avx2 {
     }
 }
 
+/// A row's block, spread to 16 bits: for each group its numbers 0 and 2, then for each its numbers 1 and 3.
+type Spread = [[i32; GROUPS]; 2];
+
 #[target_feature(enable = "avx2,fma")]
 fn tile<const BITS: usize>(sums: &mut [f32], task: Task) {
-    let Task { format, panel, rows, x, stride, .. } = task;
+    let Task { format, panel, rows, x, stride, ahead } = task;
     let mut unpacked = [0; CHUNK];
+    let mut spread: [Spread; MOST_ROWS] = [[[0; GROUPS]; 2]; MOST_ROWS];
     for (chunk, x) in panel.chunks_exact(format.block_bytes()).zip(x.chunks_exact(rows)) {
+        if ahead > 0 {
+            (0..chunk.len()).step_by(64).for_each(|at| prefetch_far(chunk.as_ptr().wrapping_add(ahead + at)));
+        }
         let (scales, data) = split(chunk);
         let levels = match data.try_into() {
             Ok(levels) if BITS == 8 => levels,
@@ -45,83 +62,179 @@ fn tile<const BITS: usize>(sums: &mut [f32], task: Task) {
                 &unpacked
             }
         };
-        for (x, sums) in x.chunks(2).zip(sums.chunks_mut(2 * stride)) {
-            match x {
-                [a, b] => {
-                    let [dots_a, dots_b] = dots::<2, BITS>(levels, [a, b]);
-                    let (sums_a, sums_b) = sums.split_at_mut(stride);
-                    add::<true>(&mut sums_a[..PANEL], &dots_a, &scales, a.scale);
-                    add::<true>(&mut sums_b[..PANEL], &dots_b, &scales, b.scale);
-                }
-                x => {
-                    let [dots] = dots::<1, BITS>(levels, [&x[0]]);
-                    add::<true>(&mut sums[..PANEL], &dots, &scales, x[0].scale);
+        if BITS == 8 {
+            spread.iter_mut().zip(x).for_each(|(spread, x)| *spread = spread_block(x));
+        }
+        // Four rows' sums of 16 bits and of 32 are too many registers for Q6.
+        let most = if BITS == 6 { 2 } else { 4 };
+        for first in (0..rows).step_by(most) {
+            let (x, spread, sums) = (&x[first..], &spread[first..], &mut sums[first * stride..]);
+            match x.len().min(most) {
+                1 => add_rows::<1, BITS>(sums, stride, levels, x, spread, &scales),
+                2 => add_rows::<2, BITS>(sums, stride, levels, x, spread, &scales),
+                3 => add_rows::<3, BITS>(sums, stride, levels, x, spread, &scales),
+                _ => add_rows::<4, BITS>(sums, stride, levels, x, spread, &scales),
+            }
+        }
+    }
+}
+
+/// The next link of the chains of `R` rows and 32 columns.
+#[target_feature(enable = "avx2,fma")]
+fn add_rows<const R: usize, const BITS: usize>(
+    sums: &mut [f32],
+    stride: usize,
+    levels: &Levels,
+    x: &[XBlock],
+    spread: &[Spread],
+    scales: &[f32; PANEL],
+) {
+    let (x, spread): (&[XBlock; R], &[Spread; R]) = match (x.first_chunk(), spread.first_chunk()) {
+        (Some(x), Some(spread)) => (x, spread),
+        _ => unreachable!("there are {R} rows"),
+    };
+    for first in (0..PANEL).step_by(2 * LANES) {
+        // SAFETY: there are 32 columns.
+        let dots = unsafe {
+            if BITS == 8 { wide_dots(levels, first, x, spread) } else { dots::<R, BITS>(levels, first, x) }
+        };
+        for r in 0..R {
+            for v in 0..2 {
+                let column = first + v * LANES;
+                let sums = &mut sums[r * stride + column..][..LANES];
+                // SAFETY: both slices have 8 values, and no alignment is needed.
+                unsafe {
+                    let scale = _mm256_loadu_ps(scales[column..][..LANES].as_ptr());
+                    let scale = _mm256_mul_ps(scale, _mm256_set1_ps(x[r].scale));
+                    let sum = _mm256_fmadd_ps(
+                        _mm256_cvtepi32_ps(dots[r][v]),
+                        scale,
+                        _mm256_loadu_ps(sums.as_ptr()),
+                    );
+                    _mm256_storeu_ps(sums.as_mut_ptr(), sum);
                 }
             }
         }
     }
 }
 
-/// The dot products of some rows' blocks with those of 32 columns.
-///
-/// The loops count to constants: the compiler keeps the sums in registers only where it unrolls all of them.
+/// Where the dot products of rows start.
 #[target_feature(enable = "avx2,fma")]
 #[inline]
-#[allow(clippy::needless_range_loop)]
-fn dots<const R: usize, const BITS: usize>(levels: &Levels, x: [&XBlock; R]) -> [[f32; PANEL]; R] {
-    // Products whose sum fits 16 bits, in groups.
-    let at_once = match BITS {
-        6 => 2,
-        _ => 8,
-    };
-    let mut dots = [[_mm256_setzero_si256(); VECTORS]; R];
+fn starts<const R: usize>(x: &[XBlock; R]) -> [[__m256i; 2]; R] {
+    let mut starts = [[_mm256_setzero_si256(); 2]; R];
     for r in 0..R {
-        dots[r] = [_mm256_set1_epi32(x[r].start); VECTORS];
+        starts[r] = [_mm256_set1_epi32(x[r].start); 2];
     }
-    for (first, groups) in levels.as_chunks::<PLANE>().0.chunks_exact(at_once).enumerate() {
-        let mut sums = [[_mm256_setzero_si256(); VECTORS]; R];
-        for (g, group) in groups.iter().enumerate() {
-            let mut quads = [_mm256_setzero_si256(); R];
+    starts
+}
+
+/// Numbers of a group, of 8 columns from column `first` on.
+///
+/// # Safety
+/// There are such a group and columns.
+#[target_feature(enable = "avx2,fma")]
+#[inline]
+unsafe fn group(levels: &Levels, group: usize, first: usize) -> __m256i {
+    // SAFETY: these are the 32 bytes of a vector, and no alignment is needed.
+    unsafe { _mm256_loadu_si256(levels.as_ptr().add(group * PLANE + 4 * first).cast()) }
+}
+
+/// A number in all lanes.
+///
+/// # Safety
+/// There is such a number.
+#[target_feature(enable = "avx2,fma")]
+#[inline]
+unsafe fn splat(numbers: &[i32; GROUPS], group: usize) -> __m256i {
+    // SAFETY: the caller's promise.
+    _mm256_set1_epi32(unsafe { *numbers.get_unchecked(group) })
+}
+
+/// The dot products of some rows' blocks with those of 16 columns from `first` on, for numbers of 8 bits.
+///
+/// # Safety
+/// There are such columns.
+#[target_feature(enable = "avx2,fma")]
+#[inline]
+unsafe fn wide_dots<const R: usize>(
+    levels: &Levels,
+    first: usize,
+    x: &[XBlock; R],
+    spread: &[Spread; R],
+) -> [[__m256i; 2]; R] {
+    let mut dots = starts(x);
+    for g in 0..unknown(GROUPS) {
+        // SAFETY: the caller's promise, for each of the groups.
+        let levels = unsafe { [group(levels, g, first), group(levels, g, first + LANES)] };
+        for odd in 0..2 {
+            let levels = levels.map(|levels| {
+                if odd == 1 {
+                    _mm256_srli_epi16::<8>(levels)
+                } else {
+                    _mm256_and_si256(levels, _mm256_set1_epi16(255))
+                }
+            });
             for r in 0..R {
-                quads[r] = _mm256_set1_epi32(x[r].quads[first * at_once + g]);
+                // SAFETY: there is such a group.
+                let x = unsafe { splat(&spread[r][odd], g) };
+                for v in 0..2 {
+                    dots[r][v] = _mm256_add_epi32(dots[r][v], _mm256_madd_epi16(levels[v], x));
+                }
             }
-            for v in 0..VECTORS {
-                // SAFETY: the group has four vectors of 32 bytes, and no alignment is needed.
-                let levels = unsafe { _mm256_loadu_si256(group.as_ptr().cast::<__m256i>().add(v)) };
-                for r in 0..R {
-                    sums[r][v] = if BITS == 8 {
-                        _mm256_add_epi32(sums[r][v], wide_products(levels, quads[r]))
-                    } else {
-                        _mm256_add_epi16(sums[r][v], _mm256_maddubs_epi16(levels, quads[r]))
-                    };
+        }
+    }
+    dots
+}
+
+/// The same for numbers of fewer bits.
+///
+/// # Safety
+/// As for [`wide_dots`].
+#[target_feature(enable = "avx2,fma")]
+#[inline]
+unsafe fn dots<const R: usize, const BITS: usize>(
+    levels: &Levels,
+    first: usize,
+    x: &[XBlock; R],
+) -> [[__m256i; 2]; R] {
+    // Groups whose products fit 16 bits together.
+    let at_once = if BITS == 6 { 2 } else { GROUPS };
+    let mut dots = starts(x);
+    for start in (0..unknown(GROUPS)).step_by(at_once) {
+        let mut sums = [[_mm256_setzero_si256(); 2]; R];
+        for g in start..start + if BITS == 6 { at_once } else { unknown(at_once) } {
+            // SAFETY: the caller's promise, for each of the groups.
+            let levels = unsafe { [group(levels, g, first), group(levels, g, first + LANES)] };
+            for r in 0..R {
+                // SAFETY: there is such a group.
+                let quad = unsafe { splat(&x[r].quads, g) };
+                for v in 0..2 {
+                    sums[r][v] = _mm256_add_epi16(sums[r][v], _mm256_maddubs_epi16(levels[v], quad));
                 }
             }
         }
         for r in 0..R {
-            for v in 0..VECTORS {
-                let ones = _mm256_set1_epi16(1);
-                let wide = if BITS == 8 { sums[r][v] } else { _mm256_madd_epi16(sums[r][v], ones) };
+            for v in 0..2 {
+                let wide = _mm256_madd_epi16(sums[r][v], _mm256_set1_epi16(1));
                 dots[r][v] = _mm256_add_epi32(dots[r][v], wide);
             }
         }
     }
-    let mut floats = [[0.0; PANEL]; R];
-    for r in 0..R {
-        for v in 0..VECTORS {
-            // SAFETY: a row has four vectors of 8 floats, and no alignment is needed.
-            unsafe { _mm256_storeu_ps(floats[r].as_mut_ptr().add(8 * v), _mm256_cvtepi32_ps(dots[r][v])) };
-        }
-    }
-    floats
+    dots
 }
 
-/// The sum of the four products of each group: of its numbers 0 and 2, and of 1 and 3, as numbers of 16 bits.
+/// Spreads a block to 16 bits.
 #[target_feature(enable = "avx2,fma")]
 #[inline]
-fn wide_products(levels: __m256i, quad: __m256i) -> __m256i {
-    let even = _mm256_and_si256(levels, _mm256_set1_epi16(255));
-    let odd = _mm256_srli_epi16::<8>(levels);
-    let x_even = _mm256_srai_epi16::<8>(_mm256_slli_epi16::<8>(quad));
-    let x_odd = _mm256_srai_epi16::<8>(quad);
-    _mm256_add_epi32(_mm256_madd_epi16(even, x_even), _mm256_madd_epi16(odd, x_odd))
+fn spread_block(x: &XBlock) -> Spread {
+    let mut spread = [[0; GROUPS]; 2];
+    // SAFETY: both sides are 32 bytes, and no alignment is needed.
+    unsafe {
+        let quads = _mm256_loadu_si256(x.quads.as_ptr().cast());
+        let even = _mm256_srai_epi16::<8>(_mm256_slli_epi16::<8>(quads));
+        _mm256_storeu_si256(spread[0].as_mut_ptr().cast(), even);
+        _mm256_storeu_si256(spread[1].as_mut_ptr().cast(), _mm256_srai_epi16::<8>(quads));
+    }
+    spread
 }

@@ -109,9 +109,8 @@ impl Block<'_> {
         let &Block { m0, mc, n0, nc, k0, kc, .. } = self;
         let depth = self.depth::<T>();
         let n_a = if T::as_it_lies(a, m0, [k0, kc], nc).is_some() { 0 } else { mc.div_ceil(T::MR) };
-        let bt = if let Source::Matrix(b) = b { Some(b.t()).filter(|_| m0 == 0) } else { None };
-        let n_b = if bt.is_some() { nc.div_ceil(T::NR) } else { 0 };
-        let bt = bt.unwrap_or(*a); // not read where there are no panels of B to pack
+        let is_packed = m0 > 0 || matches!(b, Source::Panels { .. });
+        let n_b = if is_packed { 0 } else { nc.div_ceil(T::NR) };
         let (a_panels, b_panels) = panels;
         for (panels, len) in [(&mut *a_panels, n_a * T::MR * depth), (&mut *b_panels, n_b * T::NR * depth)] {
             if panels.len() < len {
@@ -122,14 +121,20 @@ impl Block<'_> {
         const GROUP: usize = 8; // panels a task
         let a_tasks = n_a.div_ceil(GROUP);
         pool::for_each(a_tasks + n_b.div_ceil(GROUP), |task| {
-            let (all, matrix, width, group, n, first) = match task.checked_sub(a_tasks) {
-                None => (&a_all, a, T::MR, task, n_a, m0),
-                Some(group) => (&b_all, &bt, T::NR, group, n_b, n0),
+            let (all, width, group, n, first) = match task.checked_sub(a_tasks) {
+                None => (&a_all, T::MR, task, n_a, m0),
+                Some(group) => (&b_all, T::NR, group, n_b, n0),
             };
             let (start, end) = (group * GROUP, n.min((group + 1) * GROUP));
             // SAFETY: the panels are borrowed by `pack`, and each is written by one task.
             let panels = unsafe { all.part(start * width * depth, end * width * depth) };
-            T::pack(isa, panels, width, matrix, first + start * width, [k0, kc]);
+            let first = first + start * width;
+            match b {
+                _ if task < a_tasks => T::pack(isa, panels, width, a, first, [k0, kc]),
+                Source::Matrix(b) => T::pack(isa, panels, width, &b.t(), first, [k0, kc]),
+                Source::Widened(pairs) => T::widen(isa, panels, pairs, first, [k0, kc]),
+                Source::Panels { .. } => {}
+            }
         });
     }
 
@@ -218,7 +223,7 @@ impl Block<'_> {
         let &Block { m0, mc, nc, k0, kc, from_c, .. } = self;
         let (depth, cols) = (self.depth::<T>(), T::NR.min(nc - j));
         let at = match b {
-            Source::Matrix(_) => &b_panels[j * depth..(j + T::NR) * depth],
+            Source::Matrix(_) | Source::Widened(_) => &b_panels[j * depth..(j + T::NR) * depth],
             Source::Panels { data, k, .. } => {
                 let start = (self.n0 + j) * k.div_ceil(T::DEEP) + k0 / T::DEEP * T::NR;
                 &data[start..start + depth * T::NR]

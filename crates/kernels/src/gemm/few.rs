@@ -14,14 +14,18 @@ use super::{Operand, Output, Source};
 use crate::isa::Isa;
 use crate::pool::{self, Shared};
 
-/// The most rows for which this is used: beyond, it pays to pack A, too.
-pub const MOST_ROWS: usize = 64;
+/// The most rows for which this is used: beyond, it pays to pack all of A and B.
+const MOST_ROWS: usize = 64;
+/// The same where B is packed in strips.
+const MOST_ROWS_OF_STRIPS: usize = 192;
 /// Steps of K that are multiplied as they lie, before the next columns.
 const STEPS: usize = 16;
 /// The most rows of a tile of a B that is multiplied as it lies; that many rows of A are read as they lie, too.
 const LOW: usize = 8;
 /// Bytes of a row of a packed piece where B's columns lie side by side.
 const RUN: usize = 2048;
+/// Panels of a packed strip of `f32`, and its steps of K: it stays in the second-level cache, and a panel in the first.
+const STRIP: (usize, usize) = (8, 64);
 /// Steps of K in a piece where they do not.
 const STEPS_ALONG_K: usize = 128;
 /// How many bytes ahead are asked for in a panel.
@@ -57,10 +61,7 @@ fn with_kept<U: 'static, R>(
 /// The whole product; tasks share the columns.
 pub fn product<T: Tile>(isa: Isa, tile: T, a: Operand, b: Source<T::Unit>, output: Output) {
     let (m, units) = (a.rows(), a.cols().div_ceil(T::DEEP));
-    let most = match &b {
-        Source::Matrix(b) if T::columns(b, 0, 0).is_some() => LOW.min(T::MR),
-        _ => T::MR,
-    };
+    let most = if lies::<T>(&b, m) { LOW.min(T::MR) } else { T::MR };
     let height = m.div_ceil(m.div_ceil(most)); // so that all tiles have about as many rows
     if let Some(rows) = T::rows(&a).filter(|_| m <= LOW) {
         let work = Work { isa, tile, m, height, rows, across: rows.row, b };
@@ -74,6 +75,22 @@ pub fn product<T: Tile>(isa: Isa, tile: T, a: Operand, b: Source<T::Unit>, outpu
         let rows = A { at: panels.as_ptr(), row: 1, step: height };
         Work { isa, tile, m, height, rows, across: units, b }.share(a.cols(), output);
     });
+}
+
+/// Whether this is the way for a product.
+pub fn suits<T: Tile>(m: usize, n: usize, k: usize, b: &Source<T::Unit>) -> bool {
+    let most = if in_strips::<T>(b, MOST_ROWS) { MOST_ROWS_OF_STRIPS } else { MOST_ROWS };
+    m <= most || m * n * k <= super::TINY
+}
+
+/// Whether strips of B are packed.
+fn in_strips<T: Tile>(b: &Source<T::Unit>, m: usize) -> bool {
+    matches!(b, Source::Matrix(b) if T::DEEP == 1 && b.side_by_side() && m > T::LYING)
+}
+
+/// Whether B is multiplied as it lies.
+fn lies<T: Tile>(b: &Source<T::Unit>, m: usize) -> bool {
+    matches!(b, Source::Matrix(b) if m <= T::LYING && T::columns(b, 0, 0).is_some())
 }
 
 /// What the tasks know. `rows` reads the units of A.
@@ -96,10 +113,7 @@ impl<T: Tile> Work<'_, T> {
     /// Cuts the columns into tasks.
     fn share(&self, k: usize, output: Output) {
         let (m, n) = (self.m, self.b.n());
-        let most = match &self.b {
-            Source::Matrix(b) if T::columns(b, 0, 0).is_some() => COLS,
-            _ => RUN / 4,
-        };
+        let most = if lies::<T>(&self.b, m) { COLS } else { RUN / 4 };
         let cols = if m * n * k <= super::TINY { n } else { n.div_ceil(pool::threads()).clamp(64, most) };
         let cols = cols.next_multiple_of(T::NR);
         let tasks = n.div_ceil(cols);
@@ -155,8 +169,10 @@ impl<T: Tile> Work<'_, T> {
                     self.tiles(panel, (j, T::NR.min(end - j), add), 0, k, &place, &mut ahead);
                 }
             }
+            Source::Matrix(b) if in_strips::<T>(&self.b, self.m) => self.strips(&b, start..end, add, place),
             Source::Matrix(b) if b.side_by_side() => self.rows_of_b(&b, start..end, add, place),
             Source::Matrix(b) => self.columns_of_b(&b, start..end, add, place),
+            Source::Widened(_) => unreachable!("panels are widened for large products only"),
         }
     }
 
@@ -212,6 +228,41 @@ impl<T: Tile> Work<'_, T> {
                     let c = (j, T::NR.min(columns.end - j), add || k0 > 0);
                     let mut ahead = || Some((lines, b.address(next.next()?, columns.start)));
                     self.tiles(scratch, c, k0, kc, &place, &mut ahead);
+                }
+            }
+        });
+    }
+
+    /// The same for many rows, which use a packed strip often.
+    fn strips(
+        &self,
+        b: &Operand,
+        columns: Range<usize>,
+        add: bool,
+        place: impl Fn(usize, usize, usize) -> (*mut f32, usize),
+    ) {
+        let (k, (panels, step)) = (b.rows(), STRIP);
+        with_kept(&PIECES, |scratch: &mut Vec<T::Unit>| {
+            scratch.resize(scratch.len().max(T::NR * step), T::Unit::default());
+            for strip in columns.clone().step_by(panels * T::NR) {
+                let panels = (columns.end - strip).div_ceil(T::NR).min(panels);
+                for k0 in (0..k).step_by(step) {
+                    let kc = step.min(k - k0);
+                    // The next piece is asked for meanwhile, some rows with each tile.
+                    let (row, col) = if k0 + kc < k { (k0 + kc, strip) } else { (0, strip + panels * T::NR) };
+                    let some = step.div_ceil(panels * self.m.div_ceil(self.height));
+                    let mut rows = (row..row + step).step_by(some);
+                    let mut ahead = || {
+                        if let Some(row) = rows.next() {
+                            b.prefetch(row..row + some, col..col + panels * T::NR);
+                        }
+                        None
+                    };
+                    for j in (strip..).step_by(T::NR).take(panels) {
+                        T::pack(self.isa, &mut scratch[..T::NR * kc], T::NR, &b.t(), j, [k0, kc]);
+                        let c = (j, T::NR.min(columns.end - j), add || k0 > 0);
+                        self.tiles(scratch, c, k0, kc, &place, &mut ahead);
+                    }
                 }
             }
         });

@@ -2,11 +2,12 @@
 
 use std::cell::RefCell;
 
-use super::Mat;
+use super::pair_strips::WIDTH;
+use super::{Mat, PairPanels};
 use crate::bf16::Element;
-use crate::isa::Isa;
 #[cfg(target_arch = "x86_64")]
 use crate::isa::{Avx2, Avx512};
+use crate::isa::{Isa, vectorised};
 
 /// Makes room for at least `len` values; the caller overwrites them.
 pub fn reserve(panels: &mut Vec<f32>, len: usize) {
@@ -82,12 +83,40 @@ pub fn widened<T: Element>(
     });
 }
 
+/// Panels of `width` columns, a divisor of 32, from panels of pairs.
+pub fn unwoven(
+    isa: Isa,
+    panels: &mut [f32],
+    width: usize,
+    pairs: &PairPanels,
+    first: usize,
+    [k0, kc]: [usize; 2],
+) {
+    for (p, panel) in panels.chunks_exact_mut(width * kc).enumerate() {
+        let column = first + p * width;
+        let whole = &pairs.data[column / WIDTH * PairPanels::len_for(pairs.k, 1)..];
+        let units = &whole[k0 / 2 * WIDTH..][..kc.div_ceil(2) * WIDTH];
+        unweave(isa, panel, width, units, column % WIDTH);
+    }
+}
+
+vectorised! {
+    fn unweave(panel: &mut [f32], width: usize, units: &[u32], first: usize) {
+        for (steps, units) in panel.chunks_mut(2 * width).zip(units.as_chunks::<WIDTH>().0) {
+            let units = &units[first..first + width];
+            let (low, high) = steps.split_at_mut(width);
+            low.iter_mut().zip(units).for_each(|(x, unit)| *x = f32::from_bits(unit << 16));
+            high.iter_mut().zip(units).for_each(|(x, unit)| *x = f32::from_bits(unit & 0xffff_0000));
+        }
+    }
+}
+
 /// Copies `WIDTH` lanes of each step to each panel.
 fn side_by_side<'a, const WIDTH: usize>(panels: &mut [f32], kc: usize, step: impl Fn(usize) -> &'a [f32]) {
     let panels = panels.as_chunks_mut::<WIDTH>().0;
-    for k in 0..if panels.is_empty() { 0 } else { kc } {
-        for (panel, lanes) in panels.chunks_exact_mut(kc).zip(step(k).as_chunks::<WIDTH>().0) {
-            panel[k] = *lanes;
+    for k in 0..kc {
+        for (p, lanes) in step(k).as_chunks::<WIDTH>().0.iter().enumerate() {
+            panels[p * kc + k] = *lanes;
         }
     }
 }

@@ -2,11 +2,13 @@
 //!
 //! The source may be `f32`, which is rounded on the way. Zeros stand past the last row, and after an odd K.
 
-use super::{Mat, Operand};
+use std::cell::RefCell;
+
+use super::{Mat, Operand, pack};
 use crate::bf16::{Element, bf16};
 #[cfg(target_arch = "x86_64")]
 use crate::isa::Avx512Bf16;
-use crate::isa::Isa;
+use crate::isa::{Isa, vectorised};
 
 /// Units in a panel's lane for `kc` elements of K.
 pub fn units(kc: usize) -> usize {
@@ -29,26 +31,72 @@ pub fn panels(isa: Isa, panels: &mut [u32], width: usize, matrix: &Operand, firs
             _ => {}
         }
     }
-    let _ = isa;
     match matrix {
-        Operand::F32(matrix) => plain(panels, width, *matrix, first, k),
-        Operand::Bf16(matrix) => plain(panels, width, *matrix, first, k),
-        Operand::F16(matrix) => plain(panels, width, *matrix, first, k),
+        Operand::F32(matrix) => plain(isa, panels, width, *matrix, first, k),
+        Operand::Bf16(matrix) => plain(isa, panels, width, *matrix, first, k),
+        Operand::F16(matrix) => plain(isa, panels, width, *matrix, first, k),
     }
 }
 
-fn plain<T: Element>(panels: &mut [u32], width: usize, matrix: Mat<T>, first: usize, [k0, kc]: [usize; 2]) {
-    for (p, panel) in panels.chunks_exact_mut(width * units(kc)).enumerate() {
-        for (u, lanes) in panel.chunks_exact_mut(width).enumerate() {
-            for (r, lane) in lanes.iter_mut().enumerate() {
-                let row = first + p * width + r;
-                let at = |k: usize| {
-                    let there = row < matrix.rows && k < kc;
-                    let place = row * matrix.row_stride + (k0 + k) * matrix.col_stride;
-                    if there { u32::from(matrix.data[place].narrow().to_bits()) } else { 0 }
-                };
-                *lane = at(2 * u) | at(2 * u + 1) << 16;
+thread_local! {
+    /// Rows in pairs, on their way into a panel.
+    static ROWS: RefCell<Vec<u32>> = const { RefCell::new(Vec::new()) };
+}
+
+/// For every instruction set: rows are rounded as they lie, and then turned or woven.
+fn plain<T: Element>(
+    isa: Isa,
+    panels: &mut [u32],
+    width: usize,
+    matrix: Mat<T>,
+    first: usize,
+    [k0, kc]: [usize; 2],
+) {
+    let Mat { data, rows, row_stride, col_stride, .. } = matrix;
+    let units = units(kc);
+    ROWS.with_borrow_mut(|scratch| {
+        scratch.resize(scratch.len().max(width * units.max(1)), 0);
+        for (p, panel) in panels.chunks_exact_mut(width * units).enumerate() {
+            let first = first + p * width;
+            let there = width.min(rows.saturating_sub(first));
+            if row_stride == 1 {
+                // Lanes lie side by side: a step of K is a run of them.
+                let (low, high) =
+                    bytemuck::cast_slice_mut::<u32, bf16>(&mut scratch[..width]).split_at_mut(width);
+                for (u, lanes) in panel.chunks_exact_mut(width).enumerate() {
+                    for (step, half) in [&mut *low, &mut *high].into_iter().enumerate() {
+                        half.fill(bf16::ZERO);
+                        let k = 2 * u + step;
+                        if k < kc {
+                            let start = first + (k0 + k) * col_stride;
+                            T::narrow_into(isa, &mut half[..there], &data[start..start + there]);
+                        }
+                    }
+                    weave(isa, lanes, low, high);
+                }
+                continue;
             }
+            for (r, row) in scratch.chunks_exact_mut(units).enumerate().take(there) {
+                // In memory, a pair is its lower half and then its upper one.
+                let (row, rest) = bytemuck::cast_slice_mut::<u32, bf16>(row).split_at_mut(kc);
+                rest.fill(bf16::ZERO);
+                let start = (first + r) * row_stride + k0 * col_stride;
+                if col_stride == 1 {
+                    T::narrow_into(isa, row, &data[start..start + kc]);
+                } else {
+                    row.iter_mut().enumerate().for_each(|(k, x)| *x = data[start + k * col_stride].narrow());
+                }
+            }
+            let rows = Mat::new(bytemuck::cast_slice(&scratch[..there * units]), there, units);
+            pack::rows(isa, bytemuck::cast_slice_mut(panel), width, rows, 0, [0, units]);
+        }
+    });
+}
+
+vectorised! {
+    fn weave(pairs: &mut [u32], low: &[bf16], high: &[bf16]) {
+        for (pair, (low, high)) in pairs.iter_mut().zip(low.iter().zip(high)) {
+            *pair = u32::from(low.to_bits()) | u32::from(high.to_bits()) << 16;
         }
     }
 }

@@ -47,6 +47,8 @@ fn every_layout_and_edge_on_every_instruction_set() {
         [8, 40, 1100],
         [48, 33, 100],
         [100, 70, 2100],
+        [13, 150, 300],
+        [150, 90, 280],
     ]) {
         let (a, b) = (random(m * k, 1), random(k * n, 2));
         let (at, bt) = (transpose(&a, m, k), transpose(&b, k, n));
@@ -172,8 +174,16 @@ fn widen(x: &[bf16]) -> Vec<f32> {
 
 #[test]
 fn products_of_bfloat16_in_every_layout_with_every_output() {
-    let sizes =
-        [[1, 1, 1], [14, 2, 32], [15, 7, 33], [5, 512, 20], [29, 3075, 40], [130, 33, 150], [9, 40, 2053]];
+    let sizes = [
+        [1, 1, 1],
+        [14, 2, 32],
+        [15, 7, 33],
+        [5, 512, 20],
+        [29, 3075, 40],
+        [130, 33, 150],
+        [9, 40, 2053],
+        [70, 1700, 50],
+    ];
     for size @ [m, k, n] in sizes {
         let (a, b) = (round(&random(m * k, 1)), round(&random(k * n, 2)));
         let (wide_a, wide_b) = (widen(&a), widen(&b));
@@ -225,6 +235,10 @@ fn products_of_bfloat16_do_not_depend_on_threads_or_company() {
         let mut all = vec![0.0; m * n];
         pool::set_threads(1);
         multiply_on(isa, Mat::new(&a, m, k).into(), Operand::from(b), Output::Set(&mut all));
+        let (mut panels, mut same) = (vec![0; PairPanels::len_for(k, n)], vec![0.0; m * n]);
+        PairPanels::pack(&mut panels, b.into());
+        multiply_on(isa, Mat::new(&a, m, k).into(), PairPanels::new(&panels, k, n), Output::Set(&mut same));
+        assert!(same == all, "{isa:?}, panels");
         for (threads, rows) in [(2, m), (3, m), (2, 1), (2, 9), (1, 20)] {
             pool::set_threads(threads);
             let mut part = vec![0.0; rows * n];
@@ -318,7 +332,7 @@ fn few_rows_read_nothing_past_the_end() {
             let mut pairs = vec![0; PairPanels::len_for(k, n)];
             PairPanels::pack(&mut pairs, Mat::new(&*b, k, n).into());
             let pairs = at_the_end(&pairs);
-            for m in [1, 2, 3, 4, 5, 6, 7, 8, 9, 11, 13, 14, 15, 29, 64] {
+            for m in [1, 2, 3, 4, 5, 6, 7, 8, 9, 11, 13, 14, 15, 29, 64, 70, 193] {
                 let a = at_the_end(&random(m * k, 1));
                 let half_a = at_the_end(&round(a));
                 let c = at_the_end(&vec![f32::NAN; m * n]);

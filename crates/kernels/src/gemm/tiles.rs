@@ -5,10 +5,8 @@
 //! every number of rows up to `MR`, so that nothing is read or computed below the last row of C. At the right
 //! edge the tile is computed in a buffer, and the columns that C has are copied.
 
-use super::{Operand, pack, pairs};
+use super::{Operand, PairPanels};
 use crate::isa::Isa;
-#[cfg(target_arch = "x86_64")]
-use crate::isa::{Avx2, Avx512, Avx512Bf16};
 
 /// Unit (i, k) of A's part is `at[i * row + k * step]`.
 #[derive(Clone, Copy)]
@@ -74,7 +72,7 @@ pub fn prefetch(at: *const u8) {
 }
 
 /// The largest tile.
-const MOST: usize = 14 * 32;
+const MOST: usize = 24 * 32;
 
 /// A micro-kernel.
 pub trait Tile: Copy + Sync {
@@ -95,6 +93,10 @@ pub trait Tile: Copy + Sync {
     /// Panels `width` wide of rows `first..` of the matrix, for `kc` elements of K from `k0` on; zeros past its end.
     fn pack(isa: Isa, panels: &mut [Self::Unit], width: usize, matrix: &Operand, first: usize, k: [usize; 2]);
 
+    /// Panels of [`Tile::NR`] columns from column `first` on, a multiple of it, and `kc` steps of K from `k0` on, which is
+    /// even, from panels of pairs. For tiles of `f32`.
+    fn widen(isa: Isa, panels: &mut [Self::Unit], pairs: &PairPanels, first: usize, k: [usize; 2]);
+
     /// Rows of A from `first` on, steps from element `k0` on, where they can be read as they lie.
     fn as_it_lies(a: &Operand, first: usize, k: [usize; 2], n: usize) -> Option<A<Self::Unit>>;
 
@@ -103,6 +105,9 @@ pub trait Tile: Copy + Sync {
 
     /// B from step `k` and column `j` on, where its columns can be read as they lie.
     fn columns(b: &Operand, k: usize, j: usize) -> Option<B<Self::Unit>>;
+
+    /// The most rows of a product of few for which B is read so. Beyond, tiles would read it too often.
+    const LYING: usize;
 
     /// The columns that are computed, and read from B, where `cols` are wanted: `NR`, or less if few are wanted.
     fn width(cols: usize) -> usize;
@@ -197,10 +202,6 @@ pub trait Tile: Copy + Sync {
     }
 }
 
-/// Plain Rust: the compiler vectorises the inner loop as far as the target allows. 4 × 8 suits 16 registers of 4 lanes.
-#[derive(Clone, Copy)]
-pub struct Plain<const MR: usize, const NR: usize>;
-
 /// What the tiles of `f32` have in common.
 macro_rules! floats {
     () => {
@@ -211,10 +212,14 @@ macro_rules! floats {
 
         fn pack(isa: Isa, panels: &mut [f32], width: usize, matrix: &Operand, first: usize, k: [usize; 2]) {
             match matrix {
-                Operand::F32(matrix) => pack::panels(isa, panels, width, *matrix, first, k),
-                Operand::F16(matrix) => pack::widened(isa, panels, width, *matrix, first, k),
-                Operand::Bf16(matrix) => pack::widened(isa, panels, width, *matrix, first, k),
+                Operand::F32(matrix) => crate::gemm::pack::panels(isa, panels, width, *matrix, first, k),
+                Operand::F16(matrix) => crate::gemm::pack::widened(isa, panels, width, *matrix, first, k),
+                Operand::Bf16(matrix) => crate::gemm::pack::widened(isa, panels, width, *matrix, first, k),
             }
+        }
+
+        fn widen(isa: Isa, panels: &mut [f32], pairs: &PairPanels, first: usize, k: [usize; 2]) {
+            crate::gemm::pack::unwoven(isa, panels, Self::NR, pairs, first, k);
         }
 
         fn rows(a: &Operand) -> Option<A> {
@@ -229,7 +234,7 @@ macro_rules! floats {
 
         fn as_it_lies(a: &Operand, first: usize, [k0, _]: [usize; 2], n: usize) -> Option<A> {
             let Operand::F32(a) = a else { return None };
-            let pays = a.col_stride == 1 && n <= super::FEW_COLS;
+            let pays = a.col_stride == 1 && n <= crate::gemm::FEW_COLS;
             pays.then(|| A { at: a.at(first, k0), row: a.row_stride, step: 1 })
         }
     };
@@ -244,7 +249,11 @@ macro_rules! pairs {
         const TASK: (usize, usize) = (56, 128);
 
         fn pack(isa: Isa, panels: &mut [u32], width: usize, matrix: &Operand, first: usize, k: [usize; 2]) {
-            pairs::panels(isa, panels, width, matrix, first, k);
+            crate::gemm::pairs::panels(isa, panels, width, matrix, first, k);
+        }
+
+        fn widen(_: Isa, _: &mut [u32], _: &PairPanels, _: usize, _: [usize; 2]) {
+            unreachable!("a tile of pairs reads them as they are")
         }
 
         fn as_it_lies(a: &Operand, first: usize, [k0, kc]: [usize; 2], _n: usize) -> Option<A<u32>> {
@@ -267,381 +276,15 @@ macro_rules! pairs {
     };
 }
 
-impl<const MR: usize, const NR: usize> Tile for Plain<MR, NR> {
-    const MR: usize = MR;
-    const NR: usize = NR;
-    floats!();
-
-    fn wide_cols(_rows: usize) -> usize {
-        NR
-    }
-
-    unsafe fn wide(
-        self,
-        rows: usize,
-        _cols: usize,
-        _ahead: *const Self::Unit,
-        c: C,
-        a: A<Self::Unit>,
-        b: B<Self::Unit>,
-        depth: usize,
-    ) {
-        // SAFETY: the caller's promise.
-        unsafe { self.whole::<0>(rows, NR, c, a, b, depth, std::ptr::null()) };
-    }
-
-    fn width(_cols: usize) -> usize {
-        NR
-    }
-
-    unsafe fn whole<const LINES: usize>(
-        self,
-        rows: usize,
-        _width: usize,
-        c: C,
-        a: A,
-        b: B,
-        depth: usize,
-        _ahead: *const u8,
-    ) {
-        if rows == MR {
-            // SAFETY: the caller's promise.
-            return unsafe { plain::<MR, NR>(c, a, b, depth) };
-        }
-        for i in 0..rows {
-            // SAFETY: row i is one of the rows that the caller speaks of.
-            unsafe {
-                let (c, a) = (C { at: c.at.add(i * c.row), ..c }, A { at: a.at.add(i * a.row), ..a });
-                plain::<1, NR>(c, a, b, depth);
-            }
-        }
-    }
-}
-
-/// # Safety
-/// As for [`Tile::whole`], with `R` rows and `NR` columns.
-unsafe fn plain<const R: usize, const NR: usize>(c: C, a: A, b: B, depth: usize) {
-    let mut acc = [[0.0f32; NR]; R];
-    if c.from_c {
-        for (i, acc) in acc.iter_mut().enumerate() {
-            // SAFETY: row i of C has `NR` values.
-            *acc = unsafe { c.at.add(i * c.row).cast::<[f32; NR]>().read() };
-        }
-    }
-    for k in 0..depth {
-        // SAFETY: B can be read for `depth` steps of `NR` values.
-        let b = unsafe { b.at.add(k * b.step).cast::<[f32; NR]>().read() };
-        for (i, acc) in acc.iter_mut().enumerate() {
-            // SAFETY: A can be read for `R` rows and `depth` steps.
-            let a = unsafe { a.at.add(i * a.row + k * a.step).read() };
-            for (acc, b) in acc.iter_mut().zip(b) {
-                *acc += a * b;
-            }
-        }
-    }
-    for (i, acc) in acc.into_iter().enumerate() {
-        // SAFETY: row i of C has `NR` values, which are ours.
-        unsafe { c.at.add(i * c.row).cast::<[f32; NR]>().write(acc) };
-    }
-}
-
-/// Pairs of bfloat16 in plain Rust: what the instruction does, to the last bit or nearly.
-#[derive(Clone, Copy)]
-pub struct PlainPairs<const MR: usize, const NR: usize>;
-
-impl<const MR: usize, const NR: usize> Tile for PlainPairs<MR, NR> {
-    const MR: usize = MR;
-    const NR: usize = NR;
-    pairs!();
-
-    fn wide_cols(_rows: usize) -> usize {
-        NR
-    }
-
-    unsafe fn wide(
-        self,
-        rows: usize,
-        _cols: usize,
-        _ahead: *const Self::Unit,
-        c: C,
-        a: A<Self::Unit>,
-        b: B<Self::Unit>,
-        depth: usize,
-    ) {
-        // SAFETY: the caller's promise.
-        unsafe { self.whole::<0>(rows, NR, c, a, b, depth, std::ptr::null()) };
-    }
-
-    fn width(_cols: usize) -> usize {
-        NR
-    }
-
-    unsafe fn whole<const LINES: usize>(
-        self,
-        rows: usize,
-        _width: usize,
-        c: C,
-        a: A<u32>,
-        b: B<u32>,
-        depth: usize,
-        _ahead: *const u8,
-    ) {
-        let [low, high] =
-            [|pair: u32| f32::from_bits(pair << 16), |pair: u32| f32::from_bits(pair & 0xffff_0000)];
-        for i in 0..rows {
-            // SAFETY: row i of C has `NR` values, which are ours.
-            let c_row = unsafe { &mut *c.at.add(i * c.row).cast::<[f32; NR]>() };
-            let mut acc = if c.from_c { *c_row } else { [0.0; NR] };
-            for k in 0..depth {
-                // SAFETY: A and B can be read for `depth` steps; a row of A may start at an odd element.
-                let (a, b) = unsafe {
-                    let a = a.at.add(i * a.row + k * a.step).read_unaligned();
-                    (a, b.at.add(k * b.step).cast::<[u32; NR]>().read())
-                };
-                for (acc, b) in acc.iter_mut().zip(b) {
-                    *acc += high(a) * high(b);
-                    *acc += low(a) * low(b);
-                }
-            }
-            *c_row = acc;
-        }
-    }
-}
-
-/// Writes the tile of one vector type: every height given, one or two vectors wide.
 #[cfg(target_arch = "x86_64")]
-macro_rules! simd_tile {
-    (
-        $isa:ty, $common:ident, $unit:ty, $features:literal, lanes $lanes:literal, rows $most:literal: [$($rows:literal)*],
-        $load:ident, $store:ident, $zero:ident, $load_b:ident, $splat:ident, $fma:ident
-    ) => {
-        impl Tile for $isa {
-            const MR: usize = $most;
-            const NR: usize = 2 * $lanes;
-            $common!();
-
-            #[inline(always)]
-            fn width(cols: usize) -> usize {
-                if cols <= $lanes { $lanes } else { 2 * $lanes }
-            }
-
-            fn wide_cols(rows: usize) -> usize {
-                match $most / rows.max(1) {
-                    0..2 => 2 * $lanes,
-                    2..4 => 4 * $lanes,
-                    _ => 8 * $lanes,
-                }
-            }
-
-            unsafe fn wide(
-                self,
-                rows: usize,
-                cols: usize,
-                ahead: *const $unit,
-                c: C,
-                a: A<$unit>,
-                b: B<$unit>,
-                depth: usize,
-            ) {
-                #[allow(unused_imports)]
-                use std::arch::x86_64::*;
-
-                /// # Safety
-                /// As for [`Tile::whole`], with `R` rows and `V` vectors.
-                #[target_feature(enable = $features)]
-                unsafe fn kernel<const R: usize, const V: usize>(
-                    c: C,
-                    a: A<$unit>,
-                    b: B<$unit>,
-                    depth: usize,
-                    (mut ahead, lines): (*const $unit, usize),
-                ) {
-                    let mut acc = [[$zero(); V]; R];
-                    if c.from_c {
-                        for i in 0..R {
-                            for v in 0..V {
-                                // SAFETY: row i of C has `V` vectors.
-                                acc[i][v] = unsafe { $load(c.at.add(i * c.row + v * $lanes)) };
-                            }
-                        }
-                    }
-                    let (mut a_at, mut b_at) = (a.at, b.at);
-                    for _ in 0..depth {
-                        for line in 0..lines {
-                            prefetch_far(ahead.cast::<u8>().wrapping_add(64 * line));
-                        }
-                        ahead = ahead.wrapping_add(b.step);
-                        let mut scalars = [$splat(Default::default()); R];
-                        for (i, scalar) in scalars.iter_mut().enumerate() {
-                            // SAFETY: A has `R` rows at each of `depth` steps.
-                            *scalar = $splat(unsafe { a_at.add(i * a.row).read_unaligned() });
-                        }
-                        for v in 0..V {
-                            // SAFETY: B has `V` vectors at each of `depth` steps.
-                            let value = unsafe { $load_b(b_at.add(v * $lanes)) };
-                            for i in 0..R {
-                                acc[i][v] = $fma(scalars[i], value, acc[i][v]);
-                            }
-                        }
-                        // Wrapping, since after the last step these point past the end.
-                        (a_at, b_at) = (a_at.wrapping_add(a.step), b_at.wrapping_add(b.step));
-                    }
-                    for i in 0..R {
-                        for v in 0..V {
-                            // SAFETY: row i of C has `V` vectors, which are ours.
-                            unsafe { $store(c.at.add(i * c.row + v * $lanes), acc[i][v]) };
-                        }
-                    }
-                }
-
-                let lines = if ahead.is_null() { 0 } else { (cols * size_of::<$unit>()).div_ceil(64) };
-                let lines = (ahead, lines);
-                // SAFETY: `self` exists, so `detect` has found these features; the rest is the caller's promise.
-                unsafe {
-                    match rows {
-                        $($rows if cols == 8 * $lanes => kernel::<{ if $most / $rows < 4 { 1 } else { $rows } }, 8>(c, a, b, depth, lines),
-                        $rows if cols == 4 * $lanes => kernel::<{ if $most / $rows < 2 { 1 } else { $rows } }, 4>(c, a, b, depth, lines),
-                        $rows => kernel::<$rows, 2>(c, a, b, depth, lines),)*
-                        _ => unreachable!("a tile of {rows} rows"),
-                    }
-                }
-            }
-
-            #[inline(always)]
-            unsafe fn whole<const LINES: usize>(
-                self,
-                rows: usize,
-                width: usize,
-                c: C,
-                a: A<$unit>,
-                b: B<$unit>,
-                depth: usize,
-                ahead: *const u8,
-            ) {
-                #[allow(unused_imports)]
-                use std::arch::x86_64::*;
-
-                /// # Safety
-                /// As for [`Tile::whole`], with `R` rows and `V` vectors.
-                #[target_feature(enable = $features)]
-                #[inline]
-                unsafe fn kernel<const R: usize, const V: usize, const LINES: usize>(
-                    c: C,
-                    a: A<$unit>,
-                    b: B<$unit>,
-                    depth: usize,
-                    mut ahead: *const u8,
-                ) {
-                    let mut acc = [[$zero(); V]; R];
-                    if c.from_c {
-                        for i in 0..R {
-                            for v in 0..V {
-                                // SAFETY: row i of C has `V` vectors.
-                                acc[i][v] = unsafe { $load(c.at.add(i * c.row + v * $lanes)) };
-                            }
-                        }
-                    }
-                    let (mut a_at, mut b_at) = (a.at, b.at);
-                    for _ in 0..depth {
-                        (0..LINES).for_each(|line| prefetch(ahead.wrapping_add(64 * line)));
-                        ahead = ahead.wrapping_add(64 * LINES);
-                        // SAFETY: B has `V` vectors at each of `depth` steps.
-                        let values: [_; V] = std::array::from_fn(|v| unsafe { $load_b(b_at.add(v * $lanes)) });
-                        for i in 0..R {
-                            // SAFETY: A has `R` rows at each of `depth` steps.
-                            let a = $splat(unsafe { a_at.add(i * a.row).read_unaligned() });
-                            for v in 0..V {
-                                acc[i][v] = $fma(a, values[v], acc[i][v]);
-                            }
-                        }
-                        // Wrapping, since after the last step these point past the end.
-                        (a_at, b_at) = (a_at.wrapping_add(a.step), b_at.wrapping_add(b.step));
-                    }
-                    for i in 0..R {
-                        for v in 0..V {
-                            // SAFETY: row i of C has `V` vectors, which are ours.
-                            unsafe { $store(c.at.add(i * c.row + v * $lanes), acc[i][v]) };
-                        }
-                    }
-                }
-                /// The same for panels whose `R` rows lie side by side, which is known to the compiler.
-                ///
-                /// # Safety
-                /// As for [`Tile::whole`].
-                #[target_feature(enable = $features)]
-                unsafe fn packed<const V: usize>(c: C, a: A<$unit>, b: B<$unit>, depth: usize) {
-                    let (a, b) = (A { row: 1, step: $most, ..a }, B { step: 2 * $lanes, ..b });
-                    // SAFETY: the caller's promise.
-                    unsafe { kernel::<$most, V, 0>(c, a, b, depth, std::ptr::null()) }
-                }
-
-                let is_packed = LINES == 0 && rows == $most && a.row == 1 && a.step == $most && b.step == 2 * $lanes;
-                // SAFETY: `self` exists, so `detect` has found these features; the rest is the caller's promise.
-                unsafe {
-                    match (rows, width == $lanes) {
-                        (_, false) if is_packed => packed::<2>(c, a, b, depth),
-                        $(($rows, true) => kernel::<$rows, 1, LINES>(c, a, b, depth, ahead),)*
-                        $(($rows, false) => kernel::<$rows, 2, LINES>(c, a, b, depth, ahead),)*
-                        _ => unreachable!("a tile of {rows} rows"),
-                    }
-                }
-            }
-        }
-    };
-}
+mod avx2_pairs;
+mod plain;
+#[cfg(target_arch = "x86_64")]
+mod simd;
 
 #[cfg(target_arch = "x86_64")]
-simd_tile!(
-    Avx2, floats, f32, "avx2,fma", lanes 8, rows 6: [1 2 3 4 5 6],
-    _mm256_loadu_ps, _mm256_storeu_ps, _mm256_setzero_ps, _mm256_loadu_ps, _mm256_set1_ps, _mm256_fmadd_ps
-);
-#[cfg(target_arch = "x86_64")]
-simd_tile!(
-    Avx512, floats, f32, "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma", lanes 16,
-    rows 14: [1 2 3 4 5 6 7 8 9 10 11 12 13 14],
-    _mm512_loadu_ps, _mm512_storeu_ps, _mm512_setzero_ps, _mm512_loadu_ps, _mm512_set1_ps, _mm512_fmadd_ps
-);
-#[cfg(target_arch = "x86_64")]
-simd_tile!(
-    Avx512Bf16, pairs, u32, "avx512bf16,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma", lanes 16,
-    rows 14: [1 2 3 4 5 6 7 8 9 10 11 12 13 14],
-    _mm512_loadu_ps, _mm512_storeu_ps, _mm512_setzero_ps, load_pairs, splat_pair, multiply_pairs
-);
-
-/// Sixteen pairs.
-///
-/// # Safety
-/// They can be read.
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx512bf16,avx512f")]
-#[inline]
-unsafe fn load_pairs(at: *const u32) -> std::arch::x86_64::__m512bh {
-    use std::arch::x86_64::*;
-    // SAFETY: the caller's promise; and both types are 64 bytes of anything.
-    unsafe { std::mem::transmute::<__m512i, __m512bh>(_mm512_loadu_si512(at.cast())) }
-}
-
-/// A pair in every lane.
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx512bf16,avx512f")]
-#[inline]
-fn splat_pair(pair: u32) -> std::arch::x86_64::__m512bh {
-    use std::arch::x86_64::*;
-    // SAFETY: both types are 64 bytes of anything.
-    unsafe { std::mem::transmute::<__m512i, __m512bh>(_mm512_set1_epi32(pair as i32)) }
-}
-
-/// The products of a lane's pair, added to the lane.
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx512bf16,avx512f")]
-#[inline]
-fn multiply_pairs(
-    a: std::arch::x86_64::__m512bh,
-    b: std::arch::x86_64::__m512bh,
-    acc: std::arch::x86_64::__m512,
-) -> std::arch::x86_64::__m512 {
-    std::arch::x86_64::_mm512_dpbf16_ps(acc, a, b)
-}
+pub use avx2_pairs::Avx2Pairs;
+pub use plain::{Plain, PlainPairs};
 
 /// Evaluates an expression with the tile of an instruction set.
 macro_rules! with_tile {
@@ -668,8 +311,9 @@ pub(crate) use with_tile;
 macro_rules! with_pair_tile {
     ($isa:expr, |$tile:ident| $body:expr) => {{
         #[cfg(target_arch = "x86_64")]
-        match $crate::isa::Avx512Bf16::detect() {
-            Some($tile) if $isa >= $crate::isa::Isa::Avx512Bf16 => $body,
+        match ($crate::isa::Avx512Bf16::detect(), $crate::gemm::tiles::Avx2Pairs::detect()) {
+            (Some($tile), _) if $isa >= $crate::isa::Isa::Avx512Bf16 => $body,
+            (_, Some($tile)) if $isa >= $crate::isa::Isa::Avx2 => $body,
             _ => {
                 let $tile = $crate::gemm::tiles::PlainPairs::<4, 32>;
                 $body

@@ -1,0 +1,233 @@
+//! Tiles of one vector type each, whose products are one instruction: AVX2 and AVX-512 for `f32`, AVX-512 for pairs.
+
+use super::{A, B, C, Operand, PairPanels, Tile, prefetch, prefetch_far};
+use crate::isa::{Avx2, Avx512, Avx512Bf16, Isa};
+
+/// Writes the tile of one vector type: every height given, one or two vectors wide.
+macro_rules! simd_tile {
+    (
+        $isa:ty, $common:ident, $unit:ty, $features:literal, lying $lying:expr, lanes $lanes:literal, rows $most:literal: [$($rows:literal)*],
+        $load:ident, $store:ident, $zero:ident, $load_b:ident, $splat:ident, $fma:ident
+    ) => {
+        impl Tile for $isa {
+            const MR: usize = $most;
+            const NR: usize = 2 * $lanes;
+            const LYING: usize = $lying;
+            $common!();
+
+            #[inline(always)]
+            fn width(cols: usize) -> usize {
+                if cols <= $lanes { $lanes } else { 2 * $lanes }
+            }
+
+            fn wide_cols(rows: usize) -> usize {
+                match $most / rows.max(1) {
+                    0..2 => 2 * $lanes,
+                    2..4 => 4 * $lanes,
+                    _ => 8 * $lanes,
+                }
+            }
+
+            unsafe fn wide(
+                self,
+                rows: usize,
+                cols: usize,
+                ahead: *const $unit,
+                c: C,
+                a: A<$unit>,
+                b: B<$unit>,
+                depth: usize,
+            ) {
+                #[allow(unused_imports)]
+                use std::arch::x86_64::*;
+
+                /// # Safety
+                /// As for [`Tile::whole`], with `R` rows and `V` vectors.
+                #[target_feature(enable = $features)]
+                unsafe fn kernel<const R: usize, const V: usize>(
+                    c: C,
+                    a: A<$unit>,
+                    b: B<$unit>,
+                    depth: usize,
+                    (mut ahead, lines): (*const $unit, usize),
+                ) {
+                    let mut acc = [[$zero(); V]; R];
+                    if c.from_c {
+                        for i in 0..R {
+                            for v in 0..V {
+                                // SAFETY: row i of C has `V` vectors.
+                                acc[i][v] = unsafe { $load(c.at.add(i * c.row + v * $lanes)) };
+                            }
+                        }
+                    }
+                    let (mut a_at, mut b_at) = (a.at, b.at);
+                    for _ in 0..depth {
+                        for line in 0..lines {
+                            prefetch_far(ahead.cast::<u8>().wrapping_add(64 * line));
+                        }
+                        ahead = ahead.wrapping_add(b.step);
+                        let mut scalars = [$splat(Default::default()); R];
+                        for (i, scalar) in scalars.iter_mut().enumerate() {
+                            // SAFETY: A has `R` rows at each of `depth` steps.
+                            *scalar = $splat(unsafe { a_at.add(i * a.row).read_unaligned() });
+                        }
+                        for v in 0..V {
+                            // SAFETY: B has `V` vectors at each of `depth` steps.
+                            let value = unsafe { $load_b(b_at.add(v * $lanes)) };
+                            for i in 0..R {
+                                acc[i][v] = $fma(scalars[i], value, acc[i][v]);
+                            }
+                        }
+                        // Wrapping, since after the last step these point past the end.
+                        (a_at, b_at) = (a_at.wrapping_add(a.step), b_at.wrapping_add(b.step));
+                    }
+                    for i in 0..R {
+                        for v in 0..V {
+                            // SAFETY: row i of C has `V` vectors, which are ours.
+                            unsafe { $store(c.at.add(i * c.row + v * $lanes), acc[i][v]) };
+                        }
+                    }
+                }
+
+                let lines = if ahead.is_null() { 0 } else { (cols * size_of::<$unit>()).div_ceil(64) };
+                let lines = (ahead, lines);
+                // SAFETY: `self` exists, so `detect` has found these features; the rest is the caller's promise.
+                unsafe {
+                    match rows {
+                        $($rows if cols == 8 * $lanes => kernel::<{ if $most / $rows < 4 { 1 } else { $rows } }, 8>(c, a, b, depth, lines),
+                        $rows if cols == 4 * $lanes => kernel::<{ if $most / $rows < 2 { 1 } else { $rows } }, 4>(c, a, b, depth, lines),
+                        $rows => kernel::<$rows, 2>(c, a, b, depth, lines),)*
+                        _ => unreachable!("a tile of {rows} rows"),
+                    }
+                }
+            }
+
+            #[inline(always)]
+            unsafe fn whole<const LINES: usize>(
+                self,
+                rows: usize,
+                width: usize,
+                c: C,
+                a: A<$unit>,
+                b: B<$unit>,
+                depth: usize,
+                ahead: *const u8,
+            ) {
+                #[allow(unused_imports)]
+                use std::arch::x86_64::*;
+
+                /// # Safety
+                /// As for [`Tile::whole`], with `R` rows and `V` vectors.
+                #[target_feature(enable = $features)]
+                #[inline]
+                unsafe fn kernel<const R: usize, const V: usize, const LINES: usize>(
+                    c: C,
+                    a: A<$unit>,
+                    b: B<$unit>,
+                    depth: usize,
+                    mut ahead: *const u8,
+                ) {
+                    let mut acc = [[$zero(); V]; R];
+                    if c.from_c {
+                        for i in 0..R {
+                            for v in 0..V {
+                                // SAFETY: row i of C has `V` vectors.
+                                acc[i][v] = unsafe { $load(c.at.add(i * c.row + v * $lanes)) };
+                            }
+                        }
+                    }
+                    let (mut a_at, mut b_at) = (a.at, b.at);
+                    for _ in 0..depth {
+                        (0..LINES).for_each(|line| prefetch(ahead.wrapping_add(64 * line)));
+                        ahead = ahead.wrapping_add(64 * LINES);
+                        // SAFETY: B has `V` vectors at each of `depth` steps.
+                        let values: [_; V] = std::array::from_fn(|v| unsafe { $load_b(b_at.add(v * $lanes)) });
+                        for i in 0..R {
+                            // SAFETY: A has `R` rows at each of `depth` steps.
+                            let a = $splat(unsafe { a_at.add(i * a.row).read_unaligned() });
+                            for v in 0..V {
+                                acc[i][v] = $fma(a, values[v], acc[i][v]);
+                            }
+                        }
+                        // Wrapping, since after the last step these point past the end.
+                        (a_at, b_at) = (a_at.wrapping_add(a.step), b_at.wrapping_add(b.step));
+                    }
+                    for i in 0..R {
+                        for v in 0..V {
+                            // SAFETY: row i of C has `V` vectors, which are ours.
+                            unsafe { $store(c.at.add(i * c.row + v * $lanes), acc[i][v]) };
+                        }
+                    }
+                }
+                /// The same for panels whose `R` rows lie side by side, which is known to the compiler.
+                ///
+                /// # Safety
+                /// As for [`Tile::whole`].
+                #[target_feature(enable = $features)]
+                unsafe fn packed<const V: usize>(c: C, a: A<$unit>, b: B<$unit>, depth: usize) {
+                    let (a, b) = (A { row: 1, step: $most, ..a }, B { step: 2 * $lanes, ..b });
+                    // SAFETY: the caller's promise.
+                    unsafe { kernel::<$most, V, 0>(c, a, b, depth, std::ptr::null()) }
+                }
+
+                let is_packed = LINES == 0 && rows == $most && a.row == 1 && a.step == $most && b.step == 2 * $lanes;
+                // SAFETY: `self` exists, so `detect` has found these features; the rest is the caller's promise.
+                unsafe {
+                    match (rows, width == $lanes) {
+                        (_, false) if is_packed => packed::<2>(c, a, b, depth),
+                        $(($rows, true) => kernel::<$rows, 1, LINES>(c, a, b, depth, ahead),)*
+                        $(($rows, false) => kernel::<$rows, 2, LINES>(c, a, b, depth, ahead),)*
+                        _ => unreachable!("a tile of {rows} rows"),
+                    }
+                }
+            }
+        }
+    };
+}
+
+simd_tile!(
+    Avx2, floats, f32, "avx2,fma", lying 8, lanes 8, rows 6: [1 2 3 4 5 6],
+    _mm256_loadu_ps, _mm256_storeu_ps, _mm256_setzero_ps, _mm256_loadu_ps, _mm256_set1_ps, _mm256_fmadd_ps
+);
+simd_tile!(
+    Avx512, floats, f32, "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma", lying usize::MAX, lanes 16,
+    rows 14: [1 2 3 4 5 6 7 8 9 10 11 12 13 14],
+    _mm512_loadu_ps, _mm512_storeu_ps, _mm512_setzero_ps, _mm512_loadu_ps, _mm512_set1_ps, _mm512_fmadd_ps
+);
+simd_tile!(
+    Avx512Bf16, pairs, u32, "avx512bf16,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma", lying 0, lanes 16,
+    rows 14: [1 2 3 4 5 6 7 8 9 10 11 12 13 14],
+    _mm512_loadu_ps, _mm512_storeu_ps, _mm512_setzero_ps, load_pairs, splat_pair, multiply_pairs
+);
+
+/// Sixteen pairs.
+///
+/// # Safety
+/// They can be read.
+#[target_feature(enable = "avx512bf16,avx512f")]
+#[inline]
+unsafe fn load_pairs(at: *const u32) -> std::arch::x86_64::__m512bh {
+    use std::arch::x86_64::*;
+    // SAFETY: the caller's promise; and both types are 64 bytes of anything.
+    unsafe { std::mem::transmute::<__m512i, __m512bh>(_mm512_loadu_si512(at.cast())) }
+}
+
+/// A pair in every lane.
+#[target_feature(enable = "avx512bf16,avx512f")]
+#[inline]
+fn splat_pair(pair: u32) -> std::arch::x86_64::__m512bh {
+    use std::arch::x86_64::*;
+    // SAFETY: both types are 64 bytes of anything.
+    unsafe { std::mem::transmute::<__m512i, __m512bh>(_mm512_set1_epi32(pair as i32)) }
+}
+
+/// The products of a lane's pair, added to the lane.
+#[target_feature(enable = "avx512bf16,avx512f")]
+#[inline]
+fn multiply_pairs(
+    a: std::arch::x86_64::__m512bh,
+    b: std::arch::x86_64::__m512bh,
+    acc: std::arch::x86_64::__m512,
+) -> std::arch::x86_64::__m512 {
+    std::arch::x86_64::_mm512_dpbf16_ps(acc, a, b)
+}
