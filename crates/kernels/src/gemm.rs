@@ -330,8 +330,8 @@ impl<'a, T> Mat<'a, T> {
 
 /// Multiply-adds below which a product is not worth waking a thread.
 const TINY: usize = 1 << 16;
-/// The rows beyond which it pays to make of pairs more than is read of them.
-const LARGE: usize = 64;
+/// The rows beyond which it pays to widen pairs.
+const WIDEN: usize = 4;
 /// The most columns for which a row-major A is read as it lies: each panel would be used a few times only.
 const FEW_COLS: usize = 256;
 
@@ -413,7 +413,7 @@ pub fn multiply_on<'b>(isa: Isa, a: Operand, b: impl Into<Weight<'b>>, mut outpu
         return;
     }
     // Without an instruction for pairs it pays to widen both factors for a large product: the chains are the same.
-    let widens = !has_pairs(isa) && k.is_multiple_of(2) && m > LARGE && m * n * k > TINY;
+    let widens = !has_pairs(isa) && k.is_multiple_of(2) && m > WIDEN;
     match b {
         Weight::Blocks(b) => blocks::multiply_on(isa, a, &b, output),
         Weight::Pairs(b) if widens && matches!(a, Operand::Bf16(_)) => {

@@ -65,15 +65,21 @@ fn tile<const BITS: usize>(sums: &mut [f32], task: Task) {
         if BITS == 8 {
             spread.iter_mut().zip(x).for_each(|(spread, x)| *spread = spread_block(x));
         }
-        // Four rows' sums of 16 bits and of 32 are too many registers for Q6.
-        let most = if BITS == 6 { 2 } else { 4 };
+        // As many rows as there are registers for; Q6 has sums of 16 bits beside those of 32.
+        let most = match BITS {
+            6 => 2,
+            8 => 4,
+            _ => 6,
+        };
         for first in (0..rows).step_by(most) {
             let (x, spread, sums) = (&x[first..], &spread[first..], &mut sums[first * stride..]);
             match x.len().min(most) {
                 1 => add_rows::<1, BITS>(sums, stride, levels, x, spread, &scales),
                 2 => add_rows::<2, BITS>(sums, stride, levels, x, spread, &scales),
                 3 => add_rows::<3, BITS>(sums, stride, levels, x, spread, &scales),
-                _ => add_rows::<4, BITS>(sums, stride, levels, x, spread, &scales),
+                4 => add_rows::<4, BITS>(sums, stride, levels, x, spread, &scales),
+                5 => add_rows::<5, BITS>(sums, stride, levels, x, spread, &scales),
+                _ => add_rows::<6, BITS>(sums, stride, levels, x, spread, &scales),
             }
         }
     }
@@ -93,25 +99,23 @@ fn add_rows<const R: usize, const BITS: usize>(
         (Some(x), Some(spread)) => (x, spread),
         _ => unreachable!("there are {R} rows"),
     };
+    assert!((R - 1) * stride + PANEL <= sums.len(), "room for the sums");
     for first in (0..PANEL).step_by(2 * LANES) {
         // SAFETY: there are 32 columns.
         let dots = unsafe {
             if BITS == 8 { wide_dots(levels, first, x, spread) } else { dots::<R, BITS>(levels, first, x) }
         };
+        // SAFETY: as above.
+        let scales = [0, 1].map(|v| unsafe { _mm256_loadu_ps(scales.as_ptr().add(first + v * LANES)) });
         for r in 0..R {
             for v in 0..2 {
                 let column = first + v * LANES;
-                let sums = &mut sums[r * stride + column..][..LANES];
-                // SAFETY: both slices have 8 values, and no alignment is needed.
+                // SAFETY: row r of the sums has 32 values, which are ours, and so have the scales.
                 unsafe {
-                    let scale = _mm256_loadu_ps(scales[column..][..LANES].as_ptr());
-                    let scale = _mm256_mul_ps(scale, _mm256_set1_ps(x[r].scale));
-                    let sum = _mm256_fmadd_ps(
-                        _mm256_cvtepi32_ps(dots[r][v]),
-                        scale,
-                        _mm256_loadu_ps(sums.as_ptr()),
-                    );
-                    _mm256_storeu_ps(sums.as_mut_ptr(), sum);
+                    let sums = sums.as_mut_ptr().add(r * stride + column);
+                    let scale = _mm256_mul_ps(scales[v], _mm256_set1_ps(x[r].scale));
+                    let sum = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dots[r][v]), scale, _mm256_loadu_ps(sums));
+                    _mm256_storeu_ps(sums, sum);
                 }
             }
         }

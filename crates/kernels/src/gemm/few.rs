@@ -9,8 +9,9 @@ use std::any::Any;
 use std::cell::RefCell;
 use std::ops::Range;
 
+use super::pair_strips::WIDTH;
 use super::tiles::{A, B, C, Tile};
-use super::{Operand, Output, Source};
+use super::{Operand, Output, PairPanels, Source};
 use crate::isa::Isa;
 use crate::pool::{self, Shared};
 
@@ -28,6 +29,8 @@ const RUN: usize = 2048;
 const STRIP: (usize, usize) = (8, 64);
 /// Steps of K in a piece where they do not.
 const STEPS_ALONG_K: usize = 128;
+/// Steps of K that are widened at once.
+const WIDENED: usize = 128;
 /// How many bytes ahead are asked for in a panel.
 const AHEAD: usize = 8192;
 /// The most columns of a task: long runs in memory, and pieces of C's rows that stay in the cache.
@@ -115,7 +118,7 @@ impl<T: Tile> Work<'_, T> {
         let (m, n) = (self.m, self.b.n());
         let most = if lies::<T>(&self.b, m) { COLS } else { RUN / 4 };
         let cols = if m * n * k <= super::TINY { n } else { n.div_ceil(pool::threads()).clamp(64, most) };
-        let cols = cols.next_multiple_of(T::NR);
+        let cols = cols.next_multiple_of(T::NR.max(WIDTH));
         let tasks = n.div_ceil(cols);
         match output {
             Output::Set(c) => self.stored(tasks, cols, c, false),
@@ -172,7 +175,7 @@ impl<T: Tile> Work<'_, T> {
             Source::Matrix(b) if in_strips::<T>(&self.b, self.m) => self.strips(&b, start..end, add, place),
             Source::Matrix(b) if b.side_by_side() => self.rows_of_b(&b, start..end, add, place),
             Source::Matrix(b) => self.columns_of_b(&b, start..end, add, place),
-            Source::Widened(_) => unreachable!("panels are widened for large products only"),
+            Source::Widened(pairs) => self.widened(&pairs, start..end, add, place),
         }
     }
 
@@ -262,6 +265,34 @@ impl<T: Tile> Work<'_, T> {
                         T::pack(self.isa, &mut scratch[..T::NR * kc], T::NR, &b.t(), j, [k0, kc]);
                         let c = (j, T::NR.min(columns.end - j), add || k0 > 0);
                         self.tiles(scratch, c, k0, kc, &place, &mut ahead);
+                    }
+                }
+            }
+        });
+    }
+
+    /// The same for panels of pairs, which are widened a piece at a time.
+    fn widened(
+        &self,
+        pairs: &PairPanels,
+        columns: Range<usize>,
+        add: bool,
+        place: impl Fn(usize, usize, usize) -> (*mut f32, usize),
+    ) {
+        let k = pairs.k;
+        with_kept(&PIECES, |scratch: &mut Vec<T::Unit>| {
+            scratch.resize(scratch.len().max(T::NR * WIDENED), T::Unit::default());
+            // All of a panel for some steps of K, then the next steps: so memory is read in order.
+            for panel in columns.clone().step_by(WIDTH) {
+                for k0 in (0..k).step_by(WIDENED) {
+                    let kc = WIDENED.min(k - k0);
+                    // The first tile asks for the next piece, a line at each step.
+                    let next = pairs.data[panel * k.div_ceil(2) + (k0 + kc).div_ceil(2) * WIDTH..].as_ptr();
+                    let mut ahead = Some((1, next.cast()));
+                    for j in (panel..columns.end.min(panel + WIDTH)).step_by(T::NR) {
+                        T::widen(self.isa, &mut scratch[..T::NR * kc], pairs, j, [k0, kc]);
+                        let c = (j, T::NR.min(columns.end - j), add || k0 > 0);
+                        self.tiles(scratch, c, k0, kc, &place, &mut || ahead.take());
                     }
                 }
             }

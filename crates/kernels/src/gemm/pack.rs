@@ -102,11 +102,23 @@ pub fn unwoven(
 
 vectorised! {
     fn unweave(panel: &mut [f32], width: usize, units: &[u32], first: usize) {
-        for (steps, units) in panel.chunks_mut(2 * width).zip(units.as_chunks::<WIDTH>().0) {
-            let units = &units[first..first + width];
-            let (low, high) = steps.split_at_mut(width);
-            low.iter_mut().zip(units).for_each(|(x, unit)| *x = f32::from_bits(unit << 16));
-            high.iter_mut().zip(units).for_each(|(x, unit)| *x = f32::from_bits(unit & 0xffff_0000));
+        // The widths of the tiles are constants to the loops.
+        match width {
+            8 => unweave_lanes::<8>(panel, units, first),
+            16 => unweave_lanes::<16>(panel, units, first),
+            _ => unweave_lanes::<32>(panel, units, first),
+        }
+    }
+}
+
+#[inline(always)]
+fn unweave_lanes<const LANES: usize>(panel: &mut [f32], units: &[u32], first: usize) {
+    let steps = panel.as_chunks_mut::<LANES>().0.as_chunks_mut::<2>().0;
+    for ([low, high], units) in steps.iter_mut().zip(units.as_chunks::<WIDTH>().0) {
+        let units = &units[first..first + LANES];
+        for lane in 0..LANES {
+            low[lane] = f32::from_bits(units[lane] << 16);
+            high[lane] = f32::from_bits(units[lane] & 0xffff_0000);
         }
     }
 }
