@@ -19,8 +19,6 @@ use crate::pool::{self, Shared};
 const MOST_ROWS: usize = 64;
 /// The same where B is packed in strips.
 const MOST_ROWS_OF_STRIPS: usize = 192;
-/// Steps of K that are multiplied as they lie, before the next columns.
-const STEPS: usize = 16;
 /// The most rows of a tile of a B that is multiplied as it lies; that many rows of A are read as they lie, too.
 const LOW: usize = 8;
 /// Bytes of a row of a packed piece where B's columns lie side by side.
@@ -88,12 +86,12 @@ pub fn suits<T: Tile>(m: usize, n: usize, k: usize, b: &Source<T::Unit>) -> bool
 
 /// Whether strips of B are packed.
 fn in_strips<T: Tile>(b: &Source<T::Unit>, m: usize) -> bool {
-    matches!(b, Source::Matrix(b) if T::DEEP == 1 && b.side_by_side() && m > T::LYING)
+    matches!(b, Source::Matrix(b) if T::DEEP == 1 && b.side_by_side() && T::lying_steps(m).is_none())
 }
 
 /// Whether B is multiplied as it lies.
 fn lies<T: Tile>(b: &Source<T::Unit>, m: usize) -> bool {
-    matches!(b, Source::Matrix(b) if m <= T::LYING && T::columns(b, 0, 0).is_some())
+    matches!(b, Source::Matrix(b) if T::lying_steps(m).is_some() && T::columns(b, 0, 0).is_some())
 }
 
 /// What the tasks know. `rows` reads the units of A.
@@ -191,10 +189,10 @@ impl<T: Tile> Work<'_, T> {
         let height = self.height;
         let wide = T::wide_cols(height);
         let mut start = columns.start;
-        if T::columns(b, 0, start).is_some() {
+        if let (Some(steps), Some(_)) = (T::lying_steps(self.m), T::columns(b, 0, start)) {
             start += columns.len() / wide * wide;
-            for k0 in (0..k).step_by(STEPS) {
-                let kc = STEPS.min(k - k0);
+            for k0 in (0..k).step_by(steps) {
+                let kc = steps.min(k - k0);
                 for j in (columns.start..start).step_by(wide) {
                     let Some(lies) = T::columns(b, k0, j) else { unreachable!("it lies so everywhere") };
                     for i in (0..self.m).step_by(height) {
@@ -204,7 +202,7 @@ impl<T: Tile> Work<'_, T> {
                         let c = C { at: place(i, j, (rows - 1) * row + wide).0, row, from_c };
                         let first = i * self.across + k0 * self.rows.step;
                         let a = A { at: self.rows.at.wrapping_add(first), ..self.rows };
-                        let next = lies.at.wrapping_add(STEPS * lies.step);
+                        let next = lies.at.wrapping_add(steps * lies.step);
                         let ahead = if i == 0 { next } else { std::ptr::null() };
                         // SAFETY: A has these rows, B is whole and has these columns; the tile lies in C, as `place`
                         // has checked, and only this task has these columns.

@@ -106,8 +106,9 @@ pub trait Tile: Copy + Sync {
     /// B from step `k` and column `j` on, where its columns can be read as they lie.
     fn columns(b: &Operand, k: usize, j: usize) -> Option<B<Self::Unit>>;
 
-    /// The most rows of a product of few for which B is read so. Beyond, tiles would read it too often.
-    const LYING: usize;
+    /// In a product of so few rows, the steps of K of a B that is read as it lies, before the next columns. None if tiles
+    /// would read it too often, so that it is better packed.
+    fn lying_steps(rows: usize) -> Option<usize>;
 
     /// The columns that are computed, and read from B, where `cols` are wanted: `NR`, or less if few are wanted.
     fn width(cols: usize) -> usize;

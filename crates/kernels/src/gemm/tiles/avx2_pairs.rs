@@ -43,12 +43,15 @@ struct Ahead {
 impl Tile for Avx2Pairs {
     const MR: usize = ROWS;
     const NR: usize = COLS;
-    const LYING: usize = 0;
     pairs!();
 
     #[inline(always)]
     fn width(cols: usize) -> usize {
         cols.div_ceil(LANES).next_power_of_two() * LANES
+    }
+
+    fn lying_steps(_rows: usize) -> Option<usize> {
+        None
     }
 
     fn wide_cols(rows: usize) -> usize {

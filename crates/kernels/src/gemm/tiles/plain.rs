@@ -10,8 +10,11 @@ pub struct Plain<const MR: usize, const NR: usize>;
 impl<const MR: usize, const NR: usize> Tile for Plain<MR, NR> {
     const MR: usize = MR;
     const NR: usize = NR;
-    const LYING: usize = usize::MAX;
     floats!();
+
+    fn lying_steps(_rows: usize) -> Option<usize> {
+        Some(16)
+    }
 
     fn wide_cols(_rows: usize) -> usize {
         NR
@@ -93,8 +96,11 @@ pub struct PlainPairs<const MR: usize, const NR: usize>;
 impl<const MR: usize, const NR: usize> Tile for PlainPairs<MR, NR> {
     const MR: usize = MR;
     const NR: usize = NR;
-    const LYING: usize = usize::MAX;
     pairs!();
+
+    fn lying_steps(_rows: usize) -> Option<usize> {
+        Some(16)
+    }
 
     fn wide_cols(_rows: usize) -> usize {
         NR

@@ -12,12 +12,15 @@ macro_rules! simd_tile {
         impl Tile for $isa {
             const MR: usize = $most;
             const NR: usize = 2 * $lanes;
-            const LYING: usize = $lying;
             $common!();
 
             #[inline(always)]
             fn width(cols: usize) -> usize {
                 if cols <= $lanes { $lanes } else { 2 * $lanes }
+            }
+
+            fn lying_steps(rows: usize) -> Option<usize> {
+                $lying(rows)
             }
 
             fn wide_cols(rows: usize) -> usize {
@@ -186,16 +189,16 @@ macro_rules! simd_tile {
 }
 
 simd_tile!(
-    Avx2, floats, f32, "avx2,fma", lying 8, lanes 8, rows 6: [1 2 3 4 5 6],
+    Avx2, floats, f32, "avx2,fma", lying |rows| match rows { ..3 => Some(8), ..9 => Some(16), _ => None }, lanes 8, rows 6: [1 2 3 4 5 6],
     _mm256_loadu_ps, _mm256_storeu_ps, _mm256_setzero_ps, _mm256_loadu_ps, _mm256_set1_ps, _mm256_fmadd_ps
 );
 simd_tile!(
-    Avx512, floats, f32, "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma", lying usize::MAX, lanes 16,
+    Avx512, floats, f32, "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma", lying |_| Some(16), lanes 16,
     rows 14: [1 2 3 4 5 6 7 8 9 10 11 12 13 14],
     _mm512_loadu_ps, _mm512_storeu_ps, _mm512_setzero_ps, _mm512_loadu_ps, _mm512_set1_ps, _mm512_fmadd_ps
 );
 simd_tile!(
-    Avx512Bf16, pairs, u32, "avx512bf16,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma", lying 0, lanes 16,
+    Avx512Bf16, pairs, u32, "avx512bf16,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma", lying |_| None, lanes 16,
     rows 14: [1 2 3 4 5 6 7 8 9 10 11 12 13 14],
     _mm512_loadu_ps, _mm512_storeu_ps, _mm512_setzero_ps, load_pairs, splat_pair, multiply_pairs
 );
