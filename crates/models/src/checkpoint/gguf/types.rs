@@ -118,22 +118,40 @@ impl GgmlType {
     pub fn decode(self, bytes: &[u8]) -> Vec<f32> {
         let (block, block_bytes) = (self.block(), self.block_bytes());
         let mut out = vec![0.0; bytes.len() / block_bytes * block];
-        /// Blocks that a thread takes at once.
-        const PORTION: usize = 64;
-        pool::for_each_chunk_mut(&mut out, PORTION * block, |i, out| {
-            let bytes = &bytes[i * PORTION * block_bytes..];
-            for (out, bytes) in out.chunks_exact_mut(block).zip(bytes.chunks_exact(block_bytes)) {
-                self.decode_block(bytes, out);
+        /// Values that a thread takes at once: whole blocks of every type.
+        const PORTION: usize = 1 << 14;
+        pool::for_each_chunk_mut(&mut out, PORTION, |i, out| {
+            let bytes = &bytes[i * PORTION / block * block_bytes..];
+            let halves = bytes.as_chunks::<2>().0.iter();
+            match self {
+                GgmlType::F32 => {
+                    out.iter_mut()
+                        .zip(bytes.as_chunks().0)
+                        .for_each(|(x, &bytes)| *x = f32::from_le_bytes(bytes));
+                }
+                GgmlType::F16 => {
+                    out.iter_mut()
+                        .zip(halves)
+                        .for_each(|(x, &bytes)| *x = f16::from_le_bytes(bytes).to_f32());
+                }
+                GgmlType::Bf16 => {
+                    out.iter_mut()
+                        .zip(halves)
+                        .for_each(|(x, &bytes)| *x = bf16::from_le_bytes(bytes).to_f32());
+                }
+                _ => {
+                    let blocks = out.chunks_exact_mut(block).zip(bytes.chunks_exact(block_bytes));
+                    blocks.for_each(|(out, bytes)| self.decode_block(bytes, out));
+                }
             }
         });
         out
     }
 
+    /// The values of a block of a type that has more than one in it.
     fn decode_block(self, bytes: &[u8], out: &mut [f32]) {
         match self {
-            GgmlType::F32 => out[0] = f32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]),
-            GgmlType::F16 => out[0] = half(bytes, 0),
-            GgmlType::Bf16 => out[0] = bf16::from_bits(u16::from_le_bytes([bytes[0], bytes[1]])).to_f32(),
+            GgmlType::F32 | GgmlType::F16 | GgmlType::Bf16 => unreachable!("no blocks"),
             GgmlType::Q8_0 | GgmlType::Q4_0 => {
                 let (scale, numbers) = self.numbers(bytes);
                 let scale = scale.to_f32();
