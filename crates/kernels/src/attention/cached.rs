@@ -355,7 +355,9 @@ impl<T: Kept> Work<'_, T> {
                 // SAFETY: the queries are (n, deep), the keys (deep, KEYS), the scores (n, KEYS), borrowed here alone.
                 unsafe { product(tile, c, (a, n), (b, KEYS), deep, next_keys) };
             } else {
-                K::pack(isa, turned, K::NR, &T::rows(key_units, d), 0, [0, d]);
+                // Only panels with keys: scores of others are not looked at.
+                let turned = &mut turned[..keys.div_ceil(K::NR) * K::NR * deep];
+                K::pack(isa, turned, K::NR, &T::rows(&key_units[..keys * deep], d), 0, [0, d]);
                 for (p, panel) in turned.chunks_exact(K::NR * deep).enumerate() {
                     let c = (c.0.wrapping_add(p * K::NR), KEYS, false);
                     let (b, next) =

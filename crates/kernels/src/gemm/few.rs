@@ -63,19 +63,24 @@ fn with_kept<U: 'static, R>(
 pub fn product<T: Tile>(isa: Isa, tile: T, a: Operand, b: Source<T::Unit>, output: Output) {
     let (m, units) = (a.rows(), a.cols().div_ceil(T::DEEP));
     let most = if lies::<T>(&b, m) { LOW.min(T::MR) } else { T::MR };
-    let height = m.div_ceil(m.div_ceil(most)); // so that all tiles have about as many rows
+    let tiles = m.div_ceil(most);
     if let Some(rows) = T::rows(&a).filter(|_| m <= LOW) {
-        let work = Work { isa, tile, m, height, rows, across: rows.row, b };
-        return work.share(a.cols(), output);
+        return Work { isa, tile, m, tiles, rows: Rows::Lie(rows), b }.share(a.cols(), output);
     }
     with_kept(&ROWS, |panels: &mut Vec<T::Unit>| {
-        panels.resize(panels.len().max((m + height) * units), T::Unit::default());
-        for i in (0..m).step_by(height) {
-            T::pack(isa, &mut panels[i * units..(i + height) * units], height, &a, i, [0, a.cols()]);
+        panels.resize(panels.len().max(m * units), T::Unit::default());
+        for rows in parts(m, tiles) {
+            let panel = &mut panels[rows.start * units..rows.end * units];
+            T::pack(isa, panel, rows.len(), &a, rows.start, [0, a.cols()]);
         }
-        let rows = A { at: panels.as_ptr(), row: 1, step: height };
-        Work { isa, tile, m, height, rows, across: units, b }.share(a.cols(), output);
+        let rows = Rows::Packed(panels.as_ptr(), units);
+        Work { isa, tile, m, tiles, rows, b }.share(a.cols(), output);
     });
+}
+
+/// The rows of each tile, about as many in all.
+fn parts(m: usize, tiles: usize) -> impl Iterator<Item = Range<usize>> {
+    (0..tiles).map(move |tile| tile * m / tiles..(tile + 1) * m / tiles)
 }
 
 /// Whether this is the way for a product.
@@ -94,16 +99,35 @@ fn lies<T: Tile>(b: &Source<T::Unit>, m: usize) -> bool {
     matches!(b, Source::Matrix(b) if T::lying_steps(m).is_some() && T::columns(b, 0, 0).is_some())
 }
 
-/// What the tasks know. `rows` reads the units of A.
+/// Where the units of A are.
+#[derive(Clone, Copy)]
+enum Rows<U> {
+    /// As they lie.
+    Lie(A<U>),
+    /// In a panel for each tile, one after the other; with the units of a row.
+    Packed(*const U, usize),
+}
+
+impl<U: Copy> Rows<U> {
+    /// Those of a tile from unit `k` on.
+    fn of(&self, tile: &Range<usize>, k: usize) -> A<U> {
+        match *self {
+            Rows::Lie(a) => A { at: a.at.wrapping_add(tile.start * a.row + k * a.step), ..a },
+            Rows::Packed(at, units) => {
+                A { at: at.wrapping_add(tile.start * units + k * tile.len()), row: 1, step: tile.len() }
+            }
+        }
+    }
+}
+
+/// What the tasks know.
 struct Work<'a, T: Tile> {
     isa: Isa,
     tile: T,
     m: usize,
-    /// Rows of a tile.
-    height: usize,
-    rows: A<T::Unit>,
-    /// Units from a row to the next, where a tile starts.
-    across: usize,
+    /// Number of tiles that a column of B is multiplied by.
+    tiles: usize,
+    rows: Rows<T::Unit>,
     b: Source<'a, T::Unit>,
 }
 
@@ -115,7 +139,9 @@ impl<T: Tile> Work<'_, T> {
     fn share(&self, k: usize, output: Output) {
         let (m, n) = (self.m, self.b.n());
         let most = if lies::<T>(&self.b, m) { COLS } else { RUN / 4 };
-        let cols = if m * n * k <= super::TINY { n } else { n.div_ceil(pool::threads()).clamp(64, most) };
+        // As many tasks for each thread, all of about the same size.
+        let share = n.div_ceil(pool::threads());
+        let cols = if m * n * k <= super::TINY { n } else { share.div_ceil(share.div_ceil(most)).max(64) };
         let cols = cols.next_multiple_of(T::NR.max(WIDTH));
         let tasks = n.div_ceil(cols);
         match output {
@@ -159,7 +185,7 @@ impl<T: Tile> Work<'_, T> {
                     let (mut tile, next) = (0, panel.as_ptr().cast::<u8>());
                     let mut ahead = || {
                         tile += 1;
-                        match (self.m <= self.height, tile) {
+                        match (self.tiles == 1, tile) {
                             (true, _) => Some((2, next.wrapping_add(AHEAD))),
                             (_, 1 | 2) => {
                                 Some((1, next.wrapping_add(size_of_val(panel) + (tile - 1) * depth * 64)))
@@ -186,8 +212,7 @@ impl<T: Tile> Work<'_, T> {
         place: impl Fn(usize, usize, usize) -> (*mut f32, usize),
     ) {
         let k = b.rows();
-        let height = self.height;
-        let wide = T::wide_cols(height);
+        let wide = T::wide_cols(self.m.div_ceil(self.tiles));
         let mut start = columns.start;
         if let (Some(steps), Some(_)) = (T::lying_steps(self.m), T::columns(b, 0, start)) {
             start += columns.len() / wide * wide;
@@ -195,13 +220,12 @@ impl<T: Tile> Work<'_, T> {
                 let kc = steps.min(k - k0);
                 for j in (columns.start..start).step_by(wide) {
                     let Some(lies) = T::columns(b, k0, j) else { unreachable!("it lies so everywhere") };
-                    for i in (0..self.m).step_by(height) {
-                        let rows = height.min(self.m - i);
+                    for tile in parts(self.m, self.tiles) {
+                        let (i, rows) = (tile.start, tile.len());
                         let (_, row) = place(i, j, 0);
                         let from_c = add || k0 > 0;
                         let c = C { at: place(i, j, (rows - 1) * row + wide).0, row, from_c };
-                        let first = i * self.across + k0 * self.rows.step;
-                        let a = A { at: self.rows.at.wrapping_add(first), ..self.rows };
+                        let a = self.rows.of(&tile, k0);
                         let next = lies.at.wrapping_add(steps * lies.step);
                         let ahead = if i == 0 { next } else { std::ptr::null() };
                         // SAFETY: A has these rows, B is whole and has these columns; the tile lies in C, as `place`
@@ -217,7 +241,7 @@ impl<T: Tile> Work<'_, T> {
         }
         with_kept(&PIECES, |scratch: &mut Vec<T::Unit>| {
             // A run of a tile asks for as many lines as make a row of the next piece, one or two at each step of K.
-            let lines = if self.m <= self.height { 2 } else { 1 };
+            let lines = if self.tiles == 1 { 2 } else { 1 };
             let step = (RUN / 64 / lines * T::DEEP).min(k);
             for k0 in (0..k).step_by(step) {
                 let kc = step.min(k - k0);
@@ -251,7 +275,7 @@ impl<T: Tile> Work<'_, T> {
                     let kc = step.min(k - k0);
                     // The next piece is asked for meanwhile, some rows with each tile.
                     let (row, col) = if k0 + kc < k { (k0 + kc, strip) } else { (0, strip + panels * T::NR) };
-                    let some = step.div_ceil(panels * self.m.div_ceil(self.height));
+                    let some = step.div_ceil(panels * self.tiles);
                     let mut rows = (row..row + step).step_by(some);
                     let mut ahead = || {
                         if let Some(row) = rows.next() {
@@ -339,13 +363,11 @@ impl<T: Tile> Work<'_, T> {
     ) {
         let depth = kc.div_ceil(T::DEEP);
         let b = B { at: panel[..depth * T::NR].as_ptr(), step: T::NR };
-        let height = self.height;
-        for i in (0..self.m).step_by(height) {
-            let rows = height.min(self.m - i);
+        for tile in parts(self.m, self.tiles) {
+            let (i, rows) = (tile.start, tile.len());
             let (_, row) = place(i, j, 0);
             let c = C { at: place(i, j, (rows - 1) * row + cols).0, row, from_c };
-            let first = i * self.across + k0 / T::DEEP * self.rows.step;
-            let a = A { at: self.rows.at.wrapping_add(first), ..self.rows };
+            let a = self.rows.of(&tile, k0 / T::DEEP);
             // SAFETY: A has these rows and `depth` units from step `k0` on, the panel `depth` steps of `NR` units; the
             // tile lies in C, as `place` has checked, and only this task has these columns.
             unsafe {
