@@ -87,6 +87,7 @@ fn tile<const BITS: usize>(sums: &mut [f32], task: Task) {
 
 /// The next link of the chains of `R` rows and 32 columns.
 #[target_feature(enable = "avx2,fma")]
+#[allow(clippy::needless_range_loop)] // counted to constants, so that sums stay in registers
 fn add_rows<const R: usize, const BITS: usize>(
     sums: &mut [f32],
     stride: usize,
@@ -125,6 +126,7 @@ fn add_rows<const R: usize, const BITS: usize>(
 /// Where the dot products of rows start.
 #[target_feature(enable = "avx2,fma")]
 #[inline]
+#[allow(clippy::needless_range_loop)] // counted to constants, so that sums stay in registers
 fn starts<const R: usize>(x: &[XBlock; R]) -> [[__m256i; 2]; R] {
     let mut starts = [[_mm256_setzero_si256(); 2]; R];
     for r in 0..R {
@@ -161,6 +163,7 @@ unsafe fn splat(numbers: &[i32; GROUPS], group: usize) -> __m256i {
 /// There are such columns.
 #[target_feature(enable = "avx2,fma")]
 #[inline]
+#[allow(clippy::needless_range_loop)] // counted to constants, so that sums stay in registers
 unsafe fn wide_dots<const R: usize>(
     levels: &Levels,
     first: usize,
@@ -197,6 +200,7 @@ unsafe fn wide_dots<const R: usize>(
 /// As for [`wide_dots`].
 #[target_feature(enable = "avx2,fma")]
 #[inline]
+#[allow(clippy::needless_range_loop)] // counted to constants, so that sums stay in registers
 unsafe fn dots<const R: usize, const BITS: usize>(
     levels: &Levels,
     first: usize,

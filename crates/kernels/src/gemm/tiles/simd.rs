@@ -189,7 +189,7 @@ macro_rules! simd_tile {
 }
 
 simd_tile!(
-    Avx2, floats, f32, "avx2,fma", lying |rows| match rows { ..3 => Some(8), ..9 => Some(16), _ => None }, lanes 8, rows 6: [1 2 3 4 5 6],
+    Avx2, floats, f32, "avx2,fma", lying |rows| match rows { 0..3 => Some(8), 3..9 => Some(16), _ => None }, lanes 8, rows 6: [1 2 3 4 5 6],
     _mm256_loadu_ps, _mm256_storeu_ps, _mm256_setzero_ps, _mm256_loadu_ps, _mm256_set1_ps, _mm256_fmadd_ps
 );
 simd_tile!(
