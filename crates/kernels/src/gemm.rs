@@ -6,7 +6,7 @@
 //!
 //! - large products (`blocked.rs`): panels of A and B are packed so that a tile reads both in order (Goto and van
 //!   de Geijn, 2008), blocks of K and of columns of B at a time, in tasks of some tiles for the pool;
-//! - few rows (`few.rs`): B is read once, in order, piece by piece;
+//! - few rows (`few.rs`): B is read once, piece by piece, and each is used for all rows;
 //! - products inside a task (`strips.rs`): B is packed a strip of columns at a time.
 
 mod blocked;
@@ -330,8 +330,8 @@ impl<'a, T> Mat<'a, T> {
 
 /// Multiply-adds below which a product is not worth waking a thread.
 const TINY: usize = 1 << 16;
-/// The rows beyond which it pays to widen pairs.
-const WIDEN: usize = 4;
+/// The rows beyond which it pays to widen pairs into the cache.
+const FEW: usize = 4;
 /// The most columns for which a row-major A is read as it lies: each panel would be used a few times only.
 const FEW_COLS: usize = 256;
 
@@ -412,8 +412,8 @@ pub fn multiply_on<'b>(isa: Isa, a: Operand, b: impl Into<Weight<'b>>, mut outpu
         }
         return;
     }
-    // Without an instruction for pairs it pays to widen both factors for a large product: the chains are the same.
-    let widens = !has_pairs(isa) && k.is_multiple_of(2) && m > WIDEN;
+    // Without an instruction for pairs it pays to widen both factors for more than a few rows: the chains are the same.
+    let widens = !has_pairs(isa) && k.is_multiple_of(2) && m > FEW;
     match b {
         Weight::Blocks(b) => blocks::multiply_on(isa, a, &b, output),
         Weight::Pairs(b) if widens && matches!(a, Operand::Bf16(_)) => {
@@ -448,7 +448,10 @@ fn has_pairs(isa: Isa) -> bool {
     #[cfg(target_arch = "x86_64")]
     return isa >= Isa::Avx512Bf16 && isa::Avx512Bf16::detect().is_some();
     #[cfg(not(target_arch = "x86_64"))]
-    false
+    {
+        let _ = isa;
+        false
+    }
 }
 
 /// Where a product's B comes from.

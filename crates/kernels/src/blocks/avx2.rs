@@ -1,4 +1,4 @@
-//! A tile with AVX2: up to four rows at a time by two vectors of 8 columns, whose sums stay in registers.
+//! A tile with AVX2: two to six rows at a time by two vectors of 8 columns, whose sums stay in registers.
 //!
 //! There are two ways to multiply bytes. One instruction takes them as they are, and keeps the sum of two products in
 //! 16 bits. Products of Q4 are at most 15 · 127, so that sixteen of them fit; of those of Q6, at most 63 · 127, four do.
@@ -126,13 +126,8 @@ fn add_rows<const R: usize, const BITS: usize>(
 /// Where the dot products of rows start.
 #[target_feature(enable = "avx2,fma")]
 #[inline]
-#[allow(clippy::needless_range_loop)] // counted to constants, so that sums stay in registers
 fn starts<const R: usize>(x: &[XBlock; R]) -> [[__m256i; 2]; R] {
-    let mut starts = [[_mm256_setzero_si256(); 2]; R];
-    for r in 0..R {
-        starts[r] = [_mm256_set1_epi32(x[r].start); 2];
-    }
-    starts
+    x.each_ref().map(|x| [_mm256_set1_epi32(x.start); 2])
 }
 
 /// Numbers of a group, of 8 columns from column `first` on.

@@ -5,7 +5,7 @@
 
 use super::x_rows::{self, Row, XBlock};
 use super::{BLOCK, BlockFormat, CHUNK, Levels, PANEL, PLANE, SCALES, unpack, widen};
-use crate::isa::{Isa, fma};
+use crate::isa::Isa;
 
 /// The most rows of a tile.
 pub const MOST_ROWS: usize = 12;
@@ -65,7 +65,7 @@ impl Kernel for Plain {
             unpack(format, data, &mut levels);
             to_floats(&levels, &mut floats);
             for (x, sums) in x.iter().zip(sums.chunks_mut(stride)) {
-                add::<false>(&mut sums[..PANEL], &dots(&floats, x), &scales, x.scale);
+                add(&mut sums[..PANEL], &dots(&floats, x), &scales, x.scale);
             }
         }
     }
@@ -107,9 +107,9 @@ pub fn split(chunk: &[u8]) -> ([f32; PANEL], &[u8]) {
 
 /// The next link of the chains of 32 columns.
 #[inline(always)]
-pub fn add<const FMA: bool>(sums: &mut [f32], dots: &[f32; PANEL], scales: &[f32; PANEL], x_scale: f32) {
+fn add(sums: &mut [f32], dots: &[f32; PANEL], scales: &[f32; PANEL], x_scale: f32) {
     for (sum, (dot, scale)) in sums.iter_mut().zip(dots.iter().zip(scales)) {
-        *sum = fma::<FMA>(*dot, scale * x_scale, *sum);
+        *sum = *dot * (scale * x_scale) + *sum;
     }
 }
 

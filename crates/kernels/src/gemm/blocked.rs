@@ -133,7 +133,7 @@ impl Block<'_> {
                 _ if task < a_tasks => T::pack(isa, panels, width, a, first, [k0, kc]),
                 Source::Matrix(b) => T::pack(isa, panels, width, &b.t(), first, [k0, kc]),
                 Source::Widened(pairs) => T::widen(isa, panels, pairs, first, [k0, kc]),
-                Source::Panels { .. } => {}
+                Source::Panels { .. } => unreachable!("panels are packed already"),
             }
         });
     }

@@ -1,9 +1,10 @@
-//! Products of few rows, such as decoding makes: reading B costs more than multiplying it, so B is read once, in order, and
-//! the rows of A wait in the cache.
+//! Products of few rows, such as decoding makes: reading B costs about as much as multiplying it, or more, so B is read once,
+//! in order, and the rows of A wait in the cache.
 //!
 //! B is taken in pieces that are packed into the cache: some steps of K of a task's columns where columns lie side by
 //! side, else all of K of a panel's columns, so that memory is read in long runs. While a piece is multiplied, the next
-//! is asked for. Chains go on in C from piece to piece, so that the bits are those of the large products.
+//! is asked for. With more rows than a tile has use for, `f32` is packed a panel of a strip at a time, and panels of pairs are
+//! widened a piece at a time. Chains go on in C from piece to piece, so that the bits are those of the large products.
 
 use std::any::Any;
 use std::cell::RefCell;
@@ -23,10 +24,11 @@ const MOST_ROWS_OF_STRIPS: usize = 192;
 const LOW: usize = 8;
 /// Bytes of a row of a packed piece where B's columns lie side by side.
 const RUN: usize = 2048;
-/// Panels of a packed strip of `f32`, and its steps of K: it stays in the second-level cache, and a panel in the first.
-const STRIP: (usize, usize) = (8, 64);
 /// Steps of K in a piece where they do not.
 const STEPS_ALONG_K: usize = 128;
+/// Panels of a strip of `f32`, and its steps of K: it is asked for into the second-level cache, and packed a panel at a time
+/// into the first.
+const STRIP: (usize, usize) = (8, 64);
 /// Steps of K that are widened at once.
 const WIDENED: usize = 128;
 /// How many bytes ahead are asked for in a panel.
@@ -89,7 +91,7 @@ pub fn suits<T: Tile>(m: usize, n: usize, k: usize, b: &Source<T::Unit>) -> bool
     m <= most || m * n * k <= super::TINY
 }
 
-/// Whether strips of B are packed.
+/// Whether B is packed from strips.
 fn in_strips<T: Tile>(b: &Source<T::Unit>, m: usize) -> bool {
     matches!(b, Source::Matrix(b) if T::DEEP == 1 && b.side_by_side() && T::lying_steps(m).is_none())
 }
@@ -142,7 +144,7 @@ impl<T: Tile> Work<'_, T> {
         // As many tasks for each thread, all of about the same size.
         let share = n.div_ceil(pool::threads());
         let cols = if m * n * k <= super::TINY { n } else { share.div_ceil(share.div_ceil(most)).max(64) };
-        let cols = cols.next_multiple_of(T::NR.max(WIDTH));
+        let cols = cols.next_multiple_of(T::NR.max(WIDTH)); // whole panels of pairs, too
         let tasks = n.div_ceil(cols);
         match output {
             Output::Set(c) => self.stored(tasks, cols, c, false),
@@ -258,7 +260,7 @@ impl<T: Tile> Work<'_, T> {
         });
     }
 
-    /// The same for many rows, which use a packed strip often.
+    /// The same for many rows, a strip at a time.
     fn strips(
         &self,
         b: &Operand,

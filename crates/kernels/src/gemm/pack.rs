@@ -92,10 +92,11 @@ pub fn unwoven(
     first: usize,
     [k0, kc]: [usize; 2],
 ) {
+    assert!(k0.is_multiple_of(2) && kc.is_multiple_of(2), "whole pairs");
     for (p, panel) in panels.chunks_exact_mut(width * kc).enumerate() {
         let column = first + p * width;
         let whole = &pairs.data[column / WIDTH * PairPanels::len_for(pairs.k, 1)..];
-        let units = &whole[k0 / 2 * WIDTH..][..kc.div_ceil(2) * WIDTH];
+        let units = &whole[k0 / 2 * WIDTH..][..kc / 2 * WIDTH];
         unweave(isa, panel, width, units, column % WIDTH);
     }
 }
@@ -106,7 +107,8 @@ vectorised! {
         match width {
             8 => unweave_lanes::<8>(panel, units, first),
             16 => unweave_lanes::<16>(panel, units, first),
-            _ => unweave_lanes::<32>(panel, units, first),
+            32 => unweave_lanes::<32>(panel, units, first),
+            _ => unreachable!("no tile is {width} wide"),
         }
     }
 }
@@ -123,11 +125,11 @@ fn unweave_lanes<const LANES: usize>(panel: &mut [f32], units: &[u32], first: us
     }
 }
 
-/// Copies `WIDTH` lanes of each step to each panel.
-fn side_by_side<'a, const WIDTH: usize>(panels: &mut [f32], kc: usize, step: impl Fn(usize) -> &'a [f32]) {
-    let panels = panels.as_chunks_mut::<WIDTH>().0;
+/// Copies `LANES` lanes of each step to each panel.
+fn side_by_side<'a, const LANES: usize>(panels: &mut [f32], kc: usize, step: impl Fn(usize) -> &'a [f32]) {
+    let panels = panels.as_chunks_mut::<LANES>().0;
     for k in 0..kc {
-        for (p, lanes) in step(k).as_chunks::<WIDTH>().0.iter().enumerate() {
+        for (p, lanes) in step(k).as_chunks::<LANES>().0.iter().enumerate() {
             panels[p * kc + k] = *lanes;
         }
     }
@@ -304,8 +306,9 @@ mod tests {
             let data: Vec<f32> = (0..m * k).map(|i| i as f32 + 1.0).collect();
             let transposed: Vec<f32> = (0..m * k).map(|i| data[i % m * k + i / m]).collect();
             let layouts = [Mat::new(&data, m, k), Mat::new(&transposed, k, m).t()];
-            for (isa, width) in
-                isa::tested().into_iter().flat_map(|isa| [1, 2, 3, 4, 6, 8, 14, 16, 32].map(|w| (isa, w)))
+            for (isa, width) in isa::tested()
+                .into_iter()
+                .flat_map(|isa| [1, 2, 3, 4, 5, 6, 8, 13, 14, 16, 24, 32].map(|w| (isa, w)))
             {
                 for matrix in layouts {
                     let mut panel = vec![f32::NAN; width * kc];

@@ -55,7 +55,7 @@ fn plain<T: Element>(
     let Mat { data, rows, row_stride, col_stride, .. } = matrix;
     let units = units(kc);
     ROWS.with_borrow_mut(|scratch| {
-        scratch.resize(scratch.len().max(width * units.max(1)), 0);
+        scratch.resize(scratch.len().max(width * units), 0);
         for (p, panel) in panels.chunks_exact_mut(width * units).enumerate() {
             let first = first + p * width;
             let there = width.min(rows.saturating_sub(first));
@@ -334,7 +334,9 @@ mod tests {
                 Mat::new(&half, rows, k).into(),
                 Mat::new(&half_turned, k, rows).t().into(),
             ];
-            for (isa, width) in isa::tested().into_iter().flat_map(|isa| [4, 14, 16, 32].map(|w| (isa, w))) {
+            for (isa, width) in
+                isa::tested().into_iter().flat_map(|isa| [4, 5, 13, 14, 16, 24, 32].map(|w| (isa, w)))
+            {
                 for (l, matrix) in layouts.iter().enumerate() {
                     let n = m.div_ceil(width);
                     let mut got = vec![u32::MAX; n * width * units(kc)];

@@ -189,6 +189,8 @@ fn products_of_bfloat16_in_every_layout_with_every_output() {
         let (wide_a, wide_b) = (widen(&a), widen(&b));
         let (at, bt) = (transpose(&wide_a, m, k), transpose(&wide_b, k, n));
         let (half_at, half_bt) = (round(&at), round(&bt));
+        let mut panels = vec![0; PairPanels::len_for(k, n)];
+        PairPanels::pack(&mut panels, Mat::new(&b, k, n).into());
         let mut want = vec![0.0; m * n];
         reference::gemm(&mut want, &wide_a, &wide_b, size);
         let start = random(m * n, 3);
@@ -200,13 +202,14 @@ fn products_of_bfloat16_in_every_layout_with_every_output() {
                 Mat::new(&wide_a, m, k).into(),
                 Mat::new(&at, k, m).t().into(),
             ];
-            let b_views: [Operand; 4] = [
-                Mat::new(&b, k, n).into(),
-                Mat::new(&half_bt, n, k).t().into(),
-                Mat::new(&wide_b, k, n).into(),
-                Mat::new(&bt, n, k).t().into(),
+            let b_views: [Weight; 5] = [
+                Operand::from(Mat::new(&b, k, n)).into(),
+                Operand::from(Mat::new(&half_bt, n, k).t()).into(),
+                PairPanels::new(&panels, k, n).into(),
+                Operand::from(Mat::new(&wide_b, k, n)).into(),
+                Operand::from(Mat::new(&bt, n, k).t()).into(),
             ];
-            for (i, j) in (0..4).flat_map(|i| (0..4).map(move |j| (i, j))).filter(|&(i, j)| i < 2 || j < 2) {
+            for (i, j) in (0..4).flat_map(|i| (0..5).map(move |j| (i, j))).filter(|&(i, j)| i < 2 || j < 3) {
                 let case = format!("{isa:?} {size:?} layouts {i} {j}");
                 let (mut set, mut add, mut to) = (vec![f32::NAN; m * n], start.clone(), vec![0.0; m * n]);
                 multiply_on(isa, a_views[i], b_views[j], Output::Set(&mut set));
@@ -235,20 +238,16 @@ fn products_of_bfloat16_do_not_depend_on_threads_or_company() {
         let mut all = vec![0.0; m * n];
         pool::set_threads(1);
         multiply_on(isa, Mat::new(&a, m, k).into(), Operand::from(b), Output::Set(&mut all));
-        let (mut panels, mut same) = (vec![0; PairPanels::len_for(k, n)], vec![0.0; m * n]);
+        let mut panels = vec![0; PairPanels::len_for(k, n)];
         PairPanels::pack(&mut panels, b.into());
-        multiply_on(isa, Mat::new(&a, m, k).into(), PairPanels::new(&panels, k, n), Output::Set(&mut same));
-        assert!(same == all, "{isa:?}, panels");
-        for (threads, rows) in [(2, m), (3, m), (2, 1), (2, 9), (1, 20)] {
+        let weights: [Weight; 2] = [Operand::from(b).into(), PairPanels::new(&panels, k, n).into()];
+        for (threads, rows) in [(2, m), (3, m), (2, 1), (2, 4), (1, 5), (2, 9), (1, 20)] {
             pool::set_threads(threads);
-            let mut part = vec![0.0; rows * n];
-            multiply_on(
-                isa,
-                Mat::new(&a[..rows * k], rows, k).into(),
-                Operand::from(b),
-                Output::Set(&mut part),
-            );
-            assert!(part == all[..rows * n], "{isa:?}, {threads} threads, {rows} rows");
+            for b in weights {
+                let mut part = vec![0.0; rows * n];
+                multiply_on(isa, Mat::new(&a[..rows * k], rows, k).into(), b, Output::Set(&mut part));
+                assert!(part == all[..rows * n], "{isa:?}, {threads} threads, {rows} rows");
+            }
         }
     }
 }

@@ -3,7 +3,8 @@
 //! A step is a unit of K: one `f32`, or a pair of bfloat16, whose two products join the chain together (the first in
 //! the lower half). A unit of A is broadcast for each row of the tile; B gives a few vectors for each step. There is code for
 //! every number of rows up to `MR`, so that nothing is read or computed below the last row of C. At the right
-//! edge the tile is computed in a buffer, and the columns that C has are copied.
+//! edge the tile is computed in a buffer, and the columns that C has are copied. Where there is no instruction for pairs, their
+//! tile is made of those of `f32`.
 
 use super::{Operand, PairPanels};
 use crate::isa::Isa;
@@ -94,7 +95,7 @@ pub trait Tile: Copy + Sync {
     fn pack(isa: Isa, panels: &mut [Self::Unit], width: usize, matrix: &Operand, first: usize, k: [usize; 2]);
 
     /// Panels of [`Tile::NR`] columns from column `first` on, a multiple of it, and `kc` steps of K from `k0` on, which is
-    /// even, from panels of pairs. For tiles of `f32`.
+    /// even as `kc` is, from panels of pairs. For tiles of `f32`.
     fn widen(isa: Isa, panels: &mut [Self::Unit], pairs: &PairPanels, first: usize, k: [usize; 2]);
 
     /// Rows of A from `first` on, steps from element `k0` on, where they can be read as they lie.
@@ -108,7 +109,9 @@ pub trait Tile: Copy + Sync {
 
     /// In a product of so few rows, the steps of K of a B that is read as it lies, before the next columns. None if tiles
     /// would read it too often, so that it is better packed.
-    fn lying_steps(rows: usize) -> Option<usize>;
+    fn lying_steps(_rows: usize) -> Option<usize> {
+        None
+    }
 
     /// The columns that are computed, and read from B, where `cols` are wanted: `NR`, or less if few are wanted.
     fn width(cols: usize) -> usize;
@@ -117,7 +120,7 @@ pub trait Tile: Copy + Sync {
     /// at each step, from `ahead` on: any address will do.
     ///
     /// # Safety
-    /// `a` can be read for `rows` and `depth`, and `b` for `depth` and `width`. `c` can be written for `rows` and
+    /// `a` can be read for `rows` and `depth`, and its rows or its steps lie side by side if it is of pairs; and `b` for `depth` and `width`. `c` can be written for `rows` and
     /// `width`, and read too if `from_c`, and no one else uses these values.
     #[allow(clippy::too_many_arguments)]
     unsafe fn whole<const LINES: usize>(
@@ -135,8 +138,7 @@ pub trait Tile: Copy + Sync {
     fn wide_cols(rows: usize) -> usize;
 
     /// A tile of `rows` and `cols` columns of a B that is read as it lies, where `cols` is [`Tile::wide_cols`] of as many
-    /// rows or more. Asks for as many bytes as it
-    /// reads, from `ahead` on in steps of B's, if that is not null.
+    /// rows or more. Asks for as many bytes as it reads, from `ahead` on in steps of B's, if that is not null.
     ///
     /// # Safety
     /// As for [`Tile::whole`].

@@ -8,6 +8,7 @@ use std::arch::x86_64::*;
 use std::mem::MaybeUninit;
 
 use super::{A, B, C, Operand, PairPanels, Tile, prefetch_far};
+use crate::gemm::FEW;
 use crate::isa::{Avx2, Isa};
 
 /// Columns of a vector.
@@ -16,8 +17,6 @@ const LANES: usize = 8;
 const ROWS: usize = 24;
 /// Columns of a tile.
 const COLS: usize = 4 * LANES;
-/// The most rows for which B is widened on its way.
-const FEW: usize = 4;
 /// Steps that are widened at once. With them, the rows of A and of B fit the first-level cache.
 const STEPS: usize = 48;
 
@@ -48,10 +47,6 @@ impl Tile for Avx2Pairs {
     #[inline(always)]
     fn width(cols: usize) -> usize {
         cols.div_ceil(LANES).next_power_of_two() * LANES
-    }
-
-    fn lying_steps(_rows: usize) -> Option<usize> {
-        None
     }
 
     fn wide_cols(rows: usize) -> usize {

@@ -89,7 +89,8 @@ unsafe fn plain<const R: usize, const NR: usize>(c: C, a: A, b: B, depth: usize)
     }
 }
 
-/// Pairs of bfloat16 in plain Rust: what the instruction does, to the last bit or nearly.
+/// Pairs of bfloat16 in plain Rust, the lower half first, as the tiles of `f32` do. AVX-512's instruction adds the upper
+/// half first, and takes subnormal numbers for zeros.
 #[derive(Clone, Copy)]
 pub struct PlainPairs<const MR: usize, const NR: usize>;
 
@@ -97,10 +98,6 @@ impl<const MR: usize, const NR: usize> Tile for PlainPairs<MR, NR> {
     const MR: usize = MR;
     const NR: usize = NR;
     pairs!();
-
-    fn lying_steps(_rows: usize) -> Option<usize> {
-        Some(16)
-    }
 
     fn wide_cols(_rows: usize) -> usize {
         NR

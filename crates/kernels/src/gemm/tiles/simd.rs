@@ -6,7 +6,7 @@ use crate::isa::{Avx2, Avx512, Avx512Bf16, Isa};
 /// Writes the tile of one vector type: every height given, one or two vectors wide.
 macro_rules! simd_tile {
     (
-        $isa:ty, $common:ident, $unit:ty, $features:literal, lying $lying:expr, lanes $lanes:literal, rows $most:literal: [$($rows:literal)*],
+        $isa:ty, $common:ident, $unit:ty, $features:literal, $(lying $lying:expr,)? lanes $lanes:literal, rows $most:literal: [$($rows:literal)*],
         $load:ident, $store:ident, $zero:ident, $load_b:ident, $splat:ident, $fma:ident
     ) => {
         impl Tile for $isa {
@@ -19,9 +19,9 @@ macro_rules! simd_tile {
                 if cols <= $lanes { $lanes } else { 2 * $lanes }
             }
 
-            fn lying_steps(rows: usize) -> Option<usize> {
+            $(fn lying_steps(rows: usize) -> Option<usize> {
                 $lying(rows)
-            }
+            })?
 
             fn wide_cols(rows: usize) -> usize {
                 match $most / rows.max(1) {
@@ -198,7 +198,7 @@ simd_tile!(
     _mm512_loadu_ps, _mm512_storeu_ps, _mm512_setzero_ps, _mm512_loadu_ps, _mm512_set1_ps, _mm512_fmadd_ps
 );
 simd_tile!(
-    Avx512Bf16, pairs, u32, "avx512bf16,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma", lying |_| None, lanes 16,
+    Avx512Bf16, pairs, u32, "avx512bf16,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma", lanes 16,
     rows 14: [1 2 3 4 5 6 7 8 9 10 11 12 13 14],
     _mm512_loadu_ps, _mm512_storeu_ps, _mm512_setzero_ps, load_pairs, splat_pair, multiply_pairs
 );
