@@ -109,7 +109,7 @@ pub fn split(chunk: &[u8]) -> ([f32; PANEL], &[u8]) {
 #[inline(always)]
 fn add(sums: &mut [f32], dots: &[f32; PANEL], scales: &[f32; PANEL], x_scale: f32) {
     for (sum, (dot, scale)) in sums.iter_mut().zip(dots.iter().zip(scales)) {
-        *sum = *dot * (scale * x_scale) + *sum;
+        *sum += dot * (scale * x_scale);
     }
 }
 
