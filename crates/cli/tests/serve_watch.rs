@@ -130,18 +130,19 @@ fn line(server: &Server, key: &str, path: &str, status: u16) -> Value {
 #[test]
 fn desks_pay_for_what_they_read_and_write() {
     let folder = tiny();
-    folder.write("keys", format!("alice: {KEY} tokens=60\nbob: {OTHER}"));
+    let third = "a-third-key-of-somebody-else";
+    folder.write("keys", format!("alice: {KEY} tokens=60\nbob: {OTHER}\ncarol: {third} tokens=60"));
     let server = Server::start(&folder, "-m fox=m --api-key-file keys --metrics-open --log-format json");
-    let [alice, bob] = [KEY, OTHER].map(|key| format!("Authorization: Bearer {key}"));
+    let [alice, bob, carol] = [KEY, OTHER, third].map(|key| format!("Authorization: Bearer {key}"));
     let text = "The fox ran home. ".repeat(10);
     let asked = json!({ "model": "fox", "text": text, "seed": 1 });
     assert_eq!(post(&server, "/app/summarize", &[&alice], &asked).events().last().unwrap()["type"], "done");
     // More was read than a minute's tokens: nothing is left, and the next job has to wait.
-    let left = |server: &Server| {
-        let answer = server.with("GET", "/v1/models", &[&alice], "");
+    let left = |server: &Server, key: &str| {
+        let answer = server.with("GET", "/v1/models", &[key], "");
         answer.header("x-ratelimit-remaining-tokens").unwrap().parse::<u64>().unwrap()
     };
-    server.wait_until(|server| left(server) == 0);
+    server.wait_until(|server| left(server, &alice) == 0);
     let topic = json!({ "model": "fox", "recipe": "weather", "topic": "Leeds: rain", "seed": 1 });
     for (path, asked) in [("/app/summarize", &asked), ("/app/write", &topic)] {
         let refused = post(&server, path, &[&alice], asked);
@@ -168,9 +169,9 @@ fn desks_pay_for_what_they_read_and_write() {
         assert_eq!(now[&format!("gpt2_{kind}_tokens_total{{model=\"fox\"}}")], tokens as f64);
     }
     assert_eq!(post(&server, "/app/write", &[&bob], &topic).events().last().unwrap()["type"], "done");
-    // Who leaves pays for what was done by then.
+    // Who leaves pays for what was done by then, and did so while it was done.
     let long = json!({ "model": "fox", "text": text.repeat(1000) }).to_string();
-    let head = format!("POST /app/summarize HTTP/1.1\r\nHost: {}\r\n{bob}\r\n", server.address());
+    let head = format!("POST /app/summarize HTTP/1.1\r\nHost: {}\r\n{carol}\r\n", server.address());
     let length = long.len();
     let mut stream = server
         .send(&format!("{head}Content-Type: application/json\r\nContent-Length: {length}\r\n\r\n{long}"));
@@ -181,9 +182,11 @@ fn desks_pay_for_what_they_read_and_write() {
         assert!(n > 0, "{}", String::from_utf8_lossy(&got));
         got.extend(&some[..n]);
     }
+    assert_eq!(left(&server, &carol), 0);
+    assert_eq!(post(&server, "/app/summarize", &[&carol], &asked).status, 429);
     drop(stream);
     let document = line(&server, "bob", "/app/write", 200);
-    let summary = line(&server, "bob", "/app/summarize", 200);
+    let summary = line(&server, "carol", "/app/summarize", 200);
     assert_eq!((&document["cancelled"], &summary["cancelled"]), (&Value::Null, &json!(true)));
     for paid in [document, summary] {
         let [read, written] = ["prompt_tokens", "tokens"].map(|name| paid[name].as_u64().unwrap());

@@ -133,13 +133,22 @@ impl Account {
     }
 
     /// So many tokens were written.
-    pub fn wrote_tokens(&self, tokens: usize) {
+    fn wrote_tokens(&self, tokens: usize) {
         self.with(|entry| _ = entry.written_tokens.fetch_add(tokens as u64, Ordering::Relaxed));
     }
 
-    /// So many tokens of prompts were read, of which [`Account::expect`] did not know.
-    pub fn read_tokens(&self, tokens: usize) {
-        self.with(|entry| _ = entry.prompt_tokens.fetch_add(tokens as u64, Ordering::Relaxed));
+    /// So many tokens of prompts were read, and so many written, of which [`Account::expect`] did not know: they are taken from
+    /// the key's bucket at once, so that what is asked for meanwhile is refused.
+    pub fn used(&self, read: usize, written: usize) {
+        self.wrote_tokens(written);
+        self.with(|entry| {
+            entry.prompt_tokens.fetch_add(read as u64, Ordering::Relaxed);
+            if let Some(key) = entry.key.get() {
+                let used = (read + written) as u64;
+                entry.guards.rates.settle(key, 0, used);
+                entry.reserved.fetch_add(used, Ordering::Relaxed);
+            }
+        });
     }
 
     /// What was sent, for those who have asked to see it in the log.

@@ -3,7 +3,7 @@
 //! Two buckets a key, each as large as a minute's limit, which fill evenly. A request takes one from the first. Before its
 //! texts are handed on, what they may become is taken from the second: tokens of prompts, and as many as they may have in all. What
 //! was not written is given back at the end. So many requests at once cannot have more than one after the other. A desk's job, whose
-//! length is not known before, needs a token to begin, and takes the rest at its end, from below zero where there is no more.
+//! length is not known before, needs a token to begin, and takes the rest as it goes on, from below zero where there is no more.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};

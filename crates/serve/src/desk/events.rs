@@ -68,8 +68,7 @@ impl Teller {
         // A text that failed takes along what it has written.
         let read = now.prompt_tokens.saturating_sub(before.prompt_tokens);
         let written = now.written_tokens.saturating_sub(before.written_tokens);
-        self.account.read_tokens(read);
-        self.account.wrote_tokens(written);
+        self.account.used(read, written);
         served.figures().add(read, written);
     }
 
