@@ -114,7 +114,9 @@ pub trait Tile: Copy + Sync {
     }
 
     /// The columns that are computed, and read from B, where `cols` are wanted: `NR`, or less if few are wanted.
-    fn width(cols: usize) -> usize;
+    fn width(_cols: usize) -> usize {
+        Self::NR
+    }
 
     /// A tile of `rows` (1 to `MR`) and `width` columns, a value of [`Tile::width`]. Asks for `LINES` lines of memory
     /// at each step, from `ahead` on: any address will do.
@@ -135,7 +137,9 @@ pub trait Tile: Copy + Sync {
     );
 
     /// The columns that [`Tile::wide`] computes together for this many rows: as many as the registers hold.
-    fn wide_cols(rows: usize) -> usize;
+    fn wide_cols(_rows: usize) -> usize {
+        Self::NR
+    }
 
     /// A tile of `rows` and `cols` columns of a B that is read as it lies, where `cols` is [`Tile::wide_cols`] of as many
     /// rows or more. Asks for as many bytes as it reads, from `ahead` on in steps of B's, if that is not null.
@@ -147,12 +151,15 @@ pub trait Tile: Copy + Sync {
         self,
         rows: usize,
         cols: usize,
-        ahead: *const Self::Unit,
+        _ahead: *const Self::Unit,
         c: C,
         a: A<Self::Unit>,
         b: B<Self::Unit>,
         depth: usize,
-    );
+    ) {
+        // SAFETY: the caller's promise.
+        unsafe { self.whole::<0>(rows, cols, c, a, b, depth, std::ptr::null()) };
+    }
 
     /// A tile of `rows` (1 to `MR`) and `cols` (1 to `NR`) of C.
     ///

@@ -16,28 +16,6 @@ impl<const MR: usize, const NR: usize> Tile for Plain<MR, NR> {
         Some(16)
     }
 
-    fn wide_cols(_rows: usize) -> usize {
-        NR
-    }
-
-    unsafe fn wide(
-        self,
-        rows: usize,
-        _cols: usize,
-        _ahead: *const Self::Unit,
-        c: C,
-        a: A<Self::Unit>,
-        b: B<Self::Unit>,
-        depth: usize,
-    ) {
-        // SAFETY: the caller's promise.
-        unsafe { self.whole::<0>(rows, NR, c, a, b, depth, std::ptr::null()) };
-    }
-
-    fn width(_cols: usize) -> usize {
-        NR
-    }
-
     unsafe fn whole<const LINES: usize>(
         self,
         rows: usize,
@@ -98,28 +76,6 @@ impl<const MR: usize, const NR: usize> Tile for PlainPairs<MR, NR> {
     const MR: usize = MR;
     const NR: usize = NR;
     pairs!();
-
-    fn wide_cols(_rows: usize) -> usize {
-        NR
-    }
-
-    unsafe fn wide(
-        self,
-        rows: usize,
-        _cols: usize,
-        _ahead: *const Self::Unit,
-        c: C,
-        a: A<Self::Unit>,
-        b: B<Self::Unit>,
-        depth: usize,
-    ) {
-        // SAFETY: the caller's promise.
-        unsafe { self.whole::<0>(rows, NR, c, a, b, depth, std::ptr::null()) };
-    }
-
-    fn width(_cols: usize) -> usize {
-        NR
-    }
 
     unsafe fn whole<const LINES: usize>(
         self,
