@@ -214,6 +214,11 @@ impl<'a> Operand<'a> {
         with_matrix!(self, |mat| mat.t().into())
     }
 
+    /// The first rows only, where there are more.
+    fn above(self, rows: usize) -> Operand<'a> {
+        with_matrix!(self, |mat| mat.above(rows).into())
+    }
+
     pub(crate) fn is_whole(&self) -> bool {
         with_matrix!(self, |mat| mat.is_whole())
     }
@@ -319,6 +324,13 @@ impl<'a, T> Mat<'a, T> {
                 tiles::prefetch_far(run.wrapping_add(byte));
             }
         }
+    }
+
+    /// The first rows only, where there are more.
+    fn above(self, rows: usize) -> Mat<'a, T> {
+        let rows = rows.min(self.rows);
+        let last = rows.saturating_sub(1) * self.row_stride + self.cols.saturating_sub(1) * self.col_stride;
+        Mat { data: &self.data[..self.data.len().min(last + 1)], rows, ..self }
     }
 
     /// The transposed view.

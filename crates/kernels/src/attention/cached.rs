@@ -8,6 +8,7 @@
 //! for nothing.
 
 use std::cell::RefCell;
+use std::ops::Range;
 
 use super::{Block, KEYS, QUERIES, Running, absorb, finish};
 use crate::bf16::{bf16, narrow_into};
@@ -141,6 +142,10 @@ impl Heads {
     }
 }
 
+/// Tasks of attention for each thread, at least.
+const TASKS: usize = 3;
+/// Rows whose products take less time than reading keys and values.
+const FEW: usize = 4;
 /// Tasks of [`store`] between asking for memory and writing it.
 const AHEAD: usize = 6;
 
@@ -266,14 +271,33 @@ pub(crate) fn attention_cached_on<T: Kept>(
             (bytes * size_of::<T::Unit>()) as f64,
         )
     });
-    // Rows of queries that are computed together: a task is such a group, of one head.
-    let groups: Vec<(usize, usize)> = sequences
-        .iter()
-        .enumerate()
-        .flat_map(|(s, sequence)| (0..sequence.rows.1).step_by(QUERIES).map(move |first| (s, first)))
-        .rev() // later ones see more keys
-        .collect();
-    T::run(isa, &Work { out: Shared::new(out), qkv, sequences, groups, heads, scale });
+    T::run(isa, &Work { out: Shared::new(out), qkv, sequences, tasks: tasks(sequences, heads.n_head), heads, scale });
+}
+
+/// Rows of a sequence's queries, which are computed together, and heads.
+#[derive(Clone, Debug)]
+struct Task {
+    sequence: usize,
+    /// The first new row of the sequence, and how many.
+    rows: (usize, usize),
+    heads: Range<usize>,
+}
+
+/// The work in tasks, about as many for each thread. A few rows take the time that reading their keys takes, so several heads
+/// go together, whose keys lie one after the other; many rows have heads of their own.
+fn tasks<U>(sequences: &[Sequence<U>], n_head: usize) -> Vec<Task> {
+    let parts = (TASKS * pool::threads()).div_ceil(sequences.len().max(1)).min(n_head);
+    let mut tasks = Vec::new();
+    for (sequence, s) in sequences.iter().enumerate() {
+        for first in (0..s.rows.1).step_by(QUERIES) {
+            let n = QUERIES.min(s.rows.1 - first);
+            let parts = if n <= FEW { parts } else { n_head };
+            let heads = |part: usize| part * n_head / parts..(part + 1) * n_head / parts;
+            tasks.extend((0..parts).map(|part| Task { sequence, rows: (first, n), heads: heads(part) }));
+        }
+    }
+    tasks.reverse(); // later ones see more keys
+    tasks
 }
 
 /// What the tasks know.
@@ -281,7 +305,7 @@ pub struct Work<'a, T: Kept> {
     out: Shared<T>,
     qkv: &'a [T],
     sequences: &'a [Sequence<'a, T::Unit>],
-    groups: Vec<(usize, usize)>,
+    tasks: Vec<Task>,
     heads: Heads,
     scale: f32,
 }
@@ -292,6 +316,8 @@ struct Scratch {
     scores: Vec<f32>,
     rounded: Vec<bf16>,
     rows: Vec<f32>,
+    running: Vec<Running>,
+    lse: Vec<f32>, // not wanted
     queries: Vec<u64>, // units of any type
     keys: Vec<u64>,    // a block's, turned
 }
@@ -302,89 +328,104 @@ thread_local! {
 
 impl<T: Kept> Work<'_, T> {
     fn run<K: Tile<Unit = T::Unit>>(&self, isa: Isa, tile: K) {
-        pool::for_each(self.groups.len() * self.heads.n_head, |task| {
-            let (group, h) = (self.groups[task / self.heads.n_head], task % self.heads.n_head);
-            SCRATCH.with_borrow_mut(|scratch| self.group(isa, tile, group, h, scratch));
+        pool::for_each(self.tasks.len(), |i| {
+            let task = &self.tasks[i];
+            // Most likely this thread's next.
+            let then = self.tasks.get(i + pool::threads()).unwrap_or(task);
+            SCRATCH.with_borrow_mut(|scratch| self.task(isa, tile, task, then, scratch));
         });
     }
 
-    /// Queries of one head from row `first` of sequence `s` on.
-    fn group<K: Tile<Unit = T::Unit>>(
+    /// A head's keys and values in a block.
+    fn of_head<'b>(&self, block: &'b [T::Unit], h: usize) -> (&'b [T::Unit], &'b [T::Unit]) {
+        let (keys_len, values_len) = (self.heads.keys_len::<T>(), self.heads.values_len::<T>());
+        let (keys, values) = block.split_at(self.heads.n_head * keys_len);
+        (&keys[h * keys_len..][..keys_len], &values[h * values_len..][..values_len])
+    }
+
+    fn task<K: Tile<Unit = T::Unit>>(
         &self,
         isa: Isa,
         tile: K,
-        (s, first): (usize, usize),
-        h: usize,
+        task: &Task,
+        then: &Task,
         scratch: &mut Scratch,
     ) {
-        let (heads, sequence) = (&self.heads, &self.sequences[s]);
-        let (c, d, padded) = (heads.width(), heads.head_dim, heads.padded());
-        let (deep, n) = (d.div_ceil(T::DEEP), QUERIES.min(sequence.rows.1 - first));
-        let row = sequence.rows.0 + first;
-        let past = sequence.past + first;
-        let Scratch { scores, rounded, rows, queries, keys: turned } = scratch;
-        scores.resize(QUERIES * KEYS, 0.0);
+        let (sequence, (first, n)) = (&self.sequences[task.sequence], task.rows);
+        let (c, d, padded) = (self.heads.width(), self.heads.head_dim, self.heads.padded());
+        let (deep, heads) = (d.div_ceil(T::DEEP), task.heads.clone());
+        let (row, past) = (sequence.rows.0 + first, sequence.past + first);
+        let Scratch { scores, rounded, rows, running, lse, queries, keys: turned } = scratch;
+        let n_rows = heads.len() * n;
+        scores.resize(scores.len().max(n_rows * KEYS), 0.0);
+        let scores = &mut scores[..n_rows * KEYS];
         rows.clear();
-        rows.resize(n * d, 0.0);
+        rows.resize(n_rows * d, 0.0);
+        running.clear();
+        running.resize(n_rows, Running { most: f32::NEG_INFINITY, sum: 0.0 });
+        lse.resize(lse.len().max(n_rows), 0.0);
+        let lse = &mut lse[..n_rows];
         let turned = units::<T>(turned, KEYS * deep);
-        let queries = units::<T>(queries, n * deep);
-        for (i, units) in queries.chunks_exact_mut(deep).enumerate() {
+        let queries = units::<T>(queries, n_rows * deep);
+        for (r, units) in queries.chunks_exact_mut(deep).enumerate() {
+            let (h, i) = (heads.start + r / n, r % n);
             T::side_by_side(units, &self.qkv[(row + i) * 3 * c + h * d..][..d]);
         }
-        let scores = &mut scores[..n * KEYS];
-        let mut running = [Running { most: f32::NEG_INFINITY, sum: 0.0 }; QUERIES];
         for (number, &(block, is_turned)) in
             sequence.blocks.iter().enumerate().take((past + n).div_ceil(KEYS))
         {
             let keys = KEYS.min(past + n - number * KEYS);
             let first = past as isize - (number * KEYS) as isize;
-            let (keys_len, values_len) = (heads.keys_len::<T>(), heads.values_len::<T>());
-            let key_units = &block[h * keys_len..][..keys_len];
-            let value_units = &block[heads.n_head * keys_len + h * values_len..][..values_len];
-            // While this block is multiplied, the next is asked for: this head's, or most likely this thread's next one's.
-            let (next, head) = match sequence.blocks.get(number + 1) {
-                Some(next) => (next.0, h),
-                None => (sequence.blocks[0].0, (h + pool::threads()).min(heads.n_head - 1)),
+            // While a head's keys are multiplied, the next head's are asked for; then the values; then the next block.
+            let next_block = match sequence.blocks.get(number + 1) {
+                Some(&(next, _)) => self.of_head(next, heads.start).0,
+                None => self.of_head(self.sequences[then.sequence].blocks[0].0, then.heads.start).0,
             };
-            let next_keys = next[head * keys_len..].as_ptr();
-            let next_values = next[heads.n_head * keys_len + head * values_len..].as_ptr();
-            let a = A { at: queries.as_ptr(), row: deep, step: 1 };
-            let c = (scores.as_mut_ptr(), KEYS, false);
-            if is_turned {
-                let b = B { at: key_units.as_ptr(), step: KEYS };
-                // SAFETY: the queries are (n, deep), the keys (deep, KEYS), the scores (n, KEYS), borrowed here alone.
-                unsafe { product(tile, c, (a, n), (b, KEYS), deep, next_keys) };
-            } else {
-                // Only panels with keys: scores of others are not looked at.
-                let turned = &mut turned[..keys.div_ceil(K::NR) * K::NR * deep];
-                K::pack(isa, turned, K::NR, &T::rows(&key_units[..keys * deep], d), 0, [0, d]);
-                for (p, panel) in turned.chunks_exact(K::NR * deep).enumerate() {
-                    let c = (c.0.wrapping_add(p * K::NR), KEYS, false);
-                    let (b, next) =
-                        (B { at: panel.as_ptr(), step: K::NR }, next_keys.wrapping_add(p * panel.len()));
-                    // SAFETY: as above, with the panel (deep, NR).
-                    unsafe { product(tile, c, (a, n), (b, K::NR), deep, next) };
+            for (at, h) in heads.clone().enumerate() {
+                let key_units = self.of_head(block, h).0;
+                let next = if h + 1 < heads.end {
+                    self.of_head(block, h + 1).0
+                } else {
+                    self.of_head(block, heads.start).1
+                };
+                let a = A { at: queries[at * n * deep..].as_ptr(), row: deep, step: 1 };
+                let scores = &mut scores[at * n * KEYS..][..n * KEYS];
+                let c = (scores.as_mut_ptr(), KEYS, false);
+                if is_turned {
+                    let b = B { at: key_units.as_ptr(), step: KEYS };
+                    // SAFETY: the queries are (n, deep), the keys (deep, KEYS), the scores (n, KEYS), borrowed here alone.
+                    unsafe { product(tile, c, (a, n), (b, KEYS), deep, next.as_ptr()) };
+                } else {
+                    // Only panels with keys: scores of others are not looked at.
+                    let turned = &mut turned[..keys.div_ceil(K::NR) * K::NR * deep];
+                    K::pack(isa, turned, K::NR, &T::rows(&key_units[..keys * deep], d), 0, [0, d]);
+                    for (p, panel) in turned.chunks_exact(K::NR * deep).enumerate() {
+                        let c = (c.0.wrapping_add(p * K::NR), KEYS, false);
+                        let (b, next) =
+                            (B { at: panel.as_ptr(), step: K::NR }, next.as_ptr().wrapping_add(p * panel.len()));
+                        // SAFETY: as above, with the panel (deep, NR).
+                        unsafe { product(tile, c, (a, n), (b, K::NR), deep, next) };
+                    }
                 }
+                let (running, rows) = (&mut running[at * n..][..n], &mut rows[at * n * d..][..n * d]);
+                let block = Block { queries: n, keys, first, scale: self.scale, dropout: None };
+                absorb(isa, &block, running, scores, rows);
             }
-            absorb(
-                isa,
-                &Block { queries: n, keys, first, scale: self.scale, dropout: None },
-                &mut running,
-                scores,
-                rows,
-            );
             let probs = T::factor(isa, scores, rounded);
-            let a = A { at: probs.as_ptr(), row: KEYS / T::DEEP, step: 1 };
-            let b = B { at: value_units.as_ptr(), step: padded };
-            // SAFETY: the probabilities are (n, KEYS), the values (KEYS, padded), and the rows (n, d), ours alone.
-            unsafe {
-                product(tile, (rows.as_mut_ptr(), d, true), (a, n), (b, d), KEYS / T::DEEP, next_values)
-            };
+            for (at, h) in heads.clone().enumerate() {
+                let value_units = self.of_head(block, h).1;
+                let next = if h + 1 < heads.end { self.of_head(block, h + 1).1 } else { next_block };
+                let a = A { at: probs[at * n * KEYS / T::DEEP..].as_ptr(), row: KEYS / T::DEEP, step: 1 };
+                let b = B { at: value_units.as_ptr(), step: padded };
+                let c = (rows[at * n * d..][..n * d].as_mut_ptr(), d, true);
+                // SAFETY: the probabilities are (n, KEYS), the values (KEYS, padded), and the rows (n, d), ours alone.
+                unsafe { product(tile, c, (a, n), (b, d), keys.div_ceil(T::DEEP), next.as_ptr()) };
+            }
         }
-        finish(isa, &running[..n], rows, &mut [0.0; QUERIES][..n]);
-        for (i, computed) in rows.chunks_exact(d).enumerate() {
-            let start = (row + i) * c + h * d;
-            // SAFETY: `out` is borrowed by the caller, and only this task has this head of these rows.
+        finish(isa, running, rows, lse);
+        for (r, computed) in rows.chunks_exact(d).enumerate() {
+            let start = (row + r % n) * c + (heads.start + r / n) * d;
+            // SAFETY: `out` is borrowed by the caller, and only this task has these heads of these rows.
             T::store(isa, unsafe { self.out.part(start, start + d) }, computed);
         }
     }

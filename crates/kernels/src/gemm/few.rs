@@ -11,7 +11,7 @@ use std::cell::RefCell;
 use std::ops::Range;
 
 use super::pair_strips::WIDTH;
-use super::tiles::{A, B, C, Tile};
+use super::tiles::{A, Ahead, B, C, Tile};
 use super::{Operand, Output, PairPanels, Source};
 use crate::isa::Isa;
 use crate::pool::{self, Shared};
@@ -25,10 +25,10 @@ const LOW: usize = 8;
 /// Bytes of a row of a packed piece where B's columns lie side by side.
 const RUN: usize = 2048;
 /// Steps of K in a piece where they do not.
-const STEPS_ALONG_K: usize = 128;
-/// Panels of a strip of `f32`, and its steps of K: it is asked for into the second-level cache, and packed a panel at a time
-/// into the first.
-const STRIP: (usize, usize) = (8, 64);
+const STEPS_ALONG_K: usize = 128; // eight lines of the cache
+/// Columns of a strip of `f32`, eight lines of the cache, and its steps of K: it is asked for into the second-level cache, and
+/// packed a panel at a time into the first.
+const STRIP: (usize, usize) = (128, 128);
 /// Steps of K that are widened at once.
 const WIDENED: usize = 128;
 /// How many bytes ahead are asked for in a panel.
@@ -110,6 +110,30 @@ enum Rows<U> {
     Packed(*const U, usize),
 }
 
+/// The next piece of B, which is asked for while one is multiplied: some lines of the cache with each tile.
+struct Next {
+    from: Ahead,
+    lines: usize,
+    asked: usize,
+    /// Lines at each step of K.
+    each: usize,
+}
+
+impl Next {
+    /// So many lines, in so many tiles of `depth` steps.
+    fn new(from: Ahead, lines: usize, tiles: usize, depth: usize) -> Next {
+        Next { from, lines, asked: 0, each: if tiles * depth < lines { 2 } else { 1 } }
+    }
+
+    /// What the next tile asks for.
+    fn of_tile(&mut self, depth: usize) -> Option<(usize, Ahead)> {
+        let from = self.from.skip(self.asked);
+        let some = self.asked < self.lines;
+        self.asked += (self.each * depth).next_multiple_of(Ahead::RUN);
+        some.then_some((self.each, from))
+    }
+}
+
 impl<U: Copy> Rows<U> {
     /// Those of a tile from unit `k` on.
     fn of(&self, tile: &Range<usize>, k: usize) -> A<U> {
@@ -152,11 +176,13 @@ impl<T: Tile> Work<'_, T> {
             Output::To(sink) => pool::for_each(tasks, |task| {
                 let (start, end) = (task * cols, n.min((task + 1) * cols));
                 let mut tiles = TILES.take();
-                tiles.resize(tiles.len().max(m * cols), 0.0);
-                let values = &mut tiles[..m * cols];
+                // An odd number of lines of the cache, so that rows do not fall into the same sets.
+                let row = cols.next_multiple_of(32) + 16;
+                tiles.resize(tiles.len().max(m * row), 0.0);
+                let values = &mut tiles[..m * row];
                 let all = Shared::new(values);
-                self.columns(start, end, false, |i, j, len| (all.pointer(i * cols + j - start, len), cols));
-                sink.put(self.isa, (0, start), values, cols, end - start);
+                self.columns(start, end, false, |i, j, len| (all.pointer(i * row + j - start, len), row));
+                sink.put(self.isa, (0, start), values, row, end - start);
                 TILES.set(tiles);
             }),
         }
@@ -184,18 +210,11 @@ impl<T: Tile> Work<'_, T> {
                 let (depth, columns) = (k.div_ceil(T::DEEP), start..end);
                 for j in columns.step_by(T::NR) {
                     let panel = &data[j * depth..(j + T::NR) * depth];
-                    let (mut tile, next) = (0, panel.as_ptr().cast::<u8>());
-                    let mut ahead = || {
-                        tile += 1;
-                        match (self.tiles == 1, tile) {
-                            (true, _) => Some((2, next.wrapping_add(AHEAD))),
-                            (_, 1 | 2) => {
-                                Some((1, next.wrapping_add(size_of_val(panel) + (tile - 1) * depth * 64)))
-                            }
-                            _ => None,
-                        }
-                    };
-                    self.tiles(panel, (j, T::NR.min(end - j), add), 0, k, &place, &mut ahead);
+                    let size = size_of_val(panel);
+                    let far = if self.tiles == 1 { AHEAD } else { size };
+                    let from = Ahead::in_order(panel.as_ptr().cast::<u8>().wrapping_add(far));
+                    let mut next = Next::new(from, size / 64, self.tiles, depth);
+                    self.tiles(panel, (j, T::NR.min(end - j), add), 0, k, &place, || next.of_tile(depth));
                 }
             }
             Source::Matrix(b) if in_strips::<T>(&self.b, self.m) => self.strips(&b, start..end, add, place),
@@ -253,8 +272,8 @@ impl<T: Tile> Work<'_, T> {
                 for j in columns.clone().step_by(T::NR) {
                     T::pack(self.isa, &mut scratch[..size], T::NR, &b.t(), j, [k0, kc]);
                     let c = (j, T::NR.min(columns.end - j), add || k0 > 0);
-                    let mut ahead = || Some((lines, b.address(next.next()?, columns.start)));
-                    self.tiles(scratch, c, k0, kc, &place, &mut ahead);
+                    let ahead = || Some((lines, Ahead::in_order(b.address(next.next()?, columns.start))));
+                    self.tiles(scratch, c, k0, kc, &place, ahead);
                 }
             }
         });
@@ -268,27 +287,20 @@ impl<T: Tile> Work<'_, T> {
         add: bool,
         place: impl Fn(usize, usize, usize) -> (*mut f32, usize),
     ) {
-        let (k, (panels, step)) = (b.rows(), STRIP);
+        let (k, (cols, step)) = (b.rows(), STRIP);
         with_kept(&PIECES, |scratch: &mut Vec<T::Unit>| {
             scratch.resize(scratch.len().max(T::NR * step), T::Unit::default());
-            for strip in columns.clone().step_by(panels * T::NR) {
-                let panels = (columns.end - strip).div_ceil(T::NR).min(panels);
+            for strip in columns.clone().step_by(cols) {
+                let panels = (columns.end - strip).min(cols).div_ceil(T::NR);
                 for k0 in (0..k).step_by(step) {
                     let kc = step.min(k - k0);
-                    // The next piece is asked for meanwhile, some rows with each tile.
-                    let (row, col) = if k0 + kc < k { (k0 + kc, strip) } else { (0, strip + panels * T::NR) };
-                    let some = step.div_ceil(panels * self.tiles);
-                    let mut rows = (row..row + step).step_by(some);
-                    let mut ahead = || {
-                        if let Some(row) = rows.next() {
-                            b.prefetch(row..row + some, col..col + panels * T::NR);
-                        }
-                        None
-                    };
+                    let (row, col) = if k0 + kc < k { (k0 + kc, strip) } else { (0, strip + cols) };
+                    let from = Ahead { at: b.address(row, col), jump: b.address(1, 0).addr() - b.address(0, 0).addr() };
+                    let mut next = Next::new(from, step * Ahead::RUN, panels * self.tiles, kc);
                     for j in (strip..).step_by(T::NR).take(panels) {
                         T::pack(self.isa, &mut scratch[..T::NR * kc], T::NR, &b.t(), j, [k0, kc]);
                         let c = (j, T::NR.min(columns.end - j), add || k0 > 0);
-                        self.tiles(scratch, c, k0, kc, &place, &mut ahead);
+                        self.tiles(scratch, c, k0, kc, &place, || next.of_tile(kc));
                     }
                 }
             }
@@ -312,11 +324,11 @@ impl<T: Tile> Work<'_, T> {
                     let kc = WIDENED.min(k - k0);
                     // The first tile asks for the next piece, a line at each step.
                     let next = pairs.data[panel * k.div_ceil(2) + (k0 + kc).div_ceil(2) * WIDTH..].as_ptr();
-                    let mut ahead = Some((1, next.cast()));
+                    let mut ahead = Some((1, Ahead::in_order(next.cast())));
                     for j in (panel..columns.end.min(panel + WIDTH)).step_by(T::NR) {
                         T::widen(self.isa, &mut scratch[..T::NR * kc], pairs, j, [k0, kc]);
                         let c = (j, T::NR.min(columns.end - j), add || k0 > 0);
-                        self.tiles(scratch, c, k0, kc, &place, &mut || ahead.take());
+                        self.tiles(scratch, c, k0, kc, &place, || ahead.take());
                     }
                 }
             }
@@ -340,12 +352,17 @@ impl<T: Tile> Work<'_, T> {
                     let kc = STEPS_ALONG_K.min(k - k0);
                     let size = T::NR * kc.div_ceil(T::DEEP);
                     let ahead = (j + T::NR + c * T::NR / chunks)..(j + T::NR + (c + 1) * T::NR / chunks);
+                    let mut next = None;
                     if T::DEEP > 1 {
                         b.prefetch(0..k, ahead);
+                    } else if let Operand::F32(b) = b {
+                        let (row, col) = if c + 1 < chunks { (k0 + kc, j) } else { (0, j + T::NR) };
+                        let from = Ahead { at: b.at(row, col).cast(), jump: 4 * b.col_stride };
+                        next = Some(Next::new(from, T::NR * Ahead::RUN, self.tiles, kc));
                     }
-                    T::pack(self.isa, &mut scratch[..size], T::NR, &b.t(), j, [k0, kc]);
+                    T::pack(self.isa, &mut scratch[..size], T::NR, &b.t().above(j + T::NR), j, [k0, kc]);
                     let c = (j, T::NR.min(columns.end - j), add || k0 > 0);
-                    self.tiles(scratch, c, k0, kc, &place, &mut || None);
+                    self.tiles(scratch, c, k0, kc, &place, || next.as_mut()?.of_tile(kc));
                 }
             }
         });
@@ -361,7 +378,7 @@ impl<T: Tile> Work<'_, T> {
         k0: usize,
         kc: usize,
         place: &impl Fn(usize, usize, usize) -> (*mut f32, usize),
-        ahead: &mut impl FnMut() -> Option<(usize, *const u8)>,
+        mut ahead: impl FnMut() -> Option<(usize, Ahead)>,
     ) {
         let depth = kc.div_ceil(T::DEEP);
         let b = B { at: panel[..depth * T::NR].as_ptr(), step: T::NR };

@@ -23,17 +23,11 @@ pub fn panels(isa: Isa, panels: &mut [f32], width: usize, matrix: Mat, first: us
     if matrix.row_stride == 1 {
         // Lanes lie side by side in memory: goes along them through all whole panels, so as to read in order.
         done = ((matrix.rows - first) / width).min(panels.len() / size);
-        let step = |k: usize| &matrix.data[first + (k0 + k) * matrix.col_stride..][..done * width];
-        let whole = &mut panels[..done * size];
-        // The widths of the tiles are constants to the loops, so that lanes are moved by whole vectors.
-        match width {
-            4 => side_by_side::<4>(whole, kc, step),
-            6 => side_by_side::<6>(whole, kc, step),
-            8 => side_by_side::<8>(whole, kc, step),
-            14 => side_by_side::<14>(whole, kc, step),
-            16 => side_by_side::<16>(whole, kc, step),
-            32 => side_by_side::<32>(whole, kc, step),
-            _ => done = 0,
+        let source = &matrix.data[first + k0 * matrix.col_stride..];
+        if ![4, 6, 8, 14, 16, 32].contains(&width) {
+            done = 0;
+        } else if done > 0 {
+            side_by_side(isa, &mut panels[..done * size], width, kc, source, matrix.col_stride);
         }
     }
     for (i, panel) in panels.chunks_exact_mut(size).enumerate().skip(done) {
@@ -125,11 +119,28 @@ fn unweave_lanes<const LANES: usize>(panel: &mut [f32], units: &[u32], first: us
     }
 }
 
-/// Copies `LANES` lanes of each step to each panel.
-fn side_by_side<'a, const LANES: usize>(panels: &mut [f32], kc: usize, step: impl Fn(usize) -> &'a [f32]) {
+vectorised! {
+    /// Copies `width` values of each of `kc` steps to each panel; steps are `stride` apart.
+    fn side_by_side(panels: &mut [f32], width: usize, kc: usize, source: &[f32], stride: usize) {
+        // The widths of the tiles are constants to the loops, so that lanes are moved by whole vectors.
+        match width {
+            4 => lanes_side_by_side::<4>(panels, kc, source, stride),
+            6 => lanes_side_by_side::<6>(panels, kc, source, stride),
+            8 => lanes_side_by_side::<8>(panels, kc, source, stride),
+            14 => lanes_side_by_side::<14>(panels, kc, source, stride),
+            16 => lanes_side_by_side::<16>(panels, kc, source, stride),
+            32 => lanes_side_by_side::<32>(panels, kc, source, stride),
+            _ => unreachable!("no tile is {width} wide"),
+        }
+    }
+}
+
+#[inline(always)]
+fn lanes_side_by_side<const LANES: usize>(panels: &mut [f32], kc: usize, source: &[f32], stride: usize) {
     let panels = panels.as_chunks_mut::<LANES>().0;
+    let width = panels.len() / kc * LANES;
     for k in 0..kc {
-        for (p, lanes) in step(k).as_chunks::<LANES>().0.iter().enumerate() {
+        for (p, lanes) in source[k * stride..][..width].as_chunks::<LANES>().0.iter().enumerate() {
             panels[p * kc + k] = *lanes;
         }
     }
@@ -204,11 +215,12 @@ fn transpose_avx2(panel: &mut [f32], width: usize, source: &[f32], [there, strid
     }
     assert!((there - 1) * stride + steps <= source.len(), "the rows lie in the source");
     assert!((steps - 1) * width + there.next_multiple_of(8) <= panel.len(), "the steps lie in the panel");
+    let more = source.len() >= (2 * there - 1) * stride + steps; // another panel
     for r0 in (0..there).step_by(8).rev() {
         let n = (there - r0).min(8);
         for k in (0..steps).step_by(8) {
-            for r in 0..if k % 16 == 0 { n } else { 0 } {
-                // The next panel's rows, most likely; if they do not exist, a hint to read them does no harm.
+            for r in 0..if more && k % 16 == 0 { n } else { 0 } {
+                // The next panel's rows, most likely.
                 let next = source.as_ptr().wrapping_add((r0 + r + there) * stride + k);
                 _mm_prefetch::<_MM_HINT_T0>(next.cast());
             }
@@ -240,13 +252,15 @@ fn transpose_avx512(panel: &mut [f32], width: usize, source: &[f32], [stride, kc
     }
     assert!((width - 1) * stride + steps <= source.len(), "the rows lie in the source");
     assert!(steps * width <= panel.len(), "the steps lie in the panel");
+    let more = source.len() >= (2 * width - 1) * stride + steps; // another panel
     for k in (0..steps).step_by(16) {
         for r0 in (0..width).step_by(16) {
             let mut rows = [_mm512_setzero_si512(); 16];
             for (r, row) in rows.iter_mut().enumerate() {
                 let at = source.as_ptr().wrapping_add((r0 + r) * stride + k);
-                // The next panel's row, most likely; if it does not exist, a hint to read it does no harm.
-                _mm_prefetch::<_MM_HINT_T1>(at.wrapping_add(width * stride).cast());
+                if more {
+                    _mm_prefetch::<_MM_HINT_T1>(at.wrapping_add(width * stride).cast()); // the next panel's row, most likely
+                }
                 // SAFETY: row r0 + r is one of the `width`, and k + 16 of its values lie in the source.
                 *row = unsafe { _mm512_loadu_si512(at.cast()) };
             }

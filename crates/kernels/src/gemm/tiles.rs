@@ -72,6 +72,42 @@ pub fn prefetch(at: *const u8) {
     let _ = at;
 }
 
+/// Memory to ask for while a tile is computed: runs of eight lines of the cache, `jump` bytes from one to the next.
+#[derive(Clone, Copy)]
+pub struct Ahead {
+    /// The first line. Any address will do.
+    pub at: *const u8,
+    /// Distance between runs.
+    pub jump: usize,
+}
+
+impl Ahead {
+    /// Lines of a run.
+    pub const RUN: usize = 8;
+
+    /// Nothing that matters: for tiles that ask for no line.
+    pub fn none() -> Ahead {
+        Ahead::in_order(std::ptr::null())
+    }
+
+    /// One line after the other.
+    pub fn in_order(at: *const u8) -> Ahead {
+        Ahead { at, jump: 64 * Ahead::RUN }
+    }
+
+    /// From line `n` on, a multiple of eight.
+    pub fn skip(self, n: usize) -> Ahead {
+        Ahead { at: self.at.wrapping_add(n / Ahead::RUN * self.jump), ..self }
+    }
+
+    /// Asks for line `n`, in the second-level cache: the first is full of what is being multiplied.
+    #[inline(always)]
+    pub fn ask(self, n: usize) {
+        let run = self.at.wrapping_add(n / Ahead::RUN * self.jump);
+        prefetch_far(run.wrapping_add(n % Ahead::RUN * 64));
+    }
+}
+
 /// The largest tile.
 const MOST: usize = 24 * 32;
 
@@ -119,7 +155,7 @@ pub trait Tile: Copy + Sync {
     }
 
     /// A tile of `rows` (1 to `MR`) and `width` columns, a value of [`Tile::width`]. Asks for `LINES` lines of memory
-    /// at each step, from `ahead` on: any address will do.
+    /// at each step.
     ///
     /// # Safety
     /// `a` can be read for `rows` and `depth`, and its rows or its steps lie side by side if it is of pairs; and `b` for `depth` and `width`. `c` can be written for `rows` and
@@ -133,7 +169,7 @@ pub trait Tile: Copy + Sync {
         a: A<Self::Unit>,
         b: B<Self::Unit>,
         depth: usize,
-        ahead: *const u8,
+        ahead: Ahead,
     );
 
     /// The columns that [`Tile::wide`] computes together for this many rows: as many as the registers hold.
@@ -158,7 +194,7 @@ pub trait Tile: Copy + Sync {
         depth: usize,
     ) {
         // SAFETY: the caller's promise.
-        unsafe { self.whole::<0>(rows, cols, c, a, b, depth, std::ptr::null()) };
+        unsafe { self.whole::<0>(rows, cols, c, a, b, depth, Ahead::none()) };
     }
 
     /// A tile of `rows` (1 to `MR`) and `cols` (1 to `NR`) of C.
@@ -168,7 +204,7 @@ pub trait Tile: Copy + Sync {
     #[inline(always)]
     unsafe fn run(self, rows: usize, cols: usize, c: C, a: A<Self::Unit>, b: B<Self::Unit>, depth: usize) {
         // SAFETY: the caller's promise.
-        unsafe { self.run_ahead::<0>(rows, cols, c, a, b, depth, std::ptr::null()) };
+        unsafe { self.run_ahead::<0>(rows, cols, c, a, b, depth, Ahead::none()) };
     }
 
     /// [`Tile::run`], asking for memory as [`Tile::whole`] does.
@@ -185,7 +221,7 @@ pub trait Tile: Copy + Sync {
         a: A<Self::Unit>,
         b: B<Self::Unit>,
         depth: usize,
-        ahead: *const u8,
+        ahead: Ahead,
     ) {
         let width = Self::width(cols);
         if width == cols {

@@ -77,9 +77,9 @@ impl Tile for Avx2Pairs {
         a: A<u32>,
         b: B<u32>,
         depth: usize,
-        ahead: *const u8,
+        ahead: super::Ahead,
     ) {
-        let ahead = Ahead { at: ahead, step: 64 * LINES, lines: LINES };
+        let ahead = Ahead { at: ahead.at, step: 64 * LINES, lines: LINES };
         // SAFETY: `self` exists, so `detect` has found these features; the rest is the caller's promise.
         unsafe { tile(self.0, rows, width, c, a, b, depth, ahead) };
     }
@@ -123,7 +123,7 @@ unsafe fn tile(
                         let a = A { at: a.at.wrapping_add(i * a.row), ..a };
                         let b = B { at: b.at.wrapping_add(j), ..b };
                         let (rows, width) = (height.min(rows - i), Avx2::NR.min(width - j));
-                        floats.whole::<0>(rows, width, c, a, b, 2 * steps, std::ptr::null());
+                        floats.whole::<0>(rows, width, c, a, b, 2 * steps, super::Ahead::none());
                     }
                 }
             }

@@ -1,6 +1,6 @@
 //! Tiles in plain Rust, for any processor.
 
-use super::{A, B, C, Operand, PairPanels, Tile};
+use super::{A, Ahead, B, C, Operand, PairPanels, Tile};
 use crate::isa::Isa;
 
 /// Plain Rust: the compiler vectorises the inner loop as far as the target allows. 4 × 8 suits 16 registers of 4 lanes.
@@ -24,7 +24,7 @@ impl<const MR: usize, const NR: usize> Tile for Plain<MR, NR> {
         a: A,
         b: B,
         depth: usize,
-        _ahead: *const u8,
+        _ahead: Ahead,
     ) {
         if rows == MR {
             // SAFETY: the caller's promise.
@@ -85,7 +85,7 @@ impl<const MR: usize, const NR: usize> Tile for PlainPairs<MR, NR> {
         a: A<u32>,
         b: B<u32>,
         depth: usize,
-        _ahead: *const u8,
+        _ahead: Ahead,
     ) {
         let [low, high] =
             [|pair: u32| f32::from_bits(pair << 16), |pair: u32| f32::from_bits(pair & 0xffff_0000)];

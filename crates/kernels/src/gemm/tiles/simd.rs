@@ -1,6 +1,6 @@
 //! Tiles of one vector type each, whose products are one instruction: AVX2 and AVX-512 for `f32`, AVX-512 for pairs.
 
-use super::{A, B, C, Operand, PairPanels, Tile, prefetch, prefetch_far};
+use super::{A, Ahead, B, C, Operand, PairPanels, Tile, prefetch_far};
 use crate::isa::{Avx2, Avx512, Avx512Bf16, Isa};
 
 /// Writes the tile of one vector type: every height given, one or two vectors wide.
@@ -52,7 +52,7 @@ macro_rules! simd_tile {
                     a: A<$unit>,
                     b: B<$unit>,
                     depth: usize,
-                    (mut ahead, lines): (*const $unit, usize),
+                    mut ahead: *const $unit,
                 ) {
                     let mut acc = [[$zero(); V]; R];
                     if c.from_c {
@@ -65,7 +65,7 @@ macro_rules! simd_tile {
                     }
                     let (mut a_at, mut b_at) = (a.at, b.at);
                     for _ in 0..depth {
-                        for line in 0..lines {
+                        for line in 0..V * $lanes * size_of::<$unit>() / 64 {
                             prefetch_far(ahead.cast::<u8>().wrapping_add(64 * line));
                         }
                         ahead = ahead.wrapping_add(b.step);
@@ -92,14 +92,14 @@ macro_rules! simd_tile {
                     }
                 }
 
-                let lines = if ahead.is_null() { 0 } else { (cols * size_of::<$unit>()).div_ceil(64) };
-                let lines = (ahead, lines);
+                // To ask for what is being read costs little, and the loop need not decide.
+                let ahead = if ahead.is_null() { b.at } else { ahead };
                 // SAFETY: `self` exists, so `detect` has found these features; the rest is the caller's promise.
                 unsafe {
                     match rows {
-                        $($rows if cols == 8 * $lanes => kernel::<{ if $most / $rows < 4 { 1 } else { $rows } }, 8>(c, a, b, depth, lines),
-                        $rows if cols == 4 * $lanes => kernel::<{ if $most / $rows < 2 { 1 } else { $rows } }, 4>(c, a, b, depth, lines),
-                        $rows => kernel::<$rows, 2>(c, a, b, depth, lines),)*
+                        $($rows if cols == 8 * $lanes => kernel::<{ if $most / $rows < 4 { 1 } else { $rows } }, 8>(c, a, b, depth, ahead),
+                        $rows if cols == 4 * $lanes => kernel::<{ if $most / $rows < 2 { 1 } else { $rows } }, 4>(c, a, b, depth, ahead),
+                        $rows => kernel::<$rows, 2>(c, a, b, depth, ahead),)*
                         _ => unreachable!("a tile of {rows} rows"),
                     }
                 }
@@ -114,7 +114,7 @@ macro_rules! simd_tile {
                 a: A<$unit>,
                 b: B<$unit>,
                 depth: usize,
-                ahead: *const u8,
+                ahead: Ahead,
             ) {
                 #[allow(unused_imports)]
                 use std::arch::x86_64::*;
@@ -128,7 +128,7 @@ macro_rules! simd_tile {
                     a: A<$unit>,
                     b: B<$unit>,
                     depth: usize,
-                    mut ahead: *const u8,
+                    ahead: Ahead,
                 ) {
                     let mut acc = [[$zero(); V]; R];
                     if c.from_c {
@@ -140,9 +140,8 @@ macro_rules! simd_tile {
                         }
                     }
                     let (mut a_at, mut b_at) = (a.at, b.at);
-                    for _ in 0..depth {
-                        (0..LINES).for_each(|line| prefetch(ahead.wrapping_add(64 * line)));
-                        ahead = ahead.wrapping_add(64 * LINES);
+                    for step in 0..depth {
+                        (0..LINES).for_each(|line| ahead.ask(step * LINES + line));
                         // SAFETY: B has `V` vectors at each of `depth` steps.
                         let values: [_; V] = std::array::from_fn(|v| unsafe { $load_b(b_at.add(v * $lanes)) });
                         for i in 0..R {
@@ -170,7 +169,7 @@ macro_rules! simd_tile {
                 unsafe fn packed<const V: usize>(c: C, a: A<$unit>, b: B<$unit>, depth: usize) {
                     let (a, b) = (A { row: 1, step: $most, ..a }, B { step: 2 * $lanes, ..b });
                     // SAFETY: the caller's promise.
-                    unsafe { kernel::<$most, V, 0>(c, a, b, depth, std::ptr::null()) }
+                    unsafe { kernel::<$most, V, 0>(c, a, b, depth, Ahead::none()) }
                 }
 
                 let is_packed = LINES == 0 && rows == $most && a.row == 1 && a.step == $most && b.step == 2 * $lanes;
@@ -193,7 +192,7 @@ simd_tile!(
     _mm256_loadu_ps, _mm256_storeu_ps, _mm256_setzero_ps, _mm256_loadu_ps, _mm256_set1_ps, _mm256_fmadd_ps
 );
 simd_tile!(
-    Avx512, floats, f32, "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma", lying |_| Some(16), lanes 16,
+    Avx512, floats, f32, "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma", lying |rows| match rows { 0..9 => Some(16), _ => None }, lanes 16,
     rows 14: [1 2 3 4 5 6 7 8 9 10 11 12 13 14],
     _mm512_loadu_ps, _mm512_storeu_ps, _mm512_setzero_ps, _mm512_loadu_ps, _mm512_set1_ps, _mm512_fmadd_ps
 );
