@@ -112,8 +112,7 @@ impl Attention {
         let qkv = self.c_attn.forward(x, pass)?; // (B, T, 3C)
         let out = match &mut pass.runs {
             Some(runs) => {
-                kv_cache::append(runs, at.layer, qkv.storage());
-                qkv.attention_cached(n_head, scale, &kv_cache::sequences(runs, at.layer))?
+                qkv.attention_cached(n_head, scale, kv_cache::sequences(runs, at.layer))?
             }
             None => {
                 let dropout = pass.dropout(at.config.dropout.attn);

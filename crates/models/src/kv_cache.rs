@@ -7,10 +7,10 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use tensor::cached::{Heads, Piece, store, turn};
-use tensor::ops::{CachedSequence, KeyBlock};
+use tensor::cached::{Heads, Sequence, turn};
+use tensor::ops::CachedSequences;
 use tensor::pool::for_each_chunk_mut;
-use tensor::{Precision, Storage, bf16};
+use tensor::{Precision, bf16};
 
 use crate::{Gpt2Config, ModelError, Result};
 
@@ -225,71 +225,56 @@ pub struct Run<'a> {
     pub tokens: usize,
 }
 
-/// Stores a layer's new keys and values, found in `qkv` (rows, 3C).
-pub(crate) fn append(runs: &mut [Run], layer: usize, qkv: &Storage) {
-    let Some(pool) = runs.first().map(|run| run.cache.pool.clone()) else { return };
+/// The sequences of a batch as a layer's attention takes them.
+pub(crate) fn sequences<'a>(runs: &'a mut [Run], layer: usize) -> CachedSequences<'a> {
+    let Some(pool) = runs.first().map(|run| run.cache.pool.clone()) else { return CachedSequences::F32(Vec::new()) };
     let len = pool.layer_len();
     let place = layer * len..(layer + 1) * len;
-    match qkv {
-        Storage::F32(qkv) => store(pieces(runs, place, Units::f32), qkv, pool.heads),
-        Storage::Bf16(qkv) => store(pieces(runs, place, Units::pairs), qkv, pool.heads),
-        Storage::Weights(_) => unreachable!("keys and values are computed"),
+    match pool.precision {
+        Precision::F32 => CachedSequences::F32(views(runs, place, Units::f32, Units::f32_mut)),
+        Precision::Bf16 => CachedSequences::Bf16(views(runs, place, Units::pairs, Units::pairs_mut)),
     }
 }
 
-impl Units {
-    fn f32(&mut self) -> &mut [f32] {
-        match self {
-            Units::F32(units) => units,
-            Units::Bf16(_) => unreachable!("a cache has the precision of its model"),
-        }
-    }
-
-    fn pairs(&mut self) -> &mut [u32] {
-        match self {
-            Units::Bf16(units) => units,
-            Units::F32(_) => unreachable!("a cache has the precision of its model"),
-        }
-    }
-}
-
-/// A layer's part (`place`) of the blocks that new positions go to.
-fn pieces<'a, U>(
+/// A layer's part (`place`) of all blocks that a batch needs.
+fn views<'a, U>(
     runs: &'a mut [Run],
     place: Range<usize>,
-    units: impl Fn(&mut Units) -> &mut [U],
-) -> Vec<Piece<'a, U>> {
+    held: impl Fn(&Units) -> &[U],
+    own: impl Fn(&mut Units) -> &mut [U],
+) -> Vec<Sequence<'a, U>> {
     let mut first = 0;
-    let mut pieces = Vec::new();
-    for Run { cache, tokens } in runs {
-        let (start, end) = (cache.len, cache.len + *tokens);
-        for (b, block) in cache.blocks.iter_mut().enumerate().skip(start / BLOCK) {
-            let (from, to) = (start.max(b * BLOCK), end.min((b + 1) * BLOCK));
-            if from < to {
-                let block = Arc::get_mut(block).expect("reserve has made it this sequence's own");
-                let block = &mut units(&mut block.units)[place.clone()];
-                pieces.push(Piece { block, at: from - b * BLOCK, rows: (first + from - start, to - from) });
-            }
-        }
-        first += *tokens;
-    }
-    pieces
-}
-
-/// The sequences of a batch as a layer's attention takes them.
-pub(crate) fn sequences<'a>(runs: &'a [Run], layer: usize) -> Vec<CachedSequence<'a>> {
-    let mut first = 0;
-    let view = |run: &'a Run| {
+    let view = |run: &'a mut Run| {
         let (past, rows) = (run.cache.len, (first, run.tokens));
         first += run.tokens;
-        let len = run.cache.pool.layer_len();
-        let place = layer * len..(layer + 1) * len;
-        let part = |units: &'a Units| match units {
-            Units::F32(units) => KeyBlock::F32(&units[place.clone()]),
-            Units::Bf16(units) => KeyBlock::Bf16(&units[place.clone()]),
-        };
-        let blocks = run.cache.blocks.iter().map(|block| (part(&block.units), block.turned));
-        CachedSequence { past, rows, blocks: blocks.collect() }
+        let (full, open) = run.cache.blocks.split_at_mut(past / BLOCK);
+        let full = full.iter().map(|block| &held(&block.units)[place.clone()]).collect();
+        // Where nothing is new, the last block may be shared.
+        let open = open.iter_mut().filter(|_| rows.1 > 0).map(|block| {
+            let block = Arc::get_mut(block).expect("reserve has made it this sequence's own");
+            &mut own(&mut block.units)[place.clone()]
+        });
+        Sequence { past, rows, full, open: open.collect() }
     };
-    runs.iter().map(view).collect()
+    runs.iter_mut().map(view).collect()
+}
+
+const OTHER: &str = "a cache has the precision of its model";
+
+impl Units {
+    fn f32(&self) -> &[f32] {
+        if let Units::F32(units) = self { units } else { unreachable!("{OTHER}") }
+    }
+
+    fn f32_mut(&mut self) -> &mut [f32] {
+        if let Units::F32(units) = self { units } else { unreachable!("{OTHER}") }
+    }
+
+    fn pairs(&self) -> &[u32] {
+        if let Units::Bf16(units) = self { units } else { unreachable!("{OTHER}") }
+    }
+
+    fn pairs_mut(&mut self) -> &mut [u32] {
+        if let Units::Bf16(units) = self { units } else { unreachable!("{OTHER}") }
+    }
 }

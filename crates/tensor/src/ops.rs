@@ -16,7 +16,7 @@ mod lm_head;
 pub mod lm_loss;
 mod low_rank;
 
-pub use attention::{AttentionArgs, CachedSequence, KeyBlock, default_scale};
+pub use attention::{AttentionArgs, CachedSequences, default_scale};
 pub use embedding::embedding;
 pub use lm_loss::{LmLoss, lm_loss, lm_scores};
 pub use low_rank::LowRank;

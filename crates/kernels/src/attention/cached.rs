@@ -12,7 +12,7 @@ use std::ops::Range;
 
 use super::{Block, KEYS, QUERIES, Running, absorb, finish};
 use crate::bf16::{bf16, narrow_into};
-use crate::gemm::tiles::{A, B, C, Tile, prefetch, with_pair_tile, with_tile};
+use crate::gemm::tiles::{A, B, C, Tile, with_pair_tile, with_tile};
 use crate::gemm::{Mat, Operand};
 use crate::isa::{self, Isa};
 use crate::pool::{self, Shared};
@@ -146,79 +146,17 @@ impl Heads {
 const TASKS: usize = 3;
 /// Rows whose products take less time than reading keys and values.
 const FEW: usize = 4;
-/// Tasks of [`store`] between asking for memory and writing it.
-const AHEAD: usize = 6;
-
-/// Keys and values to be stored: rows of `qkv` that go to a block, from position `at` of it on.
-#[derive(Debug)]
-pub struct Piece<'a, U> {
-    /// A layer's part of the block.
-    pub block: &'a mut [U],
-    /// The first position.
-    pub at: usize,
-    /// The first row, and how many.
-    pub rows: (usize, usize),
-}
-
-/// Stores the keys and values found in `qkv` (rows, 3C).
-pub fn store<T: Kept>(mut pieces: Vec<Piece<T::Unit>>, qkv: &[T], heads: Heads) {
-    let (c, d) = (heads.width(), heads.head_dim);
-    let _span =
-        timing::values(&format!("keys and values kept {} rows", qkv.len() / (3 * c)), qkv.len() / 3 * 4);
-    let blocks: Vec<_> = pieces
-        .iter_mut()
-        .map(|piece| {
-            let fits = piece.at + piece.rows.1 <= BLOCK && (piece.rows.0 + piece.rows.1) * 3 * c <= qkv.len();
-            assert!(fits && piece.block.len() == heads.block_len::<T>(), "a piece fits its block");
-            Shared::new(piece.block)
-        })
-        .collect();
-    let put = |task: usize| {
-        let (p, h) = (task / heads.n_head, task % heads.n_head);
-        let (piece, (keys_len, values_len)) = (&pieces[p], (heads.keys_len::<T>(), heads.values_len::<T>()));
-        let values_at = heads.n_head * keys_len + h * values_len;
-        // The lines of a task to come, which are most likely not in the cache.
-        if let Some(next) = pieces.get((task + AHEAD) / heads.n_head) {
-            let (h, at) = ((task + AHEAD) % heads.n_head, next.at);
-            let key = h * keys_len + at * d.div_ceil(T::DEEP);
-            let value = heads.n_head * keys_len + h * values_len + at / T::DEEP * heads.padded();
-            for (start, len) in [(key, d.div_ceil(T::DEEP)), (value, d)] {
-                for unit in (start..start + len).step_by(64 / size_of::<T::Unit>()) {
-                    prefetch(blocks[(task + AHEAD) / heads.n_head].pointer(unit, 1).cast());
-                }
-            }
-        }
-        // SAFETY: `pieces` borrows the blocks, each once, and only this task has this head of this one.
-        let (keys, values) = unsafe {
-            let keys = blocks[p].part(h * keys_len, (h + 1) * keys_len);
-            (keys, blocks[p].part(values_at, values_at + values_len))
-        };
-        for i in 0..piece.rows.1 {
-            let (row, at) = (&qkv[(piece.rows.0 + i) * 3 * c..][..3 * c], piece.at + i);
-            let deep = d.div_ceil(T::DEEP);
-            T::side_by_side(&mut keys[at * deep..(at + 1) * deep], &row[c + h * d..][..d]);
-            let values = &mut values[at / T::DEEP * heads.padded()..][..d];
-            T::put(values, at % T::DEEP, &row[2 * c + h * d..][..d]);
-        }
-    };
-    let rows: usize = pieces.iter().map(|piece| piece.rows.1).sum();
-    // A few rows are written sooner than a thread is told of them.
-    if rows < 4 {
-        (0..pieces.len() * heads.n_head).for_each(put);
-    } else {
-        pool::for_each(pieces.len() * heads.n_head, put);
-    }
-}
-
-/// A sequence's new rows, and all its blocks.
+/// A sequence's new rows, and its blocks.
 #[derive(Debug)]
 pub struct Sequence<'a, U> {
     /// Positions before the first new one.
     pub past: usize,
     /// The first new row, and how many.
     pub rows: (usize, usize),
-    /// A layer's part of each block, and whether its keys are turned; those of the new rows are stored already.
-    pub blocks: Vec<(&'a [U], bool)>,
+    /// A layer's part of each full block, whose keys are turned.
+    pub full: Vec<&'a [U]>,
+    /// The same of the others, which the new rows go to. Their keys are not turned.
+    pub open: Vec<&'a mut [U]>,
 }
 
 /// Turns the keys of a layer's part of a block, from (64, D) to (D, 64), or back.
@@ -235,12 +173,12 @@ pub fn turn<T: Kept>(block: &mut [T::Unit], heads: Heads, back: bool) {
     }
 }
 
-/// Attention of the new rows of some sequences, with scores multiplied by `scale`. `out` is (rows, C), `qkv` (rows, 3C),
-/// of which the queries are read.
+/// Attention of the new rows of some sequences, with scores multiplied by `scale`. `out` is (rows, C), `qkv` (rows, 3C); the
+/// keys and values of these rows are stored in the sequences' open blocks.
 pub fn attention_cached<T: Kept>(
     out: &mut [T],
     qkv: &[T],
-    sequences: &[Sequence<T::Unit>],
+    sequences: Vec<Sequence<T::Unit>>,
     heads: Heads,
     scale: f32,
 ) {
@@ -251,27 +189,49 @@ pub(crate) fn attention_cached_on<T: Kept>(
     isa: Isa,
     out: &mut [T],
     qkv: &[T],
-    sequences: &[Sequence<T::Unit>],
+    sequences: Vec<Sequence<T::Unit>>,
     heads: Heads,
     scale: f32,
 ) {
     let c = heads.width();
     assert_eq!(qkv.len(), 3 * out.len(), "three rows' widths");
-    for s in sequences {
-        let whole = s.blocks.iter().all(|(block, _)| block.len() == heads.block_len::<T>());
-        let there = s.past + s.rows.1 <= s.blocks.len() * BLOCK && (s.rows.0 + s.rows.1) * c <= out.len();
-        assert!(whole && there, "a sequence's blocks hold its positions");
+    let sequences: Vec<_> = sequences
+        .into_iter()
+        .filter(|s| s.rows.1 > 0)
+        .map(|Sequence { past, rows, full, open }| {
+            let lens = full.iter().map(|block| block.len()).chain(open.iter().map(|block| block.len()));
+            assert!({ lens }.all(|len| len == heads.block_len::<T>()), "blocks of these heads");
+            let there = past + rows.1 <= (full.len() + open.len()) * BLOCK && (rows.0 + rows.1) * c <= out.len();
+            assert!(there && full.len() == past / BLOCK, "a sequence's blocks hold its positions");
+            Place { past, rows, full, open: open.into_iter().map(Shared::new).collect() }
+        })
+        .collect();
+    let rows = out.len() / c;
+    let work = Work { out: Shared::new(out), qkv, tasks: tasks(&sequences, heads.n_head), sequences, heads, scale };
+    // Where a sequence has one task for each head, that stores the head's rows itself: see [`Work::task`].
+    let many: Vec<_> = work.sequences.iter().filter(|s| s.rows.1 > FEW).collect();
+    if !many.is_empty() {
+        let _span = timing::values(&format!("keys and values kept {rows} rows"), qkv.len() / 3 * 4);
+        pool::for_each(many.len() * heads.n_head, |task| {
+            // SAFETY: only this task has this head of this sequence, and nobody reads it yet.
+            unsafe { work.store(many[task / heads.n_head], task % heads.n_head) };
+        });
     }
     let _span = timing::start(|| {
-        let pairs: usize = sequences.iter().map(|s| s.rows.1 * (s.past + s.rows.1)).sum();
-        let bytes: usize = sequences.iter().map(|s| s.blocks.len() * heads.block_len::<T>()).sum();
-        (
-            format!("attention cached {} rows", out.len() / c),
-            4.0 * (pairs * c) as f64,
-            (bytes * size_of::<T::Unit>()) as f64,
-        )
+        let pairs: usize = work.sequences.iter().map(|s| s.rows.1 * (s.past + s.rows.1)).sum();
+        let blocks: usize = work.sequences.iter().map(|s| s.full.len() + s.open.len()).sum();
+        let bytes = blocks * heads.block_len::<T>() * size_of::<T::Unit>();
+        (format!("attention cached {rows} rows"), 4.0 * (pairs * c) as f64, bytes as f64)
     });
-    T::run(isa, &Work { out: Shared::new(out), qkv, sequences, tasks: tasks(sequences, heads.n_head), heads, scale });
+    T::run(isa, &work);
+}
+
+/// A [`Sequence`] as the tasks share it.
+struct Place<'a, U> {
+    past: usize,
+    rows: (usize, usize),
+    full: Vec<&'a [U]>,
+    open: Vec<Shared<U>>,
 }
 
 /// Rows of a sequence's queries, which are computed together, and heads.
@@ -285,7 +245,7 @@ struct Task {
 
 /// The work in tasks, about as many for each thread. A few rows take the time that reading their keys takes, so several heads
 /// go together, whose keys lie one after the other; many rows have heads of their own.
-fn tasks<U>(sequences: &[Sequence<U>], n_head: usize) -> Vec<Task> {
+fn tasks<U>(sequences: &[Place<U>], n_head: usize) -> Vec<Task> {
     let parts = (TASKS * pool::threads()).div_ceil(sequences.len().max(1)).min(n_head);
     let mut tasks = Vec::new();
     for (sequence, s) in sequences.iter().enumerate() {
@@ -304,7 +264,7 @@ fn tasks<U>(sequences: &[Sequence<U>], n_head: usize) -> Vec<Task> {
 pub struct Work<'a, T: Kept> {
     out: Shared<T>,
     qkv: &'a [T],
-    sequences: &'a [Sequence<'a, T::Unit>],
+    sequences: Vec<Place<'a, T::Unit>>,
     tasks: Vec<Task>,
     heads: Heads,
     scale: f32,
@@ -336,11 +296,53 @@ impl<T: Kept> Work<'_, T> {
         });
     }
 
-    /// A head's keys and values in a block.
-    fn of_head<'b>(&self, block: &'b [T::Unit], h: usize) -> (&'b [T::Unit], &'b [T::Unit]) {
+    /// Where a head's keys and values begin in a block.
+    fn starts(&self, h: usize) -> [usize; 2] {
         let (keys_len, values_len) = (self.heads.keys_len::<T>(), self.heads.values_len::<T>());
-        let (keys, values) = block.split_at(self.heads.n_head * keys_len);
-        (&keys[h * keys_len..][..keys_len], &values[h * values_len..][..values_len])
+        [h * keys_len, self.heads.n_head * keys_len + h * values_len]
+    }
+
+    /// A head's keys and values in block `number`, and whether the keys are turned.
+    ///
+    /// # Safety
+    /// Nobody writes this head's keys and values while they are borrowed.
+    unsafe fn of_head<'s>(&self, s: &'s Place<T::Unit>, number: usize, h: usize) -> ([&'s [T::Unit]; 2], bool) {
+        let lens = [self.heads.keys_len::<T>(), self.heads.values_len::<T>()];
+        let [keys, values] = self.starts(h);
+        let part = |start: usize, len: usize| match s.full.get(number) {
+            Some(block) => &block[start..start + len],
+            // SAFETY: the part lies in the block, which the caller of `attention_cached_on` borrows; for the rest, the
+            // caller's promise.
+            None => unsafe { std::slice::from_raw_parts(s.open[number - s.full.len()].pointer(start, len), len) },
+        };
+        ([part(keys, lens[0]), part(values, lens[1])], number < s.full.len())
+    }
+
+    /// Where a head's keys in a block lie, for asking ahead.
+    fn keys(&self, s: &Place<T::Unit>, number: usize, h: usize) -> *const T::Unit {
+        let start = self.starts(h)[0];
+        match s.full.get(number) {
+            Some(block) => block[start..].as_ptr(),
+            None => s.open[number - s.full.len()].pointer(start, 1),
+        }
+    }
+
+    /// Stores the keys and values of a head's new rows.
+    ///
+    /// # Safety
+    /// Nobody else uses this head's part of the sequence's open blocks meanwhile.
+    unsafe fn store(&self, s: &Place<T::Unit>, h: usize) {
+        let (c, d, padded) = (self.heads.width(), self.heads.head_dim, self.heads.padded());
+        let (deep, [keys, values]) = (d.div_ceil(T::DEEP), self.starts(h));
+        for i in 0..s.rows.1 {
+            let row = &self.qkv[(s.rows.0 + i) * 3 * c..][..3 * c];
+            let (block, at) = (&s.open[(s.past + i) / BLOCK - s.full.len()], (s.past + i) % BLOCK);
+            let (key, value) = (keys + at * deep, values + at / T::DEEP * padded);
+            // SAFETY: the blocks are borrowed by the caller of `attention_cached_on`; for the rest, the caller's promise.
+            let (key, value) = unsafe { (block.part(key, key + deep), block.part(value, value + d)) };
+            T::side_by_side(key, &row[c + h * d..][..d]);
+            T::put(value, at % T::DEEP, &row[2 * c + h * d..][..d]);
+        }
     }
 
     fn task<K: Tile<Unit = T::Unit>>(
@@ -371,22 +373,27 @@ impl<T: Kept> Work<'_, T> {
             let (h, i) = (heads.start + r / n, r % n);
             T::side_by_side(units, &self.qkv[(row + i) * 3 * c + h * d..][..d]);
         }
-        for (number, &(block, is_turned)) in
-            sequence.blocks.iter().enumerate().take((past + n).div_ceil(KEYS))
-        {
+        if sequence.rows.1 <= FEW {
+            // SAFETY: only this task has these heads of this sequence, and it has not read them yet.
+            heads.clone().for_each(|h| unsafe { self.store(sequence, h) });
+        }
+        // SAFETY: all of these heads' rows are stored; and stay as they are.
+        let of_head = |s, number, h| unsafe { self.of_head(s, number, h) };
+        let blocks = (past + n).div_ceil(KEYS);
+        for number in 0..blocks {
             let keys = KEYS.min(past + n - number * KEYS);
             let first = past as isize - (number * KEYS) as isize;
             // While a head's keys are multiplied, the next head's are asked for; then the values; then the next block.
-            let next_block = match sequence.blocks.get(number + 1) {
-                Some(&(next, _)) => self.of_head(next, heads.start).0,
-                None => self.of_head(self.sequences[then.sequence].blocks[0].0, then.heads.start).0,
+            let next_block = if number + 1 < blocks {
+                self.keys(sequence, number + 1, heads.start)
+            } else {
+                self.keys(&self.sequences[then.sequence], 0, then.heads.start)
             };
             for (at, h) in heads.clone().enumerate() {
-                let key_units = self.of_head(block, h).0;
-                let next = if h + 1 < heads.end {
-                    self.of_head(block, h + 1).0
-                } else {
-                    self.of_head(block, heads.start).1
+                let ([key_units, _], is_turned) = of_head(sequence, number, h);
+                let next = match h + 1 < heads.end {
+                    true => of_head(sequence, number, h + 1).0[0],
+                    false => of_head(sequence, number, heads.start).0[1],
                 };
                 let a = A { at: queries[at * n * deep..].as_ptr(), row: deep, step: 1 };
                 let scores = &mut scores[at * n * KEYS..][..n * KEYS];
@@ -413,13 +420,16 @@ impl<T: Kept> Work<'_, T> {
             }
             let probs = T::factor(isa, scores, rounded);
             for (at, h) in heads.clone().enumerate() {
-                let value_units = self.of_head(block, h).1;
-                let next = if h + 1 < heads.end { self.of_head(block, h + 1).1 } else { next_block };
+                let [_, value_units] = of_head(sequence, number, h).0;
+                let next = match h + 1 < heads.end {
+                    true => of_head(sequence, number, h + 1).0[1].as_ptr(),
+                    false => next_block,
+                };
                 let a = A { at: probs[at * n * KEYS / T::DEEP..].as_ptr(), row: KEYS / T::DEEP, step: 1 };
                 let b = B { at: value_units.as_ptr(), step: padded };
                 let c = (rows[at * n * d..][..n * d].as_mut_ptr(), d, true);
                 // SAFETY: the probabilities are (n, KEYS), the values (KEYS, padded), and the rows (n, d), ours alone.
-                unsafe { product(tile, c, (a, n), (b, d), keys.div_ceil(T::DEEP), next.as_ptr()) };
+                unsafe { product(tile, c, (a, n), (b, d), keys.div_ceil(T::DEEP), next) };
             }
         }
         finish(isa, running, rows, lse);

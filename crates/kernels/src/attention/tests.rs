@@ -148,26 +148,19 @@ fn in_portions<T: Kept + Default>(
             firsts.push(batch.len() / (3 * c));
             batch.extend(qkv.iter().skip((start + past) * 3 * c).take(new * 3 * c));
         }
-        for (s, blocks) in blocks.iter_mut().enumerate() {
-            let mut pieces = Vec::new();
-            for (b, block) in blocks.iter_mut().enumerate() {
-                let (from, to) = (past.max(b * BLOCK), (past + new[s]).min((b + 1) * BLOCK));
-                if from < to {
-                    let rows = (firsts[s] + from - past, to - from);
-                    pieces.push(Piece { block, at: from - b * BLOCK, rows });
-                }
-            }
-            store(pieces, &batch, heads);
-        }
-        let sequences: Vec<_> = (0..lens.len())
-            .map(|s| Sequence {
-                past: past.min(lens[s]),
-                rows: (firsts[s], new[s]),
-                blocks: views(&blocks[s], past.min(lens[s]) / BLOCK),
+        let sequences: Vec<_> = blocks
+            .iter_mut()
+            .enumerate()
+            .map(|(s, blocks)| {
+                let past = past.min(lens[s]);
+                let (full, open) = blocks.split_at_mut(past / BLOCK);
+                let full = full.iter().map(|block| &block[..]).collect();
+                let open = open.iter_mut().map(|block| &mut block[..]).collect();
+                Sequence { past, rows: (firsts[s], new[s]), full, open }
             })
             .collect();
         let mut got = vec![T::default(); rows * c];
-        attention_cached_on(isa, &mut got, &batch, &sequences, heads, scale);
+        attention_cached_on(isa, &mut got, &batch, sequences, heads, scale);
         for (s, start) in starts.iter().enumerate() {
             let got = got[firsts[s] * c..][..new[s] * c].iter();
             out.iter_mut().skip((start + past) * c).zip(got).for_each(|(out, got)| *out = *got);
@@ -179,11 +172,6 @@ fn in_portions<T: Kept + Default>(
         past += portion;
     }
     unreachable!("the portions go round")
-}
-
-/// Blocks, of which the first are turned.
-fn views<U>(blocks: &[Vec<U>], turned: usize) -> Vec<(&[U], bool)> {
-    blocks.iter().enumerate().map(|(b, block)| (&block[..], b < turned)).collect()
 }
 
 #[test]

@@ -28,34 +28,13 @@ pub struct AttentionArgs<'a> {
     pub dropout: Option<Dropout>,
 }
 
-/// A layer's part of a block of keys and values.
+/// Sequences that go on: their new rows, and their blocks of keys and values.
 #[derive(Debug)]
-pub enum KeyBlock<'a> {
+pub enum CachedSequences<'a> {
     /// In `f32`.
-    F32(&'a [f32]),
+    F32(Vec<Sequence<'a, f32>>),
     /// Pairs of bfloat16.
-    Bf16(&'a [u32]),
-}
-
-impl<'a> KeyBlock<'a> {
-    fn f32(&self) -> Option<&'a [f32]> {
-        if let KeyBlock::F32(units) = *self { Some(units) } else { None }
-    }
-
-    fn pairs(&self) -> Option<&'a [u32]> {
-        if let KeyBlock::Bf16(units) = *self { Some(units) } else { None }
-    }
-}
-
-/// A sequence that goes on: its new rows, and all its blocks, the newest keys and values included.
-#[derive(Debug)]
-pub struct CachedSequence<'a> {
-    /// Positions before the first new one.
-    pub past: usize,
-    /// The first new row, and how many.
-    pub rows: (usize, usize),
-    /// A layer's part of each block, and whether its keys are turned.
-    pub blocks: Vec<(KeyBlock<'a>, bool)>,
+    Bf16(Vec<Sequence<'a, u32>>),
 }
 
 impl Tensor {
@@ -109,26 +88,24 @@ impl Tensor {
         }))
     }
 
-    /// Attention of new positions over all before them; `self` is their `qkv` (1, rows, 3C). Blocks and `qkv` have the
-    /// same precision.
-    pub fn attention_cached(
-        &self,
-        n_head: usize,
-        scale: f32,
-        sequences: &[CachedSequence],
-    ) -> Result<Tensor> {
+    /// Attention of new positions over all before them; `self` is their `qkv` (1, rows, 3C), whose keys and values are stored.
+    /// Blocks and `qkv` have the same precision.
+    pub fn attention_cached(&self, n_head: usize, scale: f32, sequences: CachedSequences) -> Result<Tensor> {
         let (shape, c) = self.attention_shape(n_head, scale)?;
         let rows = shape.batch * shape.time;
         let heads = Heads { n_head, head_dim: shape.head_dim };
         let mut out = Storage::scratch(self.precision(), rows * c);
-        match (&mut out, &*self.shared()) {
-            (Storage::F32(out), Storage::F32(qkv)) => {
-                attention_cached::<f32>(out, qkv, &views(sequences, KeyBlock::f32)?, heads, scale);
+        match (&mut out, &*self.shared(), sequences) {
+            (Storage::F32(out), Storage::F32(qkv), CachedSequences::F32(sequences)) => {
+                attention_cached::<f32>(out, qkv, sequences, heads, scale);
             }
-            (Storage::Bf16(out), Storage::Bf16(qkv)) => {
-                attention_cached(out, qkv, &views(sequences, KeyBlock::pairs)?, heads, scale);
+            (Storage::Bf16(out), Storage::Bf16(qkv), CachedSequences::Bf16(sequences)) => {
+                attention_cached(out, qkv, sequences, heads, scale);
             }
-            _ => unreachable!("the result has the precision of the input"),
+            _ => {
+                let want = "keys and values of the precision that the model computes in".to_owned();
+                return Err(TensorError::Shape { op: "attention_cached", got: self.shape().to_vec(), want });
+            }
         }
         Ok(Tensor::from_buffer(&[1, rows, c], out))
     }
@@ -145,21 +122,6 @@ impl Tensor {
             }
         }
     }
-}
-
-/// The sequences as the kernel takes them, if all blocks are of the type that `units` finds.
-fn views<'a, U>(
-    sequences: &'a [CachedSequence<'a>],
-    units: impl Fn(&KeyBlock<'a>) -> Option<&'a [U]>,
-) -> Result<Vec<Sequence<'a, U>>> {
-    let view = |sequence: &'a CachedSequence<'a>| {
-        let block = |(block, turned): &(KeyBlock<'a>, bool)| Some((units(block)?, *turned));
-        let blocks = sequence.blocks.iter().map(block).collect::<Option<_>>()?;
-        Some(Sequence { past: sequence.past, rows: sequence.rows, blocks })
-    };
-    let want = "keys and values of the precision that the model computes in".to_owned();
-    let all: Option<Vec<_>> = sequences.iter().map(view).collect();
-    all.ok_or(TensorError::Shape { op: "attention_cached", got: vec![sequences.len()], want })
 }
 
 #[cfg(test)]
