@@ -146,6 +146,7 @@ impl Heads {
 const TASKS: usize = 3;
 /// Rows whose products take less time than reading keys and values.
 const FEW: usize = 4;
+
 /// A sequence's new rows, and its blocks.
 #[derive(Debug)]
 pub struct Sequence<'a, U> {
@@ -208,7 +209,7 @@ pub(crate) fn attention_cached_on<T: Kept>(
         .collect();
     let rows = out.len() / c;
     let work = Work { out: Shared::new(out), qkv, tasks: tasks(&sequences, heads.n_head), sequences, heads, scale };
-    // Where a sequence has one task for each head, that stores the head's rows itself: see [`Work::task`].
+    // Few rows are stored by the task that has the head: see [`Work::task`].
     let many: Vec<_> = work.sequences.iter().filter(|s| s.rows.1 > FEW).collect();
     if !many.is_empty() {
         let _span = timing::values(&format!("keys and values kept {rows} rows"), qkv.len() / 3 * 4);
@@ -345,6 +346,8 @@ impl<T: Kept> Work<'_, T> {
         }
     }
 
+    /// Walks the blocks of a sequence. In each, the scores of all heads come first, then their values, so that memory is read in
+    /// the order in which it lies.
     fn task<K: Tile<Unit = T::Unit>>(
         &self,
         isa: Isa,
@@ -377,7 +380,7 @@ impl<T: Kept> Work<'_, T> {
             // SAFETY: only this task has these heads of this sequence, and it has not read them yet.
             heads.clone().for_each(|h| unsafe { self.store(sequence, h) });
         }
-        // SAFETY: all of these heads' rows are stored; and stay as they are.
+        // SAFETY: these heads' rows are stored, and nobody changes them any more.
         let of_head = |s, number, h| unsafe { self.of_head(s, number, h) };
         let blocks = (past + n).div_ceil(KEYS);
         for number in 0..blocks {
