@@ -25,7 +25,7 @@ use crate::isa::{self, Isa};
 use crate::pool::{self, Shared};
 use crate::timing;
 pub(crate) use strips::{Causal, product as product_inside};
-use tiles::{Tile, with_pair_tile, with_tile};
+use tiles::{Ahead, Tile, prefetch_run, with_pair_tile, with_tile};
 
 /// A matrix seen through strides: element (i, j) is `data[i * row_stride + j * col_stride]`.
 #[derive(Clone, Copy, Debug)]
@@ -239,10 +239,16 @@ impl<'a> Operand<'a> {
         with_matrix!(self, |mat| mat.at(row, col).cast())
     }
 
-    /// Asks for these rows and columns, run by run. Any part may be named, there or not.
+    /// Memory from an element on, in runs along rows or columns, whichever lie side by side.
+    fn ahead(&self, row: usize, col: usize) -> Ahead {
+        let jump = with_matrix!(self, |mat| mat.row_stride.max(mat.col_stride) * size_of_val(&mat.data[0]));
+        Ahead { at: self.address(row, col), jump }
+    }
+
+    /// Asks for the first rows of some columns whose elements lie side by side. Any part may be named, there or not.
     #[inline(always)]
-    fn prefetch(&self, rows: Range<usize>, cols: Range<usize>) {
-        with_matrix!(self, |mat| mat.prefetch(rows, cols));
+    fn prefetch(&self, rows: usize, cols: Range<usize>) {
+        with_matrix!(self, |mat| cols.for_each(|col| prefetch_run(mat.at(0, col), rows)));
     }
 
     pub(crate) fn bytes(&self) -> f64 {
@@ -310,20 +316,6 @@ impl<'a, T> Mat<'a, T> {
     /// Where element (i, j) lies.
     fn at(&self, i: usize, j: usize) -> *const T {
         self.data.as_ptr().wrapping_add(i * self.row_stride + j * self.col_stride)
-    }
-
-    /// As [`Operand::prefetch`].
-    #[inline(always)]
-    fn prefetch(&self, rows: Range<usize>, cols: Range<usize>) {
-        const LINE: usize = 64;
-        let (runs, along) = if self.col_stride == 1 { (rows, cols) } else { (cols, rows) };
-        let step = if self.col_stride == 1 { self.row_stride } else { self.col_stride };
-        for run in runs {
-            let run = self.data.as_ptr().wrapping_add(run * step + along.start).cast::<u8>();
-            for byte in (0..along.len() * size_of::<T>()).step_by(LINE) {
-                tiles::prefetch_far(run.wrapping_add(byte));
-            }
-        }
     }
 
     /// The first rows only, where there are more.

@@ -111,9 +111,7 @@ impl Attention {
         pass.see(at.layer, "attn.c_attn", x);
         let qkv = self.c_attn.forward(x, pass)?; // (B, T, 3C)
         let out = match &mut pass.runs {
-            Some(runs) => {
-                qkv.attention_cached(n_head, scale, kv_cache::sequences(runs, at.layer))?
-            }
+            Some(runs) => qkv.attention_cached(n_head, scale, kv_cache::sequences(runs, at.layer))?,
             None => {
                 let dropout = pass.dropout(at.config.dropout.attn);
                 qkv.attention(AttentionArgs { n_head, scale, lens: pass.lens.as_deref(), dropout })?

@@ -227,7 +227,9 @@ pub struct Run<'a> {
 
 /// The sequences of a batch as a layer's attention takes them.
 pub(crate) fn sequences<'a>(runs: &'a mut [Run], layer: usize) -> CachedSequences<'a> {
-    let Some(pool) = runs.first().map(|run| run.cache.pool.clone()) else { return CachedSequences::F32(Vec::new()) };
+    let Some(pool) = runs.first().map(|run| run.cache.pool.clone()) else {
+        return CachedSequences::F32(Vec::new());
+    };
     let len = pool.layer_len();
     let place = layer * len..(layer + 1) * len;
     match pool.precision {
@@ -243,18 +245,20 @@ fn views<'a, U>(
     held: impl Fn(&Units) -> &[U],
     own: impl Fn(&mut Units) -> &mut [U],
 ) -> Vec<Sequence<'a, U>> {
-    let mut first = 0;
     let view = |run: &'a mut Run| {
-        let (past, rows) = (run.cache.len, (first, run.tokens));
-        first += run.tokens;
+        let (past, rows) = (run.cache.len, run.tokens);
         let (full, open) = run.cache.blocks.split_at_mut(past / BLOCK);
-        let full = full.iter().map(|block| &held(&block.units)[place.clone()]).collect();
+        let full = full.iter().map(|block| {
+            debug_assert!(block.turned, "full blocks are turned");
+            &held(&block.units)[place.clone()]
+        });
         // Where nothing is new, the last block may be shared.
-        let open = open.iter_mut().filter(|_| rows.1 > 0).map(|block| {
+        let open = open.iter_mut().filter(|_| rows > 0).map(|block| {
             let block = Arc::get_mut(block).expect("reserve has made it this sequence's own");
+            debug_assert!(!block.turned, "reserve has turned it back");
             &mut own(&mut block.units)[place.clone()]
         });
-        Sequence { past, rows, full, open: open.collect() }
+        Sequence { past, rows, full: full.collect(), open: open.collect() }
     };
     runs.iter_mut().map(view).collect()
 }

@@ -4,10 +4,11 @@
 //! 32). In bfloat16 a unit of 32 bits is a pair: two columns of a key, or the values of two positions. Values lie as
 //! products read them. Keys lie as (64, D) while a block fills, since to write a turned key would touch a line of the
 //! cache for each of its columns, and are turned to (D, 64) once it is full: see [`turn`]. The bits are those of
-//! [`super::attention`] over the whole sequence; positions that are not yet filled must hold finite numbers, which count
-//! for nothing.
+//! [`super::attention`] over the whole sequence; a position that is not yet filled must hold finite numbers, since the
+//! other half of its pair may be read with it; they count for nothing.
 
 use std::cell::RefCell;
+use std::cmp::Reverse;
 use std::ops::Range;
 
 use super::{Block, KEYS, QUERIES, Running, absorb, finish};
@@ -142,18 +143,18 @@ impl Heads {
     }
 }
 
-/// Tasks of attention for each thread, at least.
+/// About how many tasks of attention there are for each thread, where rows are few.
 const TASKS: usize = 3;
 /// Rows whose products take less time than reading keys and values.
 const FEW: usize = 4;
 
-/// A sequence's new rows, and its blocks.
+/// A sequence that goes on, and its blocks.
 #[derive(Debug)]
 pub struct Sequence<'a, U> {
     /// Positions before the first new one.
     pub past: usize,
-    /// The first new row, and how many.
-    pub rows: (usize, usize),
+    /// How many of the batch's rows are its own: they follow those of the sequences before it.
+    pub rows: usize,
     /// A layer's part of each full block, whose keys are turned.
     pub full: Vec<&'a [U]>,
     /// The same of the others, which the new rows go to. Their keys are not turned.
@@ -194,25 +195,28 @@ pub(crate) fn attention_cached_on<T: Kept>(
     heads: Heads,
     scale: f32,
 ) {
-    let c = heads.width();
-    assert_eq!(qkv.len(), 3 * out.len(), "three rows' widths");
+    let (c, mut next) = (heads.width(), 0);
     let sequences: Vec<_> = sequences
         .into_iter()
-        .filter(|s| s.rows.1 > 0)
         .map(|Sequence { past, rows, full, open }| {
             let lens = full.iter().map(|block| block.len()).chain(open.iter().map(|block| block.len()));
             assert!({ lens }.all(|len| len == heads.block_len::<T>()), "blocks of these heads");
-            let there = past + rows.1 <= (full.len() + open.len()) * BLOCK && (rows.0 + rows.1) * c <= out.len();
+            let there = rows == 0 || past + rows <= (full.len() + open.len()) * BLOCK;
             assert!(there && full.len() == past / BLOCK, "a sequence's blocks hold its positions");
-            Place { past, rows, full, open: open.into_iter().map(Shared::new).collect() }
+            let first = next;
+            next += rows;
+            Place { past, rows: (first, rows), full, open: open.into_iter().map(Shared::new).collect() }
         })
+        .filter(|s| s.rows.1 > 0)
         .collect();
-    let rows = out.len() / c;
-    let work = Work { out: Shared::new(out), qkv, tasks: tasks(&sequences, heads.n_head), sequences, heads, scale };
+    assert!(out.len() == next * c && qkv.len() == 3 * out.len(), "every row is a sequence's");
+    let tasks = tasks(&sequences, heads.n_head);
+    let work = Work { out: Shared::new(out), qkv, tasks, sequences, heads, scale };
     // Few rows are stored by the task that has the head: see [`Work::task`].
     let many: Vec<_> = work.sequences.iter().filter(|s| s.rows.1 > FEW).collect();
     if !many.is_empty() {
-        let _span = timing::values(&format!("keys and values kept {rows} rows"), qkv.len() / 3 * 4);
+        let rows: usize = many.iter().map(|s| s.rows.1).sum();
+        let _span = timing::values(&format!("keys and values kept {rows} rows"), 4 * rows * c);
         pool::for_each(many.len() * heads.n_head, |task| {
             // SAFETY: only this task has this head of this sequence, and nobody reads it yet.
             unsafe { work.store(many[task / heads.n_head], task % heads.n_head) };
@@ -220,9 +224,9 @@ pub(crate) fn attention_cached_on<T: Kept>(
     }
     let _span = timing::start(|| {
         let pairs: usize = work.sequences.iter().map(|s| s.rows.1 * (s.past + s.rows.1)).sum();
-        let blocks: usize = work.sequences.iter().map(|s| s.full.len() + s.open.len()).sum();
+        let blocks: usize = work.sequences.iter().map(Place::blocks).sum();
         let bytes = blocks * heads.block_len::<T>() * size_of::<T::Unit>();
-        (format!("attention cached {rows} rows"), 4.0 * (pairs * c) as f64, bytes as f64)
+        (format!("attention cached {next} rows"), 4.0 * (pairs * c) as f64, bytes as f64)
     });
     T::run(isa, &work);
 }
@@ -230,26 +234,33 @@ pub(crate) fn attention_cached_on<T: Kept>(
 /// A [`Sequence`] as the tasks share it.
 struct Place<'a, U> {
     past: usize,
+    /// The first new row, and how many.
     rows: (usize, usize),
     full: Vec<&'a [U]>,
     open: Vec<Shared<U>>,
 }
 
+impl<U> Place<'_, U> {
+    fn blocks(&self) -> usize {
+        self.full.len() + self.open.len()
+    }
+}
+
 /// Rows of a sequence's queries, which are computed together, and heads.
-#[derive(Clone, Debug)]
 struct Task {
     sequence: usize,
-    /// The first new row of the sequence, and how many.
+    /// The first of the sequence's new rows, and how many.
     rows: (usize, usize),
     heads: Range<usize>,
 }
 
-/// The work in tasks, about as many for each thread. A few rows take the time that reading their keys takes, so several heads
-/// go together, whose keys lie one after the other; many rows have heads of their own.
+/// The work in tasks, the longest first. A few rows take the time that reading their keys takes, so several heads go together,
+/// whose keys lie one after the other, as long as there are some tasks for each thread; many rows have heads of their own.
 fn tasks<U>(sequences: &[Place<U>], n_head: usize) -> Vec<Task> {
-    let parts = (TASKS * pool::threads()).div_ceil(sequences.len().max(1)).min(n_head);
+    let blocks: usize = sequences.iter().map(Place::blocks).sum();
     let mut tasks = Vec::new();
     for (sequence, s) in sequences.iter().enumerate() {
+        let parts = (TASKS * pool::threads() * s.blocks()).div_ceil(blocks).min(n_head);
         for first in (0..s.rows.1).step_by(QUERIES) {
             let n = QUERIES.min(s.rows.1 - first);
             let parts = if n <= FEW { parts } else { n_head };
@@ -257,7 +268,11 @@ fn tasks<U>(sequences: &[Place<U>], n_head: usize) -> Vec<Task> {
             tasks.extend((0..parts).map(|part| Task { sequence, rows: (first, n), heads: heads(part) }));
         }
     }
-    tasks.reverse(); // later ones see more keys
+    let work = |task: &Task| {
+        let (first, n) = task.rows;
+        n * task.heads.len() * (sequences[task.sequence].past + first + n)
+    };
+    tasks.sort_by_key(|task| Reverse(work(task)));
     tasks
 }
 
@@ -278,7 +293,7 @@ struct Scratch {
     rounded: Vec<bf16>,
     rows: Vec<f32>,
     running: Vec<Running>,
-    lse: Vec<f32>, // not wanted
+    lse: Vec<f32>,     // not wanted
     queries: Vec<u64>, // units of any type
     keys: Vec<u64>,    // a block's, turned
 }
@@ -303,20 +318,22 @@ impl<T: Kept> Work<'_, T> {
         [h * keys_len, self.heads.n_head * keys_len + h * values_len]
     }
 
-    /// A head's keys and values in block `number`, and whether the keys are turned.
+    /// A head's keys and values in block `number`.
     ///
     /// # Safety
     /// Nobody writes this head's keys and values while they are borrowed.
-    unsafe fn of_head<'s>(&self, s: &'s Place<T::Unit>, number: usize, h: usize) -> ([&'s [T::Unit]; 2], bool) {
-        let lens = [self.heads.keys_len::<T>(), self.heads.values_len::<T>()];
+    unsafe fn of_head<'s>(&self, s: &'s Place<T::Unit>, number: usize, h: usize) -> [&'s [T::Unit]; 2] {
         let [keys, values] = self.starts(h);
         let part = |start: usize, len: usize| match s.full.get(number) {
             Some(block) => &block[start..start + len],
-            // SAFETY: the part lies in the block, which the caller of `attention_cached_on` borrows; for the rest, the
-            // caller's promise.
-            None => unsafe { std::slice::from_raw_parts(s.open[number - s.full.len()].pointer(start, len), len) },
+            None => {
+                let part = s.open[number - s.full.len()].pointer(start, len);
+                // SAFETY: it lies in a block that the caller of `attention_cached_on` borrows, and by the caller's
+                // promise nobody writes it.
+                unsafe { std::slice::from_raw_parts(part, len) }
+            }
         };
-        ([part(keys, lens[0]), part(values, lens[1])], number < s.full.len())
+        [part(keys, self.heads.keys_len::<T>()), part(values, self.heads.values_len::<T>())]
     }
 
     /// Where a head's keys in a block lie, for asking ahead.
@@ -393,15 +410,15 @@ impl<T: Kept> Work<'_, T> {
                 self.keys(&self.sequences[then.sequence], 0, then.heads.start)
             };
             for (at, h) in heads.clone().enumerate() {
-                let ([key_units, _], is_turned) = of_head(sequence, number, h);
+                let [key_units, _] = of_head(sequence, number, h);
                 let next = match h + 1 < heads.end {
-                    true => of_head(sequence, number, h + 1).0[0],
-                    false => of_head(sequence, number, heads.start).0[1],
+                    true => of_head(sequence, number, h + 1)[0],
+                    false => of_head(sequence, number, heads.start)[1],
                 };
                 let a = A { at: queries[at * n * deep..].as_ptr(), row: deep, step: 1 };
                 let scores = &mut scores[at * n * KEYS..][..n * KEYS];
                 let c = (scores.as_mut_ptr(), KEYS, false);
-                if is_turned {
+                if number < sequence.full.len() {
                     let b = B { at: key_units.as_ptr(), step: KEYS };
                     // SAFETY: the queries are (n, deep), the keys (deep, KEYS), the scores (n, KEYS), borrowed here alone.
                     unsafe { product(tile, c, (a, n), (b, KEYS), deep, next.as_ptr()) };
@@ -411,8 +428,10 @@ impl<T: Kept> Work<'_, T> {
                     K::pack(isa, turned, K::NR, &T::rows(&key_units[..keys * deep], d), 0, [0, d]);
                     for (p, panel) in turned.chunks_exact(K::NR * deep).enumerate() {
                         let c = (c.0.wrapping_add(p * K::NR), KEYS, false);
-                        let (b, next) =
-                            (B { at: panel.as_ptr(), step: K::NR }, next.as_ptr().wrapping_add(p * panel.len()));
+                        let (b, next) = (
+                            B { at: panel.as_ptr(), step: K::NR },
+                            next.as_ptr().wrapping_add(p * panel.len()),
+                        );
                         // SAFETY: as above, with the panel (deep, NR).
                         unsafe { product(tile, c, (a, n), (b, K::NR), deep, next) };
                     }
@@ -423,9 +442,9 @@ impl<T: Kept> Work<'_, T> {
             }
             let probs = T::factor(isa, scores, rounded);
             for (at, h) in heads.clone().enumerate() {
-                let [_, value_units] = of_head(sequence, number, h).0;
+                let [_, value_units] = of_head(sequence, number, h);
                 let next = match h + 1 < heads.end {
-                    true => of_head(sequence, number, h + 1).0[1].as_ptr(),
+                    true => of_head(sequence, number, h + 1)[1].as_ptr(),
                     false => next_block,
                 };
                 let a = A { at: probs[at * n * KEYS / T::DEEP..].as_ptr(), row: KEYS / T::DEEP, step: 1 };

@@ -119,8 +119,9 @@ fn bfloat16_agrees_with_f32_and_with_itself_at_any_thread_count() {
     }
 }
 
-/// Attention of sequences that lie one after the other in `qkv` (rows, 3C), each fed in the portions given, all in step.
-fn in_portions<T: Kept + Default>(
+/// Attention of sequences that lie one after the other in `qkv` (rows, 3C), each fed in the portions given, beginning with
+/// another one.
+fn in_portions<T: Kept>(
     isa: Isa,
     qkv: &[T],
     lens: &[usize],
@@ -135,41 +136,39 @@ fn in_portions<T: Kept + Default>(
         .collect();
     let starts: Vec<usize> =
         lens.iter().scan(0, |end, len| Some(std::mem::replace(end, *end + len))).collect();
-    let (mut out, mut past) = (vec![T::default(); qkv.len() / 3], 0);
-    for portion in portions.iter().copied().cycle() {
-        // The new rows of all sequences, one after the other, as a batch has them.
-        let new: Vec<usize> = lens.iter().map(|len| portion.min(len.saturating_sub(past))).collect();
-        let rows: usize = new.iter().sum();
-        if rows == 0 {
+    let (mut out, mut past) = (vec![T::default(); qkv.len() / 3], vec![0; lens.len()]);
+    for round in 0.. {
+        let new: Vec<usize> =
+            (0..lens.len()).map(|s| portions[(round + s) % portions.len()].min(lens[s] - past[s])).collect();
+        if new.iter().all(|&rows| rows == 0) {
             return out;
         }
-        let (mut batch, mut firsts) = (Vec::new(), Vec::new());
-        for (start, new) in starts.iter().zip(&new) {
-            firsts.push(batch.len() / (3 * c));
-            batch.extend(qkv.iter().skip((start + past) * 3 * c).take(new * 3 * c));
+        // The new rows of all sequences, one after the other, as a batch has them.
+        let mut batch = Vec::new();
+        for s in 0..lens.len() {
+            batch.extend_from_slice(&qkv[(starts[s] + past[s]) * 3 * c..][..new[s] * 3 * c]);
         }
-        let sequences: Vec<_> = blocks
-            .iter_mut()
-            .enumerate()
-            .map(|(s, blocks)| {
-                let past = past.min(lens[s]);
-                let (full, open) = blocks.split_at_mut(past / BLOCK);
-                let full = full.iter().map(|block| &block[..]).collect();
-                let open = open.iter_mut().map(|block| &mut block[..]).collect();
-                Sequence { past, rows: (firsts[s], new[s]), full, open }
-            })
-            .collect();
-        let mut got = vec![T::default(); rows * c];
-        attention_cached_on(isa, &mut got, &batch, sequences, heads, scale);
-        for (s, start) in starts.iter().enumerate() {
-            let got = got[firsts[s] * c..][..new[s] * c].iter();
-            out.iter_mut().skip((start + past) * c).zip(got).for_each(|(out, got)| *out = *got);
+        let sequences = blocks.iter_mut().enumerate().map(|(s, blocks)| {
+            let (full, open) = blocks.split_at_mut(past[s] / BLOCK);
+            let open = open.iter_mut().filter(|_| new[s] > 0).map(|block| &mut block[..]).collect();
+            Sequence {
+                past: past[s],
+                rows: new[s],
+                full: full.iter().map(|block| &block[..]).collect(),
+                open,
+            }
+        });
+        let mut got = vec![T::default(); batch.len() / 3];
+        attention_cached_on(isa, &mut got, &batch, sequences.collect(), heads, scale);
+        let mut got = &got[..];
+        for s in 0..lens.len() {
+            let (own, others) = got.split_at(new[s] * c);
+            out[(starts[s] + past[s]) * c..][..own.len()].copy_from_slice(own);
+            got = others;
+            let (before, after) = (past[s] / BLOCK, (past[s] + new[s]) / BLOCK);
+            blocks[s][before..after].iter_mut().for_each(|block| turn::<T>(block, heads, false));
+            past[s] += new[s];
         }
-        for (blocks, len) in blocks.iter_mut().zip(lens) {
-            let (before, after) = (past.min(*len) / BLOCK, (past + portion).min(*len) / BLOCK);
-            blocks[before..after].iter_mut().for_each(|block| turn::<T>(block, heads, false));
-        }
-        past += portion;
     }
     unreachable!("the portions go round")
 }
@@ -193,10 +192,12 @@ proptest::proptest! {
     #[test]
     fn cached_in_any_portions(
         lens in proptest::collection::vec(1usize..200, 1..4),
-        n_head in 1usize..4,
+        n_head in 1usize..14,
         head_dim in 1usize..70,
-        portions in proptest::collection::vec(1usize..100, 1..6),
+        portions in proptest::collection::vec(proptest::prop_oneof![1usize..6, 1usize..100], 1..6),
+        threads in 1usize..4,
     ) {
+        pool::set_threads(threads);
         let heads = Heads { n_head, head_dim };
         let (rows, c) = (lens.iter().sum::<usize>(), n_head * head_dim);
         let scale = default_scale(head_dim) / (n_head as f32);

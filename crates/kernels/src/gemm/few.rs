@@ -26,7 +26,7 @@ const LOW: usize = 8;
 const RUN: usize = 2048;
 /// Steps of K in a piece where they do not.
 const STEPS_ALONG_K: usize = 128; // eight lines of the cache
-/// Columns of a strip of `f32`, eight lines of the cache, and its steps of K: it is asked for into the second-level cache, and
+/// Columns of a strip, eight lines of the cache if they are `f32`, and its steps of K: it is asked for into the second-level cache, and
 /// packed a panel at a time into the first.
 const STRIP: (usize, usize) = (128, 128);
 /// Steps of K that are widened at once.
@@ -295,8 +295,7 @@ impl<T: Tile> Work<'_, T> {
                 for k0 in (0..k).step_by(step) {
                     let kc = step.min(k - k0);
                     let (row, col) = if k0 + kc < k { (k0 + kc, strip) } else { (0, strip + cols) };
-                    let from = Ahead { at: b.address(row, col), jump: b.address(1, 0).addr() - b.address(0, 0).addr() };
-                    let mut next = Next::new(from, step * Ahead::RUN, panels * self.tiles, kc);
+                    let mut next = Next::new(b.ahead(row, col), step * Ahead::RUN, panels * self.tiles, kc);
                     for j in (strip..).step_by(T::NR).take(panels) {
                         T::pack(self.isa, &mut scratch[..T::NR * kc], T::NR, &b.t(), j, [k0, kc]);
                         let c = (j, T::NR.min(columns.end - j), add || k0 > 0);
@@ -354,11 +353,10 @@ impl<T: Tile> Work<'_, T> {
                     let ahead = (j + T::NR + c * T::NR / chunks)..(j + T::NR + (c + 1) * T::NR / chunks);
                     let mut next = None;
                     if T::DEEP > 1 {
-                        b.prefetch(0..k, ahead);
-                    } else if let Operand::F32(b) = b {
+                        b.prefetch(k, ahead);
+                    } else {
                         let (row, col) = if c + 1 < chunks { (k0 + kc, j) } else { (0, j + T::NR) };
-                        let from = Ahead { at: b.at(row, col).cast(), jump: 4 * b.col_stride };
-                        next = Some(Next::new(from, T::NR * Ahead::RUN, self.tiles, kc));
+                        next = Some(Next::new(b.ahead(row, col), T::NR * Ahead::RUN, self.tiles, kc));
                     }
                     T::pack(self.isa, &mut scratch[..size], T::NR, &b.t().above(j + T::NR), j, [k0, kc]);
                     let c = (j, T::NR.min(columns.end - j), add || k0 > 0);

@@ -72,6 +72,14 @@ pub fn prefetch(at: *const u8) {
     let _ = at;
 }
 
+/// Asks for so many values side by side, as [`prefetch_far`] does.
+#[inline(always)]
+pub fn prefetch_run<T>(start: *const T, len: usize) {
+    for byte in (0..len * size_of::<T>()).step_by(64) {
+        prefetch_far(start.cast::<u8>().wrapping_add(byte));
+    }
+}
+
 /// Memory to ask for while a tile is computed: runs of eight lines of the cache, `jump` bytes from one to the next.
 #[derive(Clone, Copy)]
 pub struct Ahead {
@@ -154,8 +162,8 @@ pub trait Tile: Copy + Sync {
         Self::NR
     }
 
-    /// A tile of `rows` (1 to `MR`) and `width` columns, a value of [`Tile::width`]. Asks for `LINES` lines of memory
-    /// at each step.
+    /// A tile of `rows` (1 to `MR`) and `width` columns, a value of [`Tile::width`]. Asks for `LINES` lines of `ahead`
+    /// at each step, or of what follows its first line.
     ///
     /// # Safety
     /// `a` can be read for `rows` and `depth`, and its rows or its steps lie side by side if it is of pairs; and `b` for `depth` and `width`. `c` can be written for `rows` and
@@ -178,7 +186,8 @@ pub trait Tile: Copy + Sync {
     }
 
     /// A tile of `rows` and `cols` columns of a B that is read as it lies, where `cols` is [`Tile::wide_cols`] of as many
-    /// rows or more. Asks for as many bytes as it reads, from `ahead` on in steps of B's, if that is not null.
+    /// rows or more. Asks for as many bytes as it reads, from `ahead` on in steps of B's; null says that there is
+    /// nothing to ask for.
     ///
     /// # Safety
     /// As for [`Tile::whole`].
