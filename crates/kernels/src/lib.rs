@@ -9,6 +9,7 @@ pub mod activation;
 pub mod attention;
 pub mod bf16;
 pub mod blocks;
+pub mod draws;
 pub mod gemm;
 pub mod isa;
 pub mod linear;

@@ -19,7 +19,7 @@ pub use kernels::bf16::{bf16, f16};
 pub use kernels::blocks;
 pub use kernels::mapped::Bytes;
 pub use kernels::memory::LargePages;
-pub use kernels::{isa, muon, optim, peak, pool, random, rows, timing};
+pub use kernels::{draws, isa, muon, optim, peak, pool, random, rows, timing};
 pub use storage::{Precision, Storage};
 pub use tape::{Grads, Tape};
 pub use tensor::{Tensor, TensorError};

@@ -3,6 +3,8 @@
 //! Weights are in proportion to probabilities, and the largest is 1: `w = exp((x - max) / temperature)`. They are
 //! computed for those tokens only that may be kept.
 
+use tensor::draws;
+
 use super::Sampling;
 use super::scan::Scan;
 
@@ -32,7 +34,7 @@ pub(super) fn candidates(sampling: &Sampling, logits: &[f32], n: usize, scan: &S
     let mut kept = if limited {
         keeping(0.0, scan.kth_largest(top_k))
     } else if top_p < 1.0 {
-        let total = logits.iter().map(|&logit| weight(logit, scan.most, temperature)).sum();
+        let total = draws::total(logits, scan.most, temperature);
         let least = least_of_top_p(total, top_p, n);
         let mut kept = keeping(least, lowest_logit(least, scan.most, temperature));
         keep_top_p(&mut kept, total, top_p);

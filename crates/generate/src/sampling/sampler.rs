@@ -1,5 +1,6 @@
 //! The choice of a token: a pure function of settings, logits, text so far, and position.
 
+use tensor::draws;
 use tensor::random::Stream;
 
 use super::filters::{self, Candidate};
@@ -159,7 +160,7 @@ impl Sampler {
         }
         let share = Stream::new(seed, PURPOSE, 0).f64(position);
         if (top_k == 0 || top_k >= n) && top_p == 1.0 && min_p == 0.0 && typical_p == 1.0 {
-            draw_from_all(logits, scan.most, temperature, share)
+            draws::draw(logits, scan.most, temperature, share)
         } else {
             draw(&filters::candidates(&self.sampling, logits, n, scan), share)
         }
@@ -207,32 +208,6 @@ fn draw(candidates: &[Candidate], share: f64) -> u32 {
     }
     // Only by rounding: the last that has any weight.
     candidates.iter().rev().find(|(_, weight)| *weight > 0.0).map_or(0, |(id, _)| *id)
-}
-
-/// [`draw`] from every token by id, without a list of them: sums are remembered once a block, and only the block in
-/// which the share is exceeded is looked at again.
-fn draw_from_all(logits: &[f32], most: f32, temperature: f32, share: f64) -> u32 {
-    const BLOCK: usize = 256;
-    let weight = |logit: f32| filters::weight(logit, most, temperature);
-    let mut sum = 0.0;
-    let mut sums = Vec::with_capacity(logits.len() / BLOCK + 2);
-    sums.push(sum);
-    for block in logits.chunks(BLOCK) {
-        block.iter().for_each(|&logit| sum += weight(logit));
-        sums.push(sum);
-    }
-    let target = share * sum;
-    let block = sums.partition_point(|&sum| sum <= target).saturating_sub(1);
-    let from = block * BLOCK;
-    let mut sum = sums[block];
-    let exceeds = |&logit: &f32| {
-        sum += weight(logit);
-        target < sum
-    };
-    match logits[from.min(logits.len())..].iter().position(exceeds) {
-        Some(at) => (from + at) as u32,
-        None => logits.iter().rposition(|&logit| weight(logit) > 0.0).unwrap_or(0) as u32,
-    }
 }
 
 #[cfg(test)]
