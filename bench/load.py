@@ -138,22 +138,24 @@ def main():
     threads = [threading.Thread(target=client, args=(port, number, until)) for number in range(args.clients)]
     for thread in threads:
         thread.start()
-    time.sleep(6 * args.minutes)
-    early = memory(process)
+    tenths = []
+    for tenth in range(1, 11):
+        time.sleep(max(0, start + 6 * args.minutes * tenth - time.monotonic()))
+        tenths.append(memory(process))
     for thread in threads:
         thread.join()
     while (now := metrics(port))["vllm:num_requests_running"] + now["vllm:num_requests_waiting"] > 0:
         time.sleep(0.1)
     late = memory(process)
     print(dict(COUNTS), f"in {time.monotonic() - start:.0f} s")
-    print(f"memory {early / 1e6:.1f} MB after a tenth of the time, {late / 1e6:.1f} MB at the end")
+    print("memory after each tenth of the time:", ", ".join(f"{tenth / 1e6:.1f}" for tenth in tenths), f"MB; at the end {late / 1e6:.1f} MB")
     print("at the end:", {name: value for name, value in now.items() if name.startswith("vllm:") or "blocks" in name})
     for fault in FAULTS[:20]:
         print(fault)
     process.terminate()
     assert process.wait() == 0, "the server did not end well"
     assert not FAULTS, f"{len(FAULTS)} faults"
-    assert late < 1.1 * early + 20e6, "memory grew"
+    assert late < 1.1 * tenths[0] + 20e6, "memory grew"
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 //! A pool of buffers, so that a training loop faults in its memory once.
 //!
-//! A large [`Buffer`] goes back to a free list when dropped and is handed out again to the next request of its
-//! exact length. Idle and used buffers together hardly exceed the most that was ever in use at one moment: by a
+//! A large [`Buffer`] goes back to a free list when dropped and is handed out again to the next request of about its
+//! length, since the batches of a server have another number of rows at each step. Idle and used buffers together hardly exceed the most that was ever in use at one moment: by a
 //! sixteenth, or some megabytes, so that the backward pass finds its first gradients' memory without giving up the logits'.
 
 use std::collections::HashMap;
@@ -19,7 +19,7 @@ const SLACK: usize = 6 << 20;
 #[derive(Debug)]
 pub struct Buffer<T: Pooled = f32>(Vec<T>);
 
-/// The idle buffers of one type.
+/// The idle buffers of one type, by size.
 #[derive(Debug, Default)]
 pub struct Pool<T> {
     idle: HashMap<usize, Vec<Vec<T>>>,
@@ -52,13 +52,28 @@ fn pool<T: Pooled>() -> MutexGuard<'static, Pool<T>> {
     T::shared().lock().unwrap_or_else(|poisoned| poisoned.into_inner())
 }
 
+/// The size of a buffer of this length: the next of the sizes, of which there are 8 to 16 between powers of two.
+fn size_for(len: usize) -> usize {
+    len.next_multiple_of(step(len))
+}
+
+/// The largest size that fits a capacity.
+fn size_of_capacity(capacity: usize) -> usize {
+    capacity - capacity % step(capacity)
+}
+
+/// The distance of sizes up to the power of two that reaches this length.
+fn step(len: usize) -> usize {
+    (len.next_power_of_two() / 16).max(1)
+}
+
 impl<T> Pool<T> {
-    /// An idle buffer of this length, if there is one. Makes room for a new one otherwise.
-    fn take(&mut self, len: usize) -> Option<Vec<T>> {
-        self.used_len += len;
-        let found = self.idle.get_mut(&len).and_then(Vec::pop);
+    /// An idle buffer of this size, if there is one. Makes room for a new one otherwise.
+    fn take(&mut self, size: usize) -> Option<Vec<T>> {
+        self.used_len += size;
+        let found = self.idle.get_mut(&size).and_then(Vec::pop);
         if found.is_some() {
-            self.idle_len -= len;
+            self.idle_len -= size;
         }
         self.peak_len = self.peak_len.max(self.used_len);
         while self.idle_len + self.used_len > self.limit() && self.idle_len > 0 {
@@ -74,42 +89,50 @@ impl<T> Pool<T> {
     /// Frees one of the shortest idle buffers: the longest ones cost most to have again.
     fn evict(&mut self) {
         let idle = self.idle.iter().filter(|(_, list)| !list.is_empty());
-        let Some(len) = idle.map(|(&len, _)| len).min() else { return };
-        if let Some(list) = self.idle.get_mut(&len) {
+        let Some(size) = idle.map(|(&size, _)| size).min() else { return };
+        if let Some(list) = self.idle.get_mut(&size) {
             list.pop();
-            self.idle_len -= len;
+            self.idle_len -= size;
         }
     }
 
     fn give(&mut self, values: Vec<T>) {
-        let len = values.len();
-        self.used_len = self.used_len.saturating_sub(len);
-        if self.idle_len + self.used_len + len <= self.limit() {
-            self.idle_len += len;
-            self.idle.entry(len).or_default().push(values);
+        let size = size_of_capacity(values.capacity());
+        self.used_len = self.used_len.saturating_sub(size);
+        if self.idle_len + self.used_len + size <= self.limit() {
+            self.idle_len += size;
+            self.idle.entry(size).or_default().push(values);
         }
     }
 }
 
 impl<T: Pooled> Buffer<T> {
-    fn reused(len: usize) -> Option<Vec<T>> {
-        if len >= POOLED { pool::<T>().take(len) } else { None }
+    /// Values of any kind, and whether they were used before; new ones are zero.
+    fn any(len: usize) -> (Vec<T>, bool) {
+        if len < POOLED {
+            return (vec![T::default(); len], false);
+        }
+        let size = size_for(len);
+        let found = pool::<T>().take(size);
+        let was_used = found.is_some();
+        // Memory of a new one is the system's, of zeros that cost nothing until they are touched.
+        let mut values = found.unwrap_or_else(|| vec![T::default(); size]);
+        values.resize(len, T::default());
+        (values, was_used)
     }
 
     /// A buffer of zeros.
     pub fn zeroed(len: usize) -> Buffer<T> {
-        match Buffer::reused(len) {
-            Some(mut values) => {
-                values.fill(T::default());
-                Buffer(values)
-            }
-            None => Buffer(vec![T::default(); len]),
+        let (mut values, was_used) = Buffer::any(len);
+        if was_used {
+            values.fill(T::default());
         }
+        Buffer(values)
     }
 
     /// A buffer whose values the caller will overwrite, every one: until then they are arbitrary.
     pub fn scratch(len: usize) -> Buffer<T> {
-        Buffer(Buffer::reused(len).unwrap_or_else(|| vec![T::default(); len]))
+        Buffer(Buffer::any(len).0)
     }
 }
 
@@ -117,7 +140,7 @@ impl<T: Pooled> From<Vec<T>> for Buffer<T> {
     fn from(values: Vec<T>) -> Buffer<T> {
         if values.len() >= POOLED {
             let mut pool = pool::<T>();
-            pool.used_len += values.len();
+            pool.used_len += size_of_capacity(values.capacity());
             pool.peak_len = pool.peak_len.max(pool.used_len);
         }
         Buffer(values)
@@ -163,6 +186,28 @@ mod tests {
         first.fill(3.0);
         drop(first);
         assert!(Buffer::<f32>::zeroed(POOLED + 7).iter().all(|&v| v == 0.0));
+    }
+
+    #[test]
+    fn sizes_fit_and_a_buffer_serves_every_length_of_its_size() {
+        for len in (POOLED..3 * POOLED).step_by(37) {
+            let size = size_for(len);
+            assert!(
+                len <= size && size - len <= len / 8 && size_of_capacity(size) == size,
+                "{len} in {size}"
+            );
+            assert!(size_of_capacity(len) <= len && size_for(size_of_capacity(len)) == size_of_capacity(len));
+        }
+        // A size that no other test asks for.
+        let sizes: [usize; 3] = [100_001, 98_500, 106_000];
+        assert!(sizes.iter().all(|&len| size_for(len) == size_for(sizes[0])));
+        let address = |len| {
+            let buffer = Buffer::<bf16>::scratch(len);
+            assert_eq!(buffer.len(), len);
+            buffer.as_ptr().addr()
+        };
+        let first = address(sizes[0]);
+        assert!(sizes.iter().all(|&len| address(len) == first));
     }
 
     #[test]
