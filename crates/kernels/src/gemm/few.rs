@@ -20,7 +20,7 @@ use crate::pool::{self, Shared};
 const MOST_ROWS: usize = 64;
 /// The same where B is packed in strips.
 const MOST_ROWS_OF_STRIPS: usize = 192;
-/// The most rows of a tile of a B that is multiplied as it lies; that many rows of A are read as they lie, too.
+/// The most rows of a tile of a B that is multiplied as it lies; so few rows of A are read as they lie, too.
 const LOW: usize = 8;
 /// Bytes of a row of a packed piece where B's columns lie side by side.
 const RUN: usize = 2048;
@@ -66,7 +66,9 @@ pub fn product<T: Tile>(isa: Isa, tile: T, a: Operand, b: Source<T::Unit>, outpu
     let (m, units) = (a.rows(), a.cols().div_ceil(T::DEEP));
     let most = if lies::<T>(&b, m) { LOW.min(T::MR) } else { T::MR };
     let tiles = m.div_ceil(most);
-    if let Some(rows) = T::rows(&a).filter(|_| m <= LOW) {
+    // More rows of pairs, too, unless their distance is whole pages, so that all fall into the same places of the cache.
+    let spread = |rows: &A<T::Unit>| T::DEEP > 1 && !(rows.row * size_of::<T::Unit>()).is_multiple_of(4096);
+    if let Some(rows) = T::rows(&a).filter(|rows| m <= LOW || spread(rows)) {
         return Work { isa, tile, m, tiles, rows: Rows::Lie(rows), b }.share(a.cols(), output);
     }
     with_kept(&ROWS, |panels: &mut Vec<T::Unit>| {
