@@ -110,6 +110,15 @@ def metrics(port):
     return {name.split("{")[0]: float(value) for name, value in pairs}
 
 
+def is_ready(port):
+    try:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+        connection.request("GET", "/health")
+        return connection.getresponse().status == 200
+    except OSError:
+        return False
+
+
 def memory(process):
     with open(f"/proc/{process.pid}/status") as status:
         return next(int(line.split()[1]) for line in status if line.startswith("VmRSS")) * 1024
@@ -127,12 +136,8 @@ def main():
         port = probe.getsockname()[1]
     flags = ["serve", "-m", f"m={args.model}", "--port", str(port), "--batch", "16", "--queue", "16", "--log-level", "warn"]
     process = subprocess.Popen([args.gpt2, *flags], stderr=subprocess.DEVNULL)
-    while True:
-        try:
-            metrics(port)
-            break
-        except OSError:
-            time.sleep(0.05)
+    while not is_ready(port):
+        time.sleep(0.05)
     start = time.monotonic()
     until = start + 60 * args.minutes
     threads = [threading.Thread(target=client, args=(port, number, until)) for number in range(args.clients)]
