@@ -1,8 +1,8 @@
 //! A pool of buffers, so that a training loop faults in its memory once.
 //!
 //! A large [`Buffer`] goes back to a free list when dropped and is handed out again to the next request of about its
-//! length, since the batches of a server have another number of rows at each step. Idle and used buffers together hardly exceed the most that was ever in use at one moment: by a
-//! sixteenth, or some megabytes, so that the backward pass finds its first gradients' memory without giving up the logits'.
+//! length, since the batches of a server have another number of rows at each step. Idle and used buffers together hardly
+//! exceed the most that was ever in use at one moment: by a sixteenth, or some megabytes, so that the backward pass finds its first gradients' memory without giving up the logits'.
 
 use std::collections::HashMap;
 use std::ops::{Deref, DerefMut};
@@ -52,7 +52,7 @@ fn pool<T: Pooled>() -> MutexGuard<'static, Pool<T>> {
     T::shared().lock().unwrap_or_else(|poisoned| poisoned.into_inner())
 }
 
-/// The size of a buffer of this length: the next of the sizes, of which there are 8 to 16 between powers of two.
+/// The size of a buffer of this length: the next of the sizes, of which there are 8 from one power of two to the next.
 fn size_for(len: usize) -> usize {
     len.next_multiple_of(step(len))
 }
