@@ -7,7 +7,7 @@
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Condvar, LazyLock, Mutex, MutexGuard, TryLockError};
 use std::time::{Duration, Instant};
 
@@ -113,6 +113,60 @@ pub fn for_each(n_tasks: usize, f: impl Fn(usize) + Sync) {
     let panic = lock(&job.panic).take();
     if let Some(panic) = panic {
         resume_unwind(panic);
+    }
+}
+
+/// [`for_each`] for tasks whose neighbours read neighbouring memory: each thread takes a run of them, in order, so that what it
+/// asks for ahead is what it reads next. Who is done first takes the last ones of the others.
+pub fn for_each_in_runs(n_tasks: usize, f: impl Fn(usize) + Sync) {
+    let n_runs = threads().min(n_tasks);
+    if n_runs <= 1 {
+        return (0..n_tasks).for_each(f);
+    }
+    let runs: Vec<Run> =
+        (0..n_runs).map(|run| Run::new(run * n_tasks / n_runs, (run + 1) * n_tasks / n_runs)).collect();
+    for_each(n_runs, |own| {
+        runs[own].begun.store(true, Ordering::Relaxed);
+        while let Some(task) = runs[own].first() {
+            f(task);
+        }
+        // A run that nobody has begun is still to be handed out, as a whole.
+        for other in (1..n_runs).map(|next| &runs[(own + next) % n_runs]) {
+            while let Some(task) = other.last() {
+                f(task);
+            }
+        }
+    });
+}
+
+/// Tasks of which one thread takes the first, and others the last.
+struct Run {
+    /// The first task that is left, and the end, in the upper half.
+    left: AtomicU64,
+    begun: AtomicBool,
+}
+
+impl Run {
+    fn new(first: usize, end: usize) -> Run {
+        assert!(end <= u32::MAX as usize, "{end} tasks");
+        Run { left: AtomicU64::new(first as u64 | (end as u64) << 32), begun: AtomicBool::new(false) }
+    }
+
+    fn first(&self) -> Option<usize> {
+        let left = self.left.try_update(Ordering::Relaxed, Ordering::Relaxed, |left| {
+            (left as u32 as u64 != left >> 32).then_some(left + 1)
+        });
+        left.ok().map(|left| left as u32 as usize)
+    }
+
+    fn last(&self) -> Option<usize> {
+        if !self.begun.load(Ordering::Relaxed) {
+            return None;
+        }
+        let left = self.left.try_update(Ordering::Relaxed, Ordering::Relaxed, |left| {
+            (left as u32 as u64 != left >> 32).then(|| left - (1 << 32))
+        });
+        left.ok().map(|left| (left >> 32) as usize - 1)
     }
 }
 
@@ -254,6 +308,33 @@ mod tests {
                 assert!(counts.iter().enumerate().all(|(i, &c)| c == 1 + i as u32), "{threads} threads, {n}");
             }
         }
+    }
+
+    #[test]
+    fn every_task_of_a_run_runs_once_whoever_takes_it() {
+        for threads in [1, 2, 3, 8] {
+            set_threads(threads);
+            for n in [0, 1, 2, 7, 1000] {
+                let counts: Vec<_> = (0..n).map(|_| AtomicUsize::new(0)).collect();
+                for_each_in_runs(n, |i| {
+                    // The first run takes long, so that the others help.
+                    if i < n / 8 {
+                        std::thread::yield_now();
+                    }
+                    counts[i].fetch_add(1, Ordering::Relaxed);
+                });
+                assert!(counts.into_iter().all(|count| count.into_inner() == 1), "{threads} threads, {n}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_run_gives_its_first_to_its_owner_and_its_last_to_others() {
+        let run = Run::new(3, 6);
+        assert_eq!(run.last(), None, "nobody has begun it");
+        run.begun.store(true, Ordering::Relaxed);
+        assert_eq!([run.first(), run.last(), run.first()], [Some(3), Some(5), Some(4)]);
+        assert_eq!([run.first(), run.last()], [None, None]);
     }
 
     #[test]

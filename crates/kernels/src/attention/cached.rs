@@ -254,8 +254,9 @@ struct Task {
     heads: Range<usize>,
 }
 
-/// The work in tasks, the longest first. A few rows take the time that reading their keys takes, so several heads go together,
-/// whose keys lie one after the other, as long as there are some tasks for each thread; many rows have heads of their own.
+/// The work in tasks. A few rows take the time that reading their keys takes, so several heads go together, whose keys lie one
+/// after the other, as long as there are some tasks for each thread, in the order of memory; many rows have heads of their own,
+/// and the longest come first.
 fn tasks<U>(sequences: &[Place<U>], n_head: usize) -> Vec<Task> {
     let blocks: usize = sequences.iter().map(Place::blocks).sum();
     let mut tasks = Vec::new();
@@ -272,7 +273,9 @@ fn tasks<U>(sequences: &[Place<U>], n_head: usize) -> Vec<Task> {
         let (first, n) = task.rows;
         n * task.heads.len() * (sequences[task.sequence].past + first + n)
     };
-    tasks.sort_by_key(|task| Reverse(work(task)));
+    if sequences.iter().any(|s| s.rows.1 > FEW) {
+        tasks.sort_by_key(|task| Reverse(work(task)));
+    }
     tasks
 }
 
@@ -304,10 +307,10 @@ thread_local! {
 
 impl<T: Kept> Work<'_, T> {
     fn run<K: Tile<Unit = T::Unit>>(&self, isa: Isa, tile: K) {
-        pool::for_each(self.tasks.len(), |i| {
+        pool::for_each_in_runs(self.tasks.len(), |i| {
             let task = &self.tasks[i];
-            // Most likely this thread's next.
-            let then = self.tasks.get(i + pool::threads()).unwrap_or(task);
+            // This thread's next.
+            let then = self.tasks.get(i + 1).unwrap_or(task);
             SCRATCH.with_borrow_mut(|scratch| self.task(isa, tile, task, then, scratch));
         });
     }

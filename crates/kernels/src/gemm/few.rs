@@ -175,7 +175,7 @@ impl<T: Tile> Work<'_, T> {
         match output {
             Output::Set(c) => self.stored(tasks, cols, c, false),
             Output::Add(c) => self.stored(tasks, cols, c, true),
-            Output::To(sink) => pool::for_each(tasks, |task| {
+            Output::To(sink) => pool::for_each_in_runs(tasks, |task| {
                 let (start, end) = (task * cols, n.min((task + 1) * cols));
                 let mut tiles = TILES.take();
                 // An odd number of lines of the cache, so that rows do not fall into the same sets.
@@ -192,7 +192,7 @@ impl<T: Tile> Work<'_, T> {
 
     fn stored(&self, tasks: usize, cols: usize, c: &mut [f32], add: bool) {
         let (n, c) = (self.b.n(), Shared::new(c));
-        pool::for_each(tasks, |task| {
+        pool::for_each_in_runs(tasks, |task| {
             let (start, end) = (task * cols, n.min((task + 1) * cols));
             self.columns(start, end, add, |i, j, len| (c.pointer(i * n + j, len), n));
         });
