@@ -91,6 +91,12 @@ pub fn unwoven(
         let column = first + p * width;
         let whole = &pairs.data[column / WIDTH * PairPanels::len_for(pairs.k, 1)..];
         let units = &whole[k0 / 2 * WIDTH..][..kc / 2 * WIDTH];
+        #[cfg(target_arch = "x86_64")]
+        if isa >= Isa::Avx512 && Avx512::detect().is_some() && width == WIDTH {
+            // SAFETY: `detect` has found AVX-512 on this CPU.
+            unsafe { unweave_avx512(panel, units) };
+            continue;
+        }
         unweave(isa, panel, width, units, column % WIDTH);
     }
 }
@@ -115,6 +121,25 @@ fn unweave_lanes<const LANES: usize>(panel: &mut [f32], units: &[u32], first: us
         for lane in 0..LANES {
             low[lane] = f32::from_bits(units[lane] << 16);
             high[lane] = f32::from_bits(units[lane] & 0xffff_0000);
+        }
+    }
+}
+
+/// The same for a whole panel. (The compiler would go along K, with gathers.)
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f")]
+fn unweave_avx512(panel: &mut [f32], units: &[u32]) {
+    use std::arch::x86_64::*;
+    let steps = panel.as_chunks_mut::<WIDTH>().0.as_chunks_mut::<2>().0;
+    let upper = _mm512_set1_epi32(0xffff_0000_u32 as i32);
+    for ([low, high], units) in steps.iter_mut().zip(units.as_chunks::<WIDTH>().0) {
+        for lane in (0..WIDTH).step_by(16) {
+            // SAFETY: each of the three has the sixteen values from `lane` on.
+            unsafe {
+                let pairs = _mm512_loadu_si512(units.as_ptr().add(lane).cast());
+                _mm512_storeu_si512(low.as_mut_ptr().add(lane).cast(), _mm512_slli_epi32::<16>(pairs));
+                _mm512_storeu_si512(high.as_mut_ptr().add(lane).cast(), _mm512_and_si512(pairs, upper));
+            }
         }
     }
 }
