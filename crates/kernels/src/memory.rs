@@ -1,8 +1,8 @@
 //! An allocator that gives large blocks large pages: weights, moments and activations are walked through again and
 //! again, and with pages of 4 KiB a good part of the time goes into looking addresses up, and into the first touch.
 //!
-//! A program chooses it with `#[global_allocator]`. Small blocks are the system allocator's; on systems other than
-//! Linux, all are.
+//! A program chooses it with `#[global_allocator]`. Smaller blocks are the system allocator's; on systems other than
+//! Linux, all are. Those of a page or more start with a line of the cache, so that no vector lies in two.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 
@@ -18,13 +18,21 @@ fn is_large(layout: Layout) -> bool {
     cfg!(target_os = "linux") && layout.size() >= LARGE && layout.align() <= LARGE
 }
 
+/// A block of this size or more starts with a line of the cache.
+const PAGE: usize = 4096;
+/// Bytes of a line of the cache.
+const LINE: usize = 64;
+
+/// How a block that is not large is asked of the system.
+fn placed(layout: Layout) -> Layout {
+    if layout.size() < PAGE { layout } else { layout.align_to(LINE).unwrap_or(layout) }
+}
+
 #[cfg(target_os = "linux")]
 mod large {
     //! Blocks mapped by themselves. Only what is touched takes memory, and it is zero until then.
 
-    use super::LARGE;
-
-    const PAGE: usize = 4096;
+    use super::{LARGE, PAGE};
 
     fn whole_pages(size: usize) -> usize {
         size.next_multiple_of(PAGE)
@@ -87,7 +95,7 @@ unsafe impl GlobalAlloc for LargePages {
             return large::map(layout.size());
         }
         // SAFETY: the caller's promise is the same.
-        unsafe { System.alloc(layout) }
+        unsafe { System.alloc(placed(layout)) }
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
@@ -95,14 +103,14 @@ unsafe impl GlobalAlloc for LargePages {
             return large::map(layout.size());
         }
         // SAFETY: the caller's promise is the same.
-        unsafe { System.alloc_zeroed(layout) }
+        unsafe { System.alloc_zeroed(placed(layout)) }
     }
 
     unsafe fn realloc(&self, start: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
         // SAFETY: the caller promises that the new size, rounded up to the alignment, is no overflow.
         let new_layout = unsafe { Layout::from_size_align_unchecked(new_size, layout.align()) };
-        if !is_large(layout) && !is_large(new_layout) {
-            // SAFETY: the caller's promise is the same.
+        if layout.size().max(new_size) < PAGE {
+            // SAFETY: both are the system's, as they are; the caller's promise is the same.
             return unsafe { System.realloc(start, layout, new_size) };
         }
         // SAFETY: a new block of its own; the old one is as large as its layout says, and is freed as it was made.
@@ -122,7 +130,7 @@ unsafe impl GlobalAlloc for LargePages {
             return unsafe { large::unmap(start, layout.size()) };
         }
         // SAFETY: the caller's promise is the same.
-        unsafe { System.dealloc(start, layout) }
+        unsafe { System.dealloc(start, placed(layout)) }
     }
 }
 

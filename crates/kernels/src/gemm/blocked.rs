@@ -141,11 +141,14 @@ impl Block<'_> {
     /// Rows and columns of a task: whole tiles, and so few that each thread has some tasks.
     fn task<T: Tile>(&self) -> (usize, usize) {
         let (mut rows, mut cols) = ((T::TASK.0 / T::MR).max(1) * T::MR, (T::TASK.1 / T::NR).max(1) * T::NR);
-        while self.mc.div_ceil(rows) * self.nc.div_ceil(cols) < 12 * pool::threads() && rows.max(cols) > 32 {
-            if cols > rows {
-                cols = (cols / 2).next_multiple_of(T::NR)
+        const LEAST: usize = 32;
+        while self.mc.div_ceil(rows) * self.nc.div_ceil(cols) < 12 * pool::threads() {
+            if cols > LEAST.max(T::NR) && (cols > rows || rows <= LEAST) {
+                cols = (cols / 2).next_multiple_of(T::NR);
+            } else if rows > LEAST {
+                rows = (rows / 2).next_multiple_of(T::MR);
             } else {
-                rows = (rows / 2).next_multiple_of(T::MR)
+                break;
             }
         }
         (rows, cols)

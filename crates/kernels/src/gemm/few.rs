@@ -28,7 +28,7 @@ const RUN: usize = 2048;
 const STEPS_ALONG_K: usize = 128; // eight lines of the cache
 /// Columns of a strip, eight lines of the cache if they are `f32`, and its steps of K: it is asked for into the second-level cache, and
 /// packed a panel at a time into the first.
-const STRIP: (usize, usize) = (128, 128);
+const STRIP: (usize, usize) = (128, 64);
 /// Steps of K that are widened at once.
 const WIDENED: usize = 128;
 /// How many bytes ahead are asked for in a panel.
@@ -64,7 +64,10 @@ fn with_kept<U: 'static, R>(
 /// The whole product; tasks share the columns.
 pub fn product<T: Tile>(isa: Isa, tile: T, a: Operand, b: Source<T::Unit>, output: Output) {
     let (m, units) = (a.rows(), a.cols().div_ceil(T::DEEP));
-    let most = if lies::<T>(&b, m) { LOW.min(T::MR) } else { T::MR };
+    let most = match T::rows(&a) {
+        Some(_) if lies::<T>(&b, m) => LOW.min(T::LOW),
+        _ => T::MR,
+    };
     let tiles = m.div_ceil(most);
     // More rows of pairs, too, unless their distance is whole pages, so that all fall into the same places of the cache.
     let spread = |rows: &A<T::Unit>| T::DEEP > 1 && !(rows.row * size_of::<T::Unit>()).is_multiple_of(4096);
@@ -262,9 +265,11 @@ impl<T: Tile> Work<'_, T> {
         if columns.is_empty() {
             return;
         }
+        // Rows that lie can be cut anywhere, so that none of these tiles is too high.
+        let rest = Work { tiles: self.tiles.max(self.m.div_ceil(T::MR)), ..*self };
         with_kept(&PIECES, |scratch: &mut Vec<T::Unit>| {
             // A run of a tile asks for as many lines as make a row of the next piece, one or two at each step of K.
-            let lines = if self.tiles == 1 { 2 } else { 1 };
+            let lines = if rest.tiles == 1 { 2 } else { 1 };
             let step = (RUN / 64 / lines * T::DEEP).min(k);
             for k0 in (0..k).step_by(step) {
                 let kc = step.min(k - k0);
@@ -275,7 +280,7 @@ impl<T: Tile> Work<'_, T> {
                     T::pack(self.isa, &mut scratch[..size], T::NR, &b.t(), j, [k0, kc]);
                     let c = (j, T::NR.min(columns.end - j), add || k0 > 0);
                     let ahead = || Some((lines, Ahead::in_order(b.address(next.next()?, columns.start))));
-                    self.tiles(scratch, c, k0, kc, &place, ahead);
+                    rest.tiles(scratch, c, k0, kc, &place, ahead);
                 }
             }
         });
@@ -320,16 +325,20 @@ impl<T: Tile> Work<'_, T> {
         with_kept(&PIECES, |scratch: &mut Vec<T::Unit>| {
             scratch.resize(scratch.len().max(T::NR * WIDENED), T::Unit::default());
             // All of a panel for some steps of K, then the next steps: so memory is read in order.
-            for panel in columns.clone().step_by(WIDTH) {
+            let wide = WIDTH.max(T::NR);
+            for panel in columns.clone().step_by(wide) {
+                let end = columns.end.min(panel + wide);
                 for k0 in (0..k).step_by(WIDENED) {
                     let kc = WIDENED.min(k - k0);
-                    // The first tile asks for the next piece, a line at each step.
-                    let next = pairs.data[panel * k.div_ceil(2) + (k0 + kc).div_ceil(2) * WIDTH..].as_ptr();
-                    let mut ahead = Some((1, Ahead::in_order(next.cast())));
-                    for j in (panel..columns.end.min(panel + WIDTH)).step_by(T::NR) {
+                    // The first tiles ask for the next piece, a line at each step.
+                    let mut ahead = (panel..end).step_by(WIDTH).map(|panel| {
+                        let next = &pairs.data[panel * k.div_ceil(2) + (k0 + kc).div_ceil(2) * WIDTH..];
+                        (1, Ahead::in_order(next.as_ptr().cast()))
+                    });
+                    for j in (panel..end).step_by(T::NR) {
                         T::widen(self.isa, &mut scratch[..T::NR * kc], pairs, j, [k0, kc]);
                         let c = (j, T::NR.min(columns.end - j), add || k0 > 0);
-                        self.tiles(scratch, c, k0, kc, &place, || ahead.take());
+                        self.tiles(scratch, c, k0, kc, &place, || ahead.next());
                     }
                 }
             }

@@ -24,7 +24,7 @@ pub fn panels(isa: Isa, panels: &mut [f32], width: usize, matrix: Mat, first: us
         // Lanes lie side by side in memory: goes along them through all whole panels, so as to read in order.
         done = ((matrix.rows - first) / width).min(panels.len() / size);
         let source = &matrix.data[first + k0 * matrix.col_stride..];
-        if ![4, 6, 8, 14, 16, 32].contains(&width) {
+        if ![4, 6, 8, 14, 16, 32, 64].contains(&width) {
             done = 0;
         } else if done > 0 {
             side_by_side(isa, &mut panels[..done * size], width, kc, source, matrix.col_stride);
@@ -77,7 +77,7 @@ pub fn widened<T: Element>(
     });
 }
 
-/// Panels of `width` columns, a divisor of 32, from panels of pairs.
+/// Panels of `width` columns, a divisor or a multiple of 32, from panels of pairs.
 pub fn unwoven(
     isa: Isa,
     panels: &mut [f32],
@@ -88,16 +88,22 @@ pub fn unwoven(
 ) {
     assert!(k0.is_multiple_of(2) && kc.is_multiple_of(2), "whole pairs");
     for (p, panel) in panels.chunks_exact_mut(width * kc).enumerate() {
-        let column = first + p * width;
-        let whole = &pairs.data[column / WIDTH * PairPanels::len_for(pairs.k, 1)..];
-        let units = &whole[k0 / 2 * WIDTH..][..kc / 2 * WIDTH];
-        #[cfg(target_arch = "x86_64")]
-        if isa >= Isa::Avx512 && Avx512::detect().is_some() && width == WIDTH {
-            // SAFETY: `detect` has found AVX-512 on this CPU.
-            unsafe { unweave_avx512(panel, units) };
-            continue;
+        for part in (0..width).step_by(WIDTH) {
+            let column = first + p * width + part;
+            if column >= pairs.n {
+                panel.chunks_exact_mut(width).for_each(|lanes| lanes[part..].fill(0.0));
+                break;
+            }
+            let whole = &pairs.data[column / WIDTH * PairPanels::len_for(pairs.k, 1)..];
+            let units = &whole[k0 / 2 * WIDTH..][..kc / 2 * WIDTH];
+            #[cfg(target_arch = "x86_64")]
+            if isa >= Isa::Avx512 && Avx512::detect().is_some() && width.is_multiple_of(WIDTH) {
+                // SAFETY: `detect` has found AVX-512 on this CPU.
+                unsafe { unweave_avx512(panel, width, part, units) };
+                continue;
+            }
+            unweave(isa, panel, width, units, column % WIDTH);
         }
-        unweave(isa, panel, width, units, column % WIDTH);
     }
 }
 
@@ -125,14 +131,15 @@ fn unweave_lanes<const LANES: usize>(panel: &mut [f32], units: &[u32], first: us
     }
 }
 
-/// The same for a whole panel. (The compiler would go along K, with gathers.)
+/// The same for all lanes of a panel of pairs, which become those from `part` on. (The compiler would go along K, with gathers.)
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f")]
-fn unweave_avx512(panel: &mut [f32], units: &[u32]) {
+fn unweave_avx512(panel: &mut [f32], width: usize, part: usize, units: &[u32]) {
     use std::arch::x86_64::*;
-    let steps = panel.as_chunks_mut::<WIDTH>().0.as_chunks_mut::<2>().0;
     let upper = _mm512_set1_epi32(0xffff_0000_u32 as i32);
-    for ([low, high], units) in steps.iter_mut().zip(units.as_chunks::<WIDTH>().0) {
+    for (both, units) in panel.chunks_exact_mut(2 * width).zip(units.as_chunks::<WIDTH>().0) {
+        let (low, high) = both.split_at_mut(width);
+        let (low, high) = (&mut low[part..][..WIDTH], &mut high[part..][..WIDTH]);
         for lane in (0..WIDTH).step_by(16) {
             // SAFETY: each of the three has the sixteen values from `lane` on.
             unsafe {
@@ -155,6 +162,7 @@ vectorised! {
             14 => lanes_side_by_side::<14>(panels, kc, source, stride),
             16 => lanes_side_by_side::<16>(panels, kc, source, stride),
             32 => lanes_side_by_side::<32>(panels, kc, source, stride),
+            64 => lanes_side_by_side::<64>(panels, kc, source, stride),
             _ => unreachable!("no tile is {width} wide"),
         }
     }

@@ -180,12 +180,15 @@ pub trait Tile: Copy + Sync {
         ahead: Ahead,
     );
 
+    /// The most rows of [`Tile::wide`].
+    const LOW: usize = Self::MR;
+
     /// The columns that [`Tile::wide`] computes together for this many rows: as many as the registers hold.
     fn wide_cols(_rows: usize) -> usize {
         Self::NR
     }
 
-    /// A tile of `rows` and `cols` columns of a B that is read as it lies, where `cols` is [`Tile::wide_cols`] of as many
+    /// A tile of `rows` (1 to `LOW`) and `cols` columns of a B that is read as it lies, where `cols` is [`Tile::wide_cols`] of as many
     /// rows or more. Asks for as many bytes as it reads, from `ahead` on in steps of B's; null says that there is
     /// nothing to ask for.
     ///
@@ -257,13 +260,13 @@ pub trait Tile: Copy + Sync {
     }
 }
 
-/// What the tiles of `f32` have in common.
+/// What the tiles of `f32` have in common, with their steps of K and their task.
 macro_rules! floats {
-    () => {
+    ($kc:literal, $task:expr) => {
         type Unit = f32;
         const DEEP: usize = 1;
-        const KC: usize = 1536;
-        const TASK: (usize, usize) = (48, 128);
+        const KC: usize = $kc;
+        const TASK: (usize, usize) = $task;
 
         fn pack(isa: Isa, panels: &mut [f32], width: usize, matrix: &Operand, first: usize, k: [usize; 2]) {
             match matrix {

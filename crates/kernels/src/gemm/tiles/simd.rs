@@ -3,30 +3,34 @@
 use super::{A, Ahead, B, C, Operand, PairPanels, Tile, prefetch_far};
 use crate::isa::{Avx2, Avx512, Avx512Bf16, Isa};
 
-/// Writes the tile of one vector type: every height given, one or two vectors wide.
+/// Writes the tile of one vector type: all heights and widths (in vectors) of a list, of which the largest is named first; `low` is
+/// the list of heights for a B that is read as it lies. `room` is how many registers may hold sums.
 macro_rules! simd_tile {
     (
-        $isa:ty, $common:ident, $unit:ty, $features:literal, $(lying $lying:expr,)? lanes $lanes:literal, rows $most:literal: [$($rows:literal)*],
+        $isa:ty, $common:ident($($sizes:tt)*), $unit:ty, $features:literal, $(lying $lying:expr,)? lanes $lanes:literal, room $room:literal,
+        vectors $vectors:literal: [$($v:literal)*], rows $most:literal: [$($rows:literal)*], low $low:literal: [$($few:literal)*],
         $load:ident, $store:ident, $zero:ident, $load_b:ident, $splat:ident, $fma:ident
     ) => {
         impl Tile for $isa {
             const MR: usize = $most;
-            const NR: usize = 2 * $lanes;
-            $common!();
+            const NR: usize = $vectors * $lanes;
+            $common!($($sizes)*);
 
             #[inline(always)]
             fn width(cols: usize) -> usize {
-                if cols <= $lanes { $lanes } else { 2 * $lanes }
+                cols.div_ceil($lanes).next_power_of_two() * $lanes
             }
 
             $(fn lying_steps(rows: usize) -> Option<usize> {
                 $lying(rows)
             })?
 
+            const LOW: usize = $low;
+
             fn wide_cols(rows: usize) -> usize {
-                match $most / rows.max(1) {
-                    0..2 => 2 * $lanes,
-                    2..4 => 4 * $lanes,
+                match $room / rows.max(1) {
+                    0..4 => 2 * $lanes,
+                    4..8 => 4 * $lanes,
                     _ => 8 * $lanes,
                 }
             }
@@ -97,9 +101,9 @@ macro_rules! simd_tile {
                 // SAFETY: `self` exists, so `detect` has found these features; the rest is the caller's promise.
                 unsafe {
                     match rows {
-                        $($rows if cols == 8 * $lanes => kernel::<{ if $most / $rows < 4 { 1 } else { $rows } }, 8>(c, a, b, depth, ahead),
-                        $rows if cols == 4 * $lanes => kernel::<{ if $most / $rows < 2 { 1 } else { $rows } }, 4>(c, a, b, depth, ahead),
-                        $rows => kernel::<$rows, 2>(c, a, b, depth, ahead),)*
+                        $($few if cols == 8 * $lanes => kernel::<{ if $room / $few < 8 { 1 } else { $few } }, 8>(c, a, b, depth, ahead),
+                        $few if cols == 4 * $lanes => kernel::<{ if $room / $few < 4 { 1 } else { $few } }, 4>(c, a, b, depth, ahead),
+                        $few => kernel::<$few, 2>(c, a, b, depth, ahead),)*
                         _ => unreachable!("a tile of {rows} rows"),
                     }
                 }
@@ -119,17 +123,20 @@ macro_rules! simd_tile {
                 #[allow(unused_imports)]
                 use std::arch::x86_64::*;
 
+                /// `R` rows and `V` vectors. Where A's rows lie side by side, as in a `PANEL`, their places are constants.
+                ///
                 /// # Safety
-                /// As for [`Tile::whole`], with `R` rows and `V` vectors.
+                /// As for [`Tile::whole`].
                 #[target_feature(enable = $features)]
                 #[inline]
-                unsafe fn kernel<const R: usize, const V: usize, const LINES: usize>(
+                unsafe fn kernel<const R: usize, const V: usize, const LINES: usize, const PANEL: bool>(
                     c: C,
                     a: A<$unit>,
                     b: B<$unit>,
                     depth: usize,
                     ahead: Ahead,
                 ) {
+                    let row = if PANEL { 1 } else { a.row };
                     let mut acc = [[$zero(); V]; R];
                     if c.from_c {
                         for i in 0..R {
@@ -146,7 +153,7 @@ macro_rules! simd_tile {
                         let values: [_; V] = std::array::from_fn(|v| unsafe { $load_b(b_at.add(v * $lanes)) });
                         for i in 0..R {
                             // SAFETY: A has `R` rows at each of `depth` steps.
-                            let a = $splat(unsafe { a_at.add(i * a.row).read_unaligned() });
+                            let a = $splat(unsafe { a_at.add(i * row).read_unaligned() });
                             for v in 0..V {
                                 acc[i][v] = $fma(a, values[v], acc[i][v]);
                             }
@@ -161,25 +168,36 @@ macro_rules! simd_tile {
                         }
                     }
                 }
-                /// The same for panels whose `R` rows lie side by side, which is known to the compiler.
+
+                /// A tile of `V` vectors.
                 ///
                 /// # Safety
                 /// As for [`Tile::whole`].
                 #[target_feature(enable = $features)]
-                unsafe fn packed<const V: usize>(c: C, a: A<$unit>, b: B<$unit>, depth: usize) {
-                    let (a, b) = (A { row: 1, step: $most, ..a }, B { step: 2 * $lanes, ..b });
+                #[inline]
+                unsafe fn of_width<const V: usize, const LINES: usize>(
+                    rows: usize,
+                    c: C,
+                    a: A<$unit>,
+                    b: B<$unit>,
+                    depth: usize,
+                    ahead: Ahead,
+                ) {
                     // SAFETY: the caller's promise.
-                    unsafe { kernel::<$most, V, 0>(c, a, b, depth, Ahead::none()) }
+                    unsafe {
+                        match (rows, a.row == 1) {
+                            $(($rows, false) => kernel::<$rows, V, LINES, false>(c, a, b, depth, ahead),
+                            ($rows, true) => kernel::<$rows, V, LINES, true>(c, a, b, depth, ahead),)*
+                            _ => unreachable!("a tile of {rows} rows"),
+                        }
+                    }
                 }
 
-                let is_packed = LINES == 0 && rows == $most && a.row == 1 && a.step == $most && b.step == 2 * $lanes;
                 // SAFETY: `self` exists, so `detect` has found these features; the rest is the caller's promise.
                 unsafe {
-                    match (rows, width == $lanes) {
-                        (_, false) if is_packed => packed::<2>(c, a, b, depth),
-                        $(($rows, true) => kernel::<$rows, 1, LINES>(c, a, b, depth, ahead),)*
-                        $(($rows, false) => kernel::<$rows, 2, LINES>(c, a, b, depth, ahead),)*
-                        _ => unreachable!("a tile of {rows} rows"),
+                    match width / $lanes {
+                        $($v => of_width::<$v, LINES>(rows, c, a, b, depth, ahead),)*
+                        _ => unreachable!("a tile of {width} columns"),
                     }
                 }
             }
@@ -188,17 +206,18 @@ macro_rules! simd_tile {
 }
 
 simd_tile!(
-    Avx2, floats, f32, "avx2,fma", lying |rows| match rows { 0..3 => Some(8), 3..9 => Some(16), _ => None }, lanes 8, rows 6: [1 2 3 4 5 6],
+    Avx2, floats(1536, (48, 128)), f32, "avx2,fma", lying |rows| match rows { 0..3 => Some(8), 3..9 => Some(16), _ => None }, lanes 8, room 12,
+    vectors 2: [1 2], rows 6: [1 2 3 4 5 6], low 6: [1 2 3 4 5 6],
     _mm256_loadu_ps, _mm256_storeu_ps, _mm256_setzero_ps, _mm256_loadu_ps, _mm256_set1_ps, _mm256_fmadd_ps
 );
 simd_tile!(
-    Avx512, floats, f32, "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma", lying |rows| match rows { 0..9 => Some(16), _ => None }, lanes 16,
-    rows 14: [1 2 3 4 5 6 7 8 9 10 11 12 13 14],
+    Avx512, floats(768, (384, 128)), f32, "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma", lying |rows| match rows { 0..9 => Some(16), _ => None }, lanes 16, room 28,
+    vectors 4: [1 2 4], rows 6: [1 2 3 4 5 6], low 8: [1 2 3 4 5 6 7 8],
     _mm512_loadu_ps, _mm512_storeu_ps, _mm512_setzero_ps, _mm512_loadu_ps, _mm512_set1_ps, _mm512_fmadd_ps
 );
 simd_tile!(
-    Avx512Bf16, pairs, u32, "avx512bf16,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma", lanes 16,
-    rows 14: [1 2 3 4 5 6 7 8 9 10 11 12 13 14],
+    Avx512Bf16, pairs(), u32, "avx512bf16,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma", lanes 16, room 28,
+    vectors 2: [1 2], rows 14: [1 2 3 4 5 6 7 8 9 10 11 12 13 14], low 14: [1 2 3 4 5 6 7 8 9 10 11 12 13 14],
     _mm512_loadu_ps, _mm512_storeu_ps, _mm512_setzero_ps, load_pairs, splat_pair, multiply_pairs
 );
 
