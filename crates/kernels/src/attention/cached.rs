@@ -145,6 +145,8 @@ impl Heads {
 
 /// About how many tasks of attention there are for each thread, where rows are few.
 const TASKS: usize = 3;
+/// Columns that every tile can compute together, if its own are more.
+const NARROW: usize = 32;
 /// Rows whose products take less time than reading keys and values.
 const FEW: usize = 4;
 
@@ -426,17 +428,18 @@ impl<T: Kept> Work<'_, T> {
                     // SAFETY: the queries are (n, deep), the keys (deep, KEYS), the scores (n, KEYS), borrowed here alone.
                     unsafe { product(tile, c, (a, n), (b, KEYS), deep, next.as_ptr()) };
                 } else {
-                    // Only panels with keys: scores of others are not looked at.
-                    let turned = &mut turned[..keys.div_ceil(K::NR) * K::NR * deep];
-                    K::pack(isa, turned, K::NR, &T::rows(&key_units[..keys * deep], d), 0, [0, d]);
-                    for (p, panel) in turned.chunks_exact(K::NR * deep).enumerate() {
-                        let c = (c.0.wrapping_add(p * K::NR), KEYS, false);
+                    // Only panels with keys, and no wider than these need: scores of others are not looked at.
+                    let width = K::width(keys.min(K::NR)).max(K::NR.min(NARROW));
+                    let turned = &mut turned[..keys.div_ceil(width) * width * deep];
+                    K::pack(isa, turned, width, &T::rows(&key_units[..keys * deep], d), 0, [0, d]);
+                    for (p, panel) in turned.chunks_exact(width * deep).enumerate() {
+                        let c = (c.0.wrapping_add(p * width), KEYS, false);
                         let (b, next) = (
-                            B { at: panel.as_ptr(), step: K::NR },
+                            B { at: panel.as_ptr(), step: width },
                             next.as_ptr().wrapping_add(p * panel.len()),
                         );
-                        // SAFETY: as above, with the panel (deep, NR).
-                        unsafe { product(tile, c, (a, n), (b, K::NR), deep, next) };
+                        // SAFETY: as above, with the panel (deep, width).
+                        unsafe { product(tile, c, (a, n), (b, width), deep, next) };
                     }
                 }
                 let (running, rows) = (&mut running[at * n..][..n], &mut rows[at * n * d..][..n * d]);
@@ -486,7 +489,7 @@ unsafe fn product<K: Tile>(
     depth: usize,
     ahead: *const K::Unit,
 ) {
-    if n <= K::MR && cols >= K::NR && cols.is_power_of_two() && cols <= K::wide_cols(n) {
+    if n <= K::MR && cols >= K::NR.min(NARROW) && cols.is_power_of_two() && cols <= K::wide_cols(n) {
         // A few queries: B's rows are read whole, in order.
         // SAFETY: the caller's promise.
         return unsafe { tile.wide(n, cols, ahead, C { at: c, row, from_c }, a, b, depth) };
