@@ -148,10 +148,15 @@ mod tests {
                     let block = LargePages.alloc_zeroed(layout);
                     assert!(std::slice::from_raw_parts(block, size).iter().all(|&byte| byte == 0));
                     let kept = size.min(new_size);
+                    assert!(size < PAGE || block.addr().is_multiple_of(LINE), "{size} begins with a line");
                     block.write(5);
                     block.add(kept - 1).write(7);
                     let moved = LargePages.realloc(block, layout, new_size);
                     assert_eq!(moved.add(kept - 1).read(), 7, "{size} to {new_size}");
+                    assert!(
+                        new_size < PAGE || moved.addr().is_multiple_of(LINE),
+                        "{new_size} begins with a line"
+                    );
                     moved.add(new_size - 1).write(9);
                     LargePages.dealloc(moved, Layout::from_size_align(new_size, 8).unwrap());
                 }
