@@ -328,7 +328,7 @@ impl<M: Deref<Target = Gpt2>> Engine<M> {
             cache: KvCache::of(&self.pool),
             need,
             wanted,
-            drafter: Drafter::new(&self.settings.speculation),
+            drafter: Drafter::new(&self.settings.speculation, self.model.weight_bytes()),
             drafts: Vec::new(),
             fed: 0,
             rows: 0,
@@ -472,6 +472,7 @@ impl<M: Deref<Target = Gpt2>> Engine<M> {
             (sequence.fed, sequence.rows) = (0, 0);
         }
         // Sequences that write come first: each needs one token, so that none waits for another's prompt.
+        let texts = self.running.iter().filter(|sequence| sequence.pending() == 1).count();
         for writing in [true, false] {
             for sequence in &mut self.running {
                 let pending = sequence.pending();
@@ -485,7 +486,8 @@ impl<M: Deref<Target = Gpt2>> Engine<M> {
                     let most = room.min(left).min(n_ctx.saturating_sub(sequence.window.len()));
                     let Sequence { drafter, task, generated, sampler, window, drafts, .. } = sequence;
                     let history = History { prompt: &task.prompt, generated };
-                    *drafts = drafter.draft(&self.settings.speculation, window, history, sampler, most)?;
+                    *drafts =
+                        drafter.draft(&self.settings.speculation, window, history, sampler, most, texts)?;
                     room -= sequence.drafts.len();
                 }
                 sequence.fed = fed + sequence.drafts.len();

@@ -42,34 +42,44 @@ impl Speculation {
 
 /// The longest and the shortest run of tokens that is looked up.
 const RUNS: [usize; 3] = [4, 3, 2];
-/// Steps that are waited for after a guess that failed wholly, at most.
-const PATIENCE: u32 = 32;
+/// What one more row costs, as a share of a step of one row: that step reads all weights, and has time to multiply some rows.
+const ROW: f32 = 0.125;
+/// The share of the latest guess in the estimate of how often guesses hold.
+const LATEST: f32 = 0.25;
+/// The steps after which guesses are tried again that were not worth their cost, at most.
+const PATIENCE: u32 = 64;
 
 /// One sequence's guesses.
-#[derive(Debug, Default)]
+///
+/// A guess is worth its cost if it is likelier to hold than the time that it takes is to give a token otherwise. The i-th guess
+/// in a row holds with a chance of pⁱ, so as many are made as keep it above that; none, where p is low, but for one now and then.
+#[derive(Debug)]
 pub struct Drafter {
     /// The smaller model's keys and values.
     cache: Option<KvCache>,
-    /// Steps to wait before the next guess, and how many were waited for before this one.
+    /// What a guess costs before it is checked, as a share of a step of one row.
+    price: f32,
+    /// How often guesses hold, of late.
+    holds: f32,
+    /// Steps to wait before the next try of one that is not worth its cost, and how many to wait for after it.
     wait: u32,
-    waited: u32,
-    /// How many to guess: more where guesses hold.
-    length: usize,
+    patience: u32,
 }
 
 impl Drafter {
-    /// A drafter that has guessed nothing yet.
-    pub fn new(speculation: &Speculation) -> Drafter {
-        let cache = match speculation {
+    /// A drafter that has guessed nothing yet, for a model that reads so many bytes of weights for a token.
+    pub fn new(speculation: &Speculation, weight_bytes: usize) -> Drafter {
+        let (cache, price) = match speculation {
             Speculation::Model { model, .. } => {
-                Some(KvCache::of(&models::KvPool::new(model.config(), model.precision(), usize::MAX)))
+                let pool = models::KvPool::new(model.config(), model.precision(), usize::MAX);
+                (Some(KvCache::of(&pool)), model.weight_bytes() as f32 / weight_bytes.max(1) as f32)
             }
-            _ => None,
+            _ => (None, 0.0),
         };
-        Drafter { cache, length: speculation.most().min(4), ..Drafter::default() }
+        Drafter { cache, price, holds: 0.5, wait: 0, patience: 1 }
     }
 
-    /// At most `most` guesses of what follows `window`.
+    /// At most `most` guesses of what follows `window`, in a step that `texts` sequences share.
     pub fn draft(
         &mut self,
         speculation: &Speculation,
@@ -77,20 +87,37 @@ impl Drafter {
         history: History<'_>,
         sampler: &Sampler,
         most: usize,
+        texts: usize,
     ) -> Result<Vec<u32>, ModelError> {
-        let most = most.min(speculation.most()).min(self.length.max(1));
+        let most = most.min(speculation.most());
         if most == 0 {
             return Ok(Vec::new());
         }
-        if self.wait > 0 {
+        let worth = self.worth(most, texts);
+        if worth == 0 && self.wait > 0 {
             self.wait -= 1;
             return Ok(Vec::new());
         }
-        match speculation {
-            Speculation::Off => Ok(Vec::new()),
-            Speculation::Lookup { .. } => Ok(look_up(window, most)),
-            Speculation::Model { model, .. } => self.ask(model, window, history, sampler, most),
+        let most = worth.max(1);
+        let drafts = match speculation {
+            Speculation::Off => Vec::new(),
+            Speculation::Lookup { .. } => look_up(window, most),
+            Speculation::Model { model, .. } => self.ask(model, window, history, sampler, most)?,
+        };
+        if worth > 0 {
+            self.patience = 1;
+        } else if !drafts.is_empty() {
+            self.wait = self.patience;
         }
+        Ok(drafts)
+    }
+
+    /// How many guesses in a row are worth their cost: at most `most`.
+    fn worth(&self, most: usize, texts: usize) -> usize {
+        let texts = texts.max(1) as f32;
+        // Tokens that the time of a guess would give without it: the more, the more texts share a step.
+        let cost = (self.price + ROW) * texts / (1.0 + texts * ROW);
+        (1..=most).take_while(|&run| self.holds.powi(run as i32) > cost).count()
     }
 
     /// Lets the smaller model write on, with the random numbers of the positions.
@@ -125,18 +152,14 @@ impl Drafter {
         Ok(drafts)
     }
 
-    /// Remembers how many of the guesses held.
+    /// Remembers how many of the guesses held; the first that did not is the last that says anything.
     pub fn learn(&mut self, guessed: usize, held: usize) {
-        if guessed == 0 {
-            return;
+        for guess in 0..guessed.min(held + 1) {
+            let hit = if guess < held { 1.0 } else { 0.0 };
+            self.holds += LATEST * (hit - self.holds);
         }
-        if held == 0 {
-            self.wait = (2 * self.waited).clamp(1, PATIENCE);
-            self.waited = self.wait;
-            self.length = (self.length / 2).max(1);
-        } else {
-            self.waited = 0;
-            self.length = if held == guessed { self.length.saturating_mul(2) } else { held + 1 };
+        if held < guessed {
+            self.patience = (2 * self.patience).min(PATIENCE);
         }
     }
 
@@ -173,24 +196,47 @@ mod tests {
         assert_eq!(look_up(&[7, 7, 7], 4), [7]);
     }
 
-    #[test]
-    fn guesses_that_fail_become_rare_and_short() {
-        let mut drafter = Drafter::new(&Speculation::Lookup { most: 8 });
-        for _ in 0..20 {
-            drafter.learn(4, 0);
+    /// How many guesses are made, and how many rows are checked, in so many steps in which each guess holds with a chance of `chance`.
+    fn guesses(chance: f32, most: usize, texts: usize, steps: u64) -> (usize, usize) {
+        let mut drafter = Drafter::new(&Speculation::Lookup { most }, 1);
+        let draws = tensor::random::Stream::new(1, 2, 3);
+        let (mut tries, mut rows, mut draw) = (0, 0, 0);
+        for _ in 0..steps {
+            // Four tokens that stand there twice, and what followed them.
+            let window: Vec<u32> = [1, 2, 3, 4].into_iter().chain(5..40).chain([1, 2, 3, 4]).collect();
+            let history = History { prompt: &window, generated: &[] };
+            let sampler = Sampler::new(&crate::Sampling::default(), 50, &[]).expect("a sampler");
+            let drafts =
+                drafter.draft(&Speculation::Lookup { most }, &window, history, &sampler, most, texts);
+            let guessed = drafts.expect("looking up does not fail").len();
+            let mut held = 0;
+            while held < guessed && draws.uniform(draw) < chance {
+                (held, draw) = (held + 1, draw + 1);
+            }
+            draw += 1;
+            drafter.learn(guessed, held);
+            (tries, rows) = (tries + usize::from(guessed > 0), rows + guessed);
         }
-        assert_eq!((drafter.wait, drafter.length), (PATIENCE, 1));
-        drafter.learn(1, 1);
-        drafter.learn(2, 2);
-        assert_eq!((drafter.waited, drafter.length), (0, 4));
+        (tries, rows)
     }
 
     #[test]
-    fn guesses_that_always_hold_stay_long() {
-        let mut drafter = Drafter::new(&Speculation::Lookup { most: usize::MAX });
-        for _ in 0..100 {
-            drafter.learn(4, 4);
-            assert!(drafter.length >= 4);
-        }
+    fn guesses_that_fail_become_rare_and_short() {
+        let (tries, rows) = guesses(0.0, 8, 1, 1000);
+        assert!(tries < 30 && rows < 40, "{tries} {rows}");
+    }
+
+    #[test]
+    fn guesses_that_hold_stay_long() {
+        let (tries, rows) = guesses(1.0, 8, 1, 100);
+        assert_eq!(tries, 100);
+        assert!(rows > 780, "{rows}");
+    }
+
+    #[test]
+    fn guesses_that_hold_now_and_then_are_made_for_one_text_and_not_in_a_crowd() {
+        let (alone, _) = guesses(0.5, 8, 1, 1000);
+        let (crowd, _) = guesses(0.5, 8, 64, 1000);
+        assert!(alone > 700 && crowd < 100, "{alone} {crowd}");
     }
 }

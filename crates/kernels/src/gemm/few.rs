@@ -349,10 +349,30 @@ impl<T: Tile> Work<'_, T> {
     fn columns_of_b(
         &self,
         b: &Operand,
-        columns: Range<usize>,
+        mut columns: Range<usize>,
         add: bool,
         place: impl Fn(usize, usize, usize) -> (*mut f32, usize),
     ) {
+        if let (Some((most, wide)), Some(rows)) = (T::ALONG, T::rows(&b.t()))
+            && self.m <= most
+            && rows.step == 1
+        {
+            let rest = columns.end - columns.len() % wide;
+            // Rows that lie can be cut anywhere.
+            let tiles = if matches!(self.rows, Rows::Lie(_)) { 1 } else { self.tiles };
+            for j in (columns.start..rest).step_by(wide) {
+                let from = rows.at.wrapping_add(j * rows.row);
+                for tile in parts(self.m, tiles) {
+                    let (i, height) = (tile.start, tile.len());
+                    let (_, row) = place(i, j, 0);
+                    let c = C { at: place(i, j, (height - 1) * row + wide).0, row, from_c: add };
+                    // SAFETY: A has these rows, B is whole and has these columns; the tile lies in C, as `place` has
+                    // checked, and only this task has these columns.
+                    unsafe { self.tile.along(height, c, self.rows.of(&tile, 0), from, rows.row, b.rows()) };
+                }
+            }
+            columns.start = rest;
+        }
         let (k, chunks) = (b.rows(), b.rows().div_ceil(STEPS_ALONG_K));
         with_kept(&PIECES, |scratch: &mut Vec<T::Unit>| {
             scratch.resize(scratch.len().max(STEPS_ALONG_K * T::NR), T::Unit::default());

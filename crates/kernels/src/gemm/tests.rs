@@ -75,7 +75,7 @@ fn every_layout_and_edge_on_every_instruction_set() {
 
 #[test]
 fn a_row_has_the_same_bits_alone_and_in_company_and_at_any_thread_count() {
-    let [m, k, n] = [33, 600, 530];
+    let [m, k, n] = [33, 602, 530];
     let (a, b) = (random(m * k, 1), random(k * n, 2));
     let bt = transpose(&b, k, n);
     for isa in isa::tested() {
@@ -89,7 +89,7 @@ fn a_row_has_the_same_bits_alone_and_in_company_and_at_any_thread_count() {
                 gemm_on(isa, &mut again, Mat::new(&a, m, k), b, Out::Set, None);
                 assert!(all == again, "{isa:?}, {threads} threads");
             }
-            for rows in [1, 3, 5] {
+            for rows in [1, 3, 5, 8] {
                 let mut few = vec![0.0; rows * n];
                 gemm_on(isa, &mut few, Mat::new(&a[..rows * k], rows, k), b, Out::Set, None);
                 assert!(few == all[..rows * n], "{isa:?}, {rows} rows");

@@ -209,6 +209,26 @@ pub trait Tile: Copy + Sync {
         unsafe { self.whole::<0>(rows, cols, c, a, b, depth, Ahead::none()) };
     }
 
+    /// The most rows of [`Tile::along`], and its columns. None where B's rows must be packed.
+    const ALONG: Option<(usize, usize)> = None;
+
+    /// A tile of few rows and the columns of [`Tile::ALONG`] of a B whose rows are read as they lie, along K: element (k, j) is
+    /// `b[j * row + k]`.
+    ///
+    /// # Safety
+    /// As for [`Tile::whole`].
+    unsafe fn along(
+        self,
+        _rows: usize,
+        _c: C,
+        _a: A<Self::Unit>,
+        _b: *const Self::Unit,
+        _row: usize,
+        _depth: usize,
+    ) {
+        unreachable!("a tile that packs B's rows")
+    }
+
     /// A tile of `rows` (1 to `MR`) and `cols` (1 to `NR`) of C.
     ///
     /// # Safety
@@ -334,6 +354,8 @@ macro_rules! pairs {
     };
 }
 
+#[cfg(target_arch = "x86_64")]
+mod along;
 #[cfg(target_arch = "x86_64")]
 mod avx2_pairs;
 mod plain;
