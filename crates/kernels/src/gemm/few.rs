@@ -3,8 +3,9 @@
 //!
 //! B is taken in pieces that are packed into the cache: some steps of K of a task's columns where columns lie side by
 //! side, else all of K of a panel's columns, so that memory is read in long runs. While a piece is multiplied, the next
-//! is asked for. With more rows than a tile has use for, `f32` is packed a panel of a strip at a time, and panels of pairs are
-//! widened a piece at a time. Chains go on in C from piece to piece, so that the bits are those of the large products.
+//! is asked for. Columns that lie along K are read as they lie where a tile can do that. With more rows than a tile has use for,
+//! `f32` is packed a panel of a strip at a time, and panels of pairs are widened a piece at a time. Chains go on in C from piece
+//! to piece, so that the bits are those of the large products.
 
 use std::any::Any;
 use std::cell::RefCell;
