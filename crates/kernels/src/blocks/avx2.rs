@@ -126,8 +126,13 @@ fn add_rows<const R: usize, const BITS: usize>(
 /// Where the dot products of rows start.
 #[target_feature(enable = "avx2,fma")]
 #[inline]
+#[allow(clippy::needless_range_loop)] // counted to constants: `map` puts the sums of six rows into memory
 fn starts<const R: usize>(x: &[XBlock; R]) -> [[__m256i; 2]; R] {
-    x.each_ref().map(|x| [_mm256_set1_epi32(x.start); 2])
+    let mut starts = [[_mm256_setzero_si256(); 2]; R];
+    for r in 0..R {
+        starts[r] = [_mm256_set1_epi32(x[r].start); 2];
+    }
+    starts
 }
 
 /// Numbers of a group, of 8 columns from column `first` on.
