@@ -328,7 +328,7 @@ impl<M: Deref<Target = Gpt2>> Engine<M> {
             cache: KvCache::of(&self.pool),
             need,
             wanted,
-            drafter: Drafter::new(&self.settings.speculation, self.model.weight_bytes()),
+            drafter: Drafter::new(&self.settings.speculation, || self.model.weight_bytes()),
             drafts: Vec::new(),
             fed: 0,
             rows: 0,
@@ -471,8 +471,8 @@ impl<M: Deref<Target = Gpt2>> Engine<M> {
             sequence.drafts.clear();
             (sequence.fed, sequence.rows) = (0, 0);
         }
-        // Sequences that write come first: each needs one token, so that none waits for another's prompt.
         let texts = self.running.iter().filter(|sequence| sequence.pending() == 1).count();
+        // Sequences that write come first: each needs one token, so that none waits for another's prompt.
         for writing in [true, false] {
             for sequence in &mut self.running {
                 let pending = sequence.pending();

@@ -68,11 +68,11 @@ pub struct Drafter {
 
 impl Drafter {
     /// A drafter that has guessed nothing yet, for a model that reads so many bytes of weights for a token.
-    pub fn new(speculation: &Speculation, weight_bytes: usize) -> Drafter {
+    pub fn new(speculation: &Speculation, weight_bytes: impl FnOnce() -> usize) -> Drafter {
         let (cache, price) = match speculation {
             Speculation::Model { model, .. } => {
                 let pool = models::KvPool::new(model.config(), model.precision(), usize::MAX);
-                (Some(KvCache::of(&pool)), model.weight_bytes() as f32 / weight_bytes.max(1) as f32)
+                (Some(KvCache::of(&pool)), model.weight_bytes() as f32 / weight_bytes().max(1) as f32)
             }
             _ => (None, 0.0),
         };
@@ -117,7 +117,12 @@ impl Drafter {
         let texts = texts.max(1) as f32;
         // Tokens that the time of a guess would give without it: the more, the more texts share a step.
         let cost = (self.price + ROW) * texts / (1.0 + texts * ROW);
-        (1..=most).take_while(|&run| self.holds.powi(run as i32) > cost).count()
+        if self.holds <= cost {
+            return 0;
+        }
+        // The longest run that holds more often than it costs: pⁱ > cost. (A p of 1 makes it infinite, which `as` limits.)
+        let run = cost.recip().ln() / self.holds.recip().ln();
+        most.min(run as usize).max(1)
     }
 
     /// Lets the smaller model write on, with the random numbers of the positions.
@@ -198,7 +203,7 @@ mod tests {
 
     /// How many guesses are made, and how many rows are checked, in so many steps in which each guess holds with a chance of `chance`.
     fn guesses(chance: f32, most: usize, texts: usize, steps: u64) -> (usize, usize) {
-        let mut drafter = Drafter::new(&Speculation::Lookup { most }, 1);
+        let mut drafter = Drafter::new(&Speculation::Lookup { most }, || 1);
         let draws = tensor::random::Stream::new(1, 2, 3);
         let (mut tries, mut rows, mut draw) = (0, 0, 0);
         for _ in 0..steps {
@@ -231,6 +236,12 @@ mod tests {
         let (tries, rows) = guesses(1.0, 8, 1, 100);
         assert_eq!(tries, 100);
         assert!(rows > 780, "{rows}");
+        // However many may be made: the time to find how many are worth it does not grow with them.
+        let mut drafter = Drafter::new(&Speculation::Lookup { most: usize::MAX }, || 1);
+        for _ in 0..100 {
+            drafter.learn(4, 4);
+        }
+        assert!(drafter.worth(usize::MAX, 1) >= 4);
     }
 
     #[test]
