@@ -239,10 +239,11 @@ impl<'a> Operand<'a> {
         with_matrix!(self, |mat| mat.at(row, col).cast())
     }
 
-    /// Memory from an element on, in runs along rows or columns, whichever lie side by side.
+    /// Memory from an element on, in runs along rows or columns, whichever lie side by side. Of each 64 bytes, the line that
+    /// they end in: the line that they begin in was wanted before, if it is another.
     fn ahead(&self, row: usize, col: usize) -> Ahead {
         let jump = with_matrix!(self, |mat| mat.row_stride.max(mat.col_stride) * size_of_val(&mat.data[0]));
-        Ahead { at: self.address(row, col), jump }
+        Ahead { at: self.address(row, col).wrapping_add(63), jump }
     }
 
     /// Asks for the first rows of some columns whose elements lie side by side. Any part may be named, there or not.

@@ -27,9 +27,6 @@ const LOW: usize = 8;
 const RUN: usize = 2048;
 /// Steps of K in a piece where they do not.
 const STEPS_ALONG_K: usize = 128; // eight lines of the cache
-/// Columns of a strip, eight lines of the cache if they are `f32`, and its steps of K: it is asked for into the second-level cache, and
-/// packed a panel at a time into the first.
-const STRIP: (usize, usize) = (128, 64);
 /// Steps of K that are widened at once.
 const WIDENED: usize = 128;
 /// How many bytes ahead are asked for in a panel.
@@ -140,6 +137,14 @@ impl Next {
     }
 }
 
+/// Some columns of B for all rows of A.
+enum Panel<'p, U> {
+    /// Packed.
+    Packed(&'p [U]),
+    /// To be packed by the first tile, from where they lie; with room for them.
+    OnTheWay(B<U>, &'p mut [U]),
+}
+
 impl<U: Copy> Rows<U> {
     /// Those of a tile from unit `k` on.
     fn of(&self, tile: &Range<usize>, k: usize) -> A<U> {
@@ -220,7 +225,9 @@ impl<T: Tile> Work<'_, T> {
                     let far = if self.tiles == 1 { AHEAD } else { size };
                     let from = Ahead::in_order(panel.as_ptr().cast::<u8>().wrapping_add(far));
                     let mut next = Next::new(from, size / 64, self.tiles, depth);
-                    self.tiles(panel, (j, T::NR.min(end - j), add), 0, k, &place, || next.of_tile(depth));
+                    self.tiles(Panel::Packed(panel), (j, T::NR.min(end - j), add), 0, k, &place, || {
+                        next.of_tile(depth)
+                    });
                 }
             }
             Source::Matrix(b) if in_strips::<T>(&self.b, self.m) => self.strips(&b, start..end, add, place),
@@ -281,7 +288,7 @@ impl<T: Tile> Work<'_, T> {
                     T::pack(self.isa, &mut scratch[..size], T::NR, &b.t(), j, [k0, kc]);
                     let c = (j, T::NR.min(columns.end - j), add || k0 > 0);
                     let ahead = || Some((lines, Ahead::in_order(b.address(next.next()?, columns.start))));
-                    rest.tiles(scratch, c, k0, kc, &place, ahead);
+                    rest.tiles(Panel::Packed(scratch), c, k0, kc, &place, ahead);
                 }
             }
         });
@@ -295,7 +302,7 @@ impl<T: Tile> Work<'_, T> {
         add: bool,
         place: impl Fn(usize, usize, usize) -> (*mut f32, usize),
     ) {
-        let (k, (cols, step)) = (b.rows(), STRIP);
+        let (k, (cols, step)) = (b.rows(), T::STRIP);
         with_kept(&PIECES, |scratch: &mut Vec<T::Unit>| {
             scratch.resize(scratch.len().max(T::NR * step), T::Unit::default());
             for strip in columns.clone().step_by(cols) {
@@ -305,9 +312,17 @@ impl<T: Tile> Work<'_, T> {
                     let (row, col) = if k0 + kc < k { (k0 + kc, strip) } else { (0, strip + cols) };
                     let mut next = Next::new(b.ahead(row, col), step * Ahead::RUN, panels * self.tiles, kc);
                     for j in (strip..).step_by(T::NR).take(panels) {
-                        T::pack(self.isa, &mut scratch[..T::NR * kc], T::NR, &b.t(), j, [k0, kc]);
                         let c = (j, T::NR.min(columns.end - j), add || k0 > 0);
-                        self.tiles(scratch, c, k0, kc, &place, || next.of_tile(kc));
+                        let packs = T::PACKS && c.1 == T::NR && matches!(self.rows, Rows::Packed(..));
+                        let panel = &mut scratch[..T::NR * kc];
+                        let panel = match T::columns(b, k0, j).filter(|_| packs) {
+                            Some(raw) => Panel::OnTheWay(raw, panel),
+                            None => {
+                                T::pack(self.isa, panel, T::NR, &b.t(), j, [k0, kc]);
+                                Panel::Packed(panel)
+                            }
+                        };
+                        self.tiles(panel, c, k0, kc, &place, || next.of_tile(kc));
                     }
                 }
             }
@@ -339,7 +354,7 @@ impl<T: Tile> Work<'_, T> {
                     for j in (panel..end).step_by(T::NR) {
                         T::widen(self.isa, &mut scratch[..T::NR * kc], pairs, j, [k0, kc]);
                         let c = (j, T::NR.min(columns.end - j), add || k0 > 0);
-                        self.tiles(scratch, c, k0, kc, &place, || ahead.next());
+                        self.tiles(Panel::Packed(scratch), c, k0, kc, &place, || ahead.next());
                     }
                 }
             }
@@ -392,7 +407,7 @@ impl<T: Tile> Work<'_, T> {
                     }
                     T::pack(self.isa, &mut scratch[..size], T::NR, &b.t().above(j + T::NR), j, [k0, kc]);
                     let c = (j, T::NR.min(columns.end - j), add || k0 > 0);
-                    self.tiles(scratch, c, k0, kc, &place, || next.as_mut()?.of_tile(kc));
+                    self.tiles(Panel::Packed(scratch), c, k0, kc, &place, || next.as_mut()?.of_tile(kc));
                 }
             }
         });
@@ -403,7 +418,7 @@ impl<T: Tile> Work<'_, T> {
     #[inline(always)]
     fn tiles(
         &self,
-        panel: &[T::Unit],
+        panel: Panel<T::Unit>,
         (j, cols, from_c): (usize, usize, bool),
         k0: usize,
         kc: usize,
@@ -411,19 +426,36 @@ impl<T: Tile> Work<'_, T> {
         mut ahead: impl FnMut() -> Option<(usize, Ahead)>,
     ) {
         let depth = kc.div_ceil(T::DEEP);
-        let b = B { at: panel[..depth * T::NR].as_ptr(), step: T::NR };
+        let (at, mut raw) = match panel {
+            Panel::Packed(panel) => (panel[..depth * T::NR].as_ptr(), None),
+            Panel::OnTheWay(raw, panel) => {
+                let at = panel[..depth * T::NR].as_mut_ptr();
+                (at.cast_const(), Some((raw, at)))
+            }
+        };
+        let b = B { at, step: T::NR };
         for tile in parts(self.m, self.tiles) {
             let (i, rows) = (tile.start, tile.len());
             let (_, row) = place(i, j, 0);
             let c = C { at: place(i, j, (rows - 1) * row + cols).0, row, from_c };
             let a = self.rows.of(&tile, k0 / T::DEEP);
-            // SAFETY: A has these rows and `depth` units from step `k0` on, the panel `depth` steps of `NR` units; the
-            // tile lies in C, as `place` has checked, and only this task has these columns.
+            // SAFETY: A has these rows and `depth` units from step `k0` on, the panel `depth` steps of `NR` units, and so has a
+            // B that is packed on the way, where A is packed; the tile lies in C, as `place` has checked, and only this task
+            // has these columns.
             unsafe {
-                match ahead() {
-                    Some((2, ahead)) => self.tile.run_ahead::<2>(rows, cols, c, a, b, depth, ahead),
-                    Some((_, ahead)) => self.tile.run_ahead::<1>(rows, cols, c, a, b, depth, ahead),
-                    None => self.tile.run(rows, cols, c, a, b, depth),
+                match (ahead(), raw.take()) {
+                    (Some((2, ahead)), Some((raw, to))) => {
+                        self.tile.packing::<2>(rows, c, a, raw, to, depth, ahead)
+                    }
+                    (Some((_, ahead)), Some((raw, to))) => {
+                        self.tile.packing::<1>(rows, c, a, raw, to, depth, ahead)
+                    }
+                    (None, Some((raw, to))) => {
+                        self.tile.packing::<0>(rows, c, a, raw, to, depth, Ahead::none())
+                    }
+                    (Some((2, ahead)), None) => self.tile.run_ahead::<2>(rows, cols, c, a, b, depth, ahead),
+                    (Some((_, ahead)), None) => self.tile.run_ahead::<1>(rows, cols, c, a, b, depth, ahead),
+                    (None, None) => self.tile.run(rows, cols, c, a, b, depth),
                 }
             }
         }

@@ -134,6 +134,9 @@ pub trait Tile: Copy + Sync {
     const KC: usize;
     /// The largest task's rows and columns.
     const TASK: (usize, usize);
+    /// For products of some rows: the columns of a strip of B, and its steps of K. It is asked for into the second-level cache, and
+    /// packed a panel at a time into the first.
+    const STRIP: (usize, usize) = (128, 64);
 
     /// Panels `width` wide of rows `first..` of the matrix, for `kc` elements of K from `k0` on; zeros past its end.
     fn pack(isa: Isa, panels: &mut [Self::Unit], width: usize, matrix: &Operand, first: usize, k: [usize; 2]);
@@ -229,6 +232,28 @@ pub trait Tile: Copy + Sync {
         unreachable!("a tile that packs B's rows")
     }
 
+    /// Whether there is [`Tile::packing`].
+    const PACKS: bool = false;
+
+    /// A tile of `rows` (1 to `MR`) and `NR` columns of a B that is read as it lies, and stored to `panel` on the way. A's rows
+    /// lie side by side. Asks for memory as [`Tile::whole`] does.
+    ///
+    /// # Safety
+    /// As for [`Tile::whole`]; and `panel` can be written for `depth` and `NR`.
+    #[allow(clippy::too_many_arguments)]
+    unsafe fn packing<const LINES: usize>(
+        self,
+        _rows: usize,
+        _c: C,
+        _a: A<Self::Unit>,
+        _b: B<Self::Unit>,
+        _panel: *mut Self::Unit,
+        _depth: usize,
+        _ahead: Ahead,
+    ) {
+        unreachable!("a tile whose B is packed before")
+    }
+
     /// A tile of `rows` (1 to `MR`) and `cols` (1 to `NR`) of C.
     ///
     /// # Safety
@@ -282,11 +307,12 @@ pub trait Tile: Copy + Sync {
 
 /// What the tiles of `f32` have in common, with their steps of K and their task.
 macro_rules! floats {
-    ($kc:literal, $task:expr) => {
+    ($kc:literal, $task:expr, $strip:expr) => {
         type Unit = f32;
         const DEEP: usize = 1;
         const KC: usize = $kc;
         const TASK: (usize, usize) = $task;
+        const STRIP: (usize, usize) = $strip;
 
         fn pack(isa: Isa, panels: &mut [f32], width: usize, matrix: &Operand, first: usize, k: [usize; 2]) {
             match matrix {
@@ -358,6 +384,8 @@ macro_rules! pairs {
 mod along;
 #[cfg(target_arch = "x86_64")]
 mod avx2_pairs;
+#[cfg(target_arch = "x86_64")]
+mod packing;
 mod plain;
 #[cfg(target_arch = "x86_64")]
 mod simd;

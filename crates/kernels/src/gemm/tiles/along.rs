@@ -4,22 +4,19 @@
 use std::arch::x86_64::*;
 
 use super::{A, C};
-use crate::isa::Avx2;
 
 /// The columns of a tile.
 pub const COLS: usize = 8;
-/// The most rows of a tile.
-pub const MOST_ROWS: usize = 8;
 /// Steps of K that are turned together.
 const STEPS: usize = 4;
 
-/// A tile of `rows` (1 to [`MOST_ROWS`]) and [`COLS`] columns, whose element (k, j) of B is `b[j * row + k]`.
+/// A tile of `rows` (1 to 8) and [`COLS`] columns, whose element (k, j) of B is `b[j * row + k]`.
 ///
 /// # Safety
-/// A can be read for `rows` and `depth`, and B for `depth` and as many columns; C can be written for as many rows and columns, and read
+/// The CPU has AVX2 and FMA. A can be read for `rows` and `depth`, and B for `depth` and as many columns; C can be written for as many rows and columns, and read
 /// too if `from_c`, and no one else uses these values.
-pub unsafe fn tile(_: Avx2, rows: usize, c: C, a: A, b: *const f32, row: usize, depth: usize) {
-    // SAFETY: there is an `Avx2`, so the CPU has these features; the rest is the caller's promise.
+pub unsafe fn tile(rows: usize, c: C, a: A, b: *const f32, row: usize, depth: usize) {
+    // SAFETY: the caller's promise.
     unsafe {
         match rows {
             1 => of_rows::<1>(c, a, b, row, depth),
