@@ -27,6 +27,8 @@ const LOW: usize = 8;
 const RUN: usize = 2048;
 /// Steps of K in a piece where they do not.
 const STEPS_ALONG_K: usize = 128; // eight lines of the cache
+/// Units of A that the calling thread packs: it takes no longer than waking another.
+const PACKED_ALONE: usize = 1 << 13;
 /// Steps of K that are widened at once.
 const WIDENED: usize = 128;
 /// How many bytes ahead are asked for in a panel.
@@ -74,9 +76,17 @@ pub fn product<T: Tile>(isa: Isa, tile: T, a: Operand, b: Source<T::Unit>, outpu
     }
     with_kept(&ROWS, |panels: &mut Vec<T::Unit>| {
         panels.resize(panels.len().max(m * units), T::Unit::default());
-        for rows in parts(m, tiles) {
-            let panel = &mut panels[rows.start * units..rows.end * units];
+        let all = Shared::new(panels);
+        let pack = |tile: usize| {
+            let rows = part(m, tiles, tile);
+            // SAFETY: the panels are borrowed here, and each tile's rows are written once.
+            let panel = unsafe { all.part(rows.start * units, rows.end * units) };
             T::pack(isa, panel, rows.len(), &a, rows.start, [0, a.cols()]);
+        };
+        if m * units <= PACKED_ALONE {
+            (0..tiles).for_each(pack)
+        } else {
+            pool::for_each(tiles, pack)
         }
         let rows = Rows::Packed(panels.as_ptr(), units);
         Work { isa, tile, m, tiles, rows, b }.share(a.cols(), output);
@@ -85,7 +95,11 @@ pub fn product<T: Tile>(isa: Isa, tile: T, a: Operand, b: Source<T::Unit>, outpu
 
 /// The rows of each tile, about as many in all.
 fn parts(m: usize, tiles: usize) -> impl Iterator<Item = Range<usize>> {
-    (0..tiles).map(move |tile| tile * m / tiles..(tile + 1) * m / tiles)
+    (0..tiles).map(move |tile| part(m, tiles, tile))
+}
+
+fn part(m: usize, tiles: usize, tile: usize) -> Range<usize> {
+    tile * m / tiles..(tile + 1) * m / tiles
 }
 
 /// Whether this is the way for a product.
