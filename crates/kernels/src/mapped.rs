@@ -28,6 +28,9 @@ impl Bytes {
         // SAFETY: the mapping is private and only read. Another program that changes the file in place could change
         // these values, or end this program by cutting the file; that is documented, and no writer here does so.
         let map = unsafe { Mmap::map(file) }?;
+        // What is not in memory yet is read into large pages, where system and file system can do that. It is advice.
+        #[cfg(target_os = "linux")]
+        let _ = map.advise(memmap2::Advice::HugePage);
         let range = 0..map.len();
         Ok(Bytes { source: Arc::new(Source::File(map)), range })
     }

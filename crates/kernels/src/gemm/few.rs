@@ -316,7 +316,7 @@ impl<T: Tile> Work<'_, T> {
         add: bool,
         place: impl Fn(usize, usize, usize) -> (*mut f32, usize),
     ) {
-        let (k, (cols, step)) = (b.rows(), T::STRIP);
+        let (k, (cols, step)) = (b.rows(), T::strip(self.m));
         with_kept(&PIECES, |scratch: &mut Vec<T::Unit>| {
             scratch.resize(scratch.len().max(T::NR * step), T::Unit::default());
             for strip in columns.clone().step_by(cols) {

@@ -136,7 +136,9 @@ pub trait Tile: Copy + Sync {
     const TASK: (usize, usize);
     /// For products of some rows: the columns of a strip of B, and its steps of K. It is asked for into the second-level cache, and
     /// packed a panel at a time into the first.
-    const STRIP: (usize, usize) = (128, 64);
+    fn strip(_rows: usize) -> (usize, usize) {
+        (128, 64)
+    }
 
     /// Panels `width` wide of rows `first..` of the matrix, for `kc` elements of K from `k0` on; zeros past its end.
     fn pack(isa: Isa, panels: &mut [Self::Unit], width: usize, matrix: &Operand, first: usize, k: [usize; 2]);
@@ -307,12 +309,11 @@ pub trait Tile: Copy + Sync {
 
 /// What the tiles of `f32` have in common, with their steps of K and their task.
 macro_rules! floats {
-    ($kc:literal, $task:expr, $strip:expr) => {
+    ($kc:literal, $task:expr) => {
         type Unit = f32;
         const DEEP: usize = 1;
         const KC: usize = $kc;
         const TASK: (usize, usize) = $task;
-        const STRIP: (usize, usize) = $strip;
 
         fn pack(isa: Isa, panels: &mut [f32], width: usize, matrix: &Operand, first: usize, k: [usize; 2]) {
             match matrix {

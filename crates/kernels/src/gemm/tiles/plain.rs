@@ -10,7 +10,7 @@ pub struct Plain<const MR: usize, const NR: usize>;
 impl<const MR: usize, const NR: usize> Tile for Plain<MR, NR> {
     const MR: usize = MR;
     const NR: usize = NR;
-    floats!(1536, (48, 128), (128, 64));
+    floats!(1536, (48, 128));
 
     fn lying_steps(_rows: usize) -> Option<usize> {
         Some(16)

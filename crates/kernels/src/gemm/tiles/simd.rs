@@ -7,7 +7,7 @@ use crate::isa::{Avx2, Avx512, Avx512Bf16, Isa};
 /// the list of heights for a B that is read as it lies. `room` is how many registers may hold sums.
 macro_rules! simd_tile {
     (
-        $isa:ty, $common:ident($($sizes:tt)*), $unit:ty, $features:literal, $(lying $lying:expr,)? $(packing $packing:ident, along $along:literal,)? lanes $lanes:literal, room $room:literal,
+        $isa:ty, $common:ident($($sizes:tt)*), $unit:ty, $features:literal, $(lying $lying:expr,)? $(packing $packing:ident, along $along:literal,)? $(strip $strip:expr,)? lanes $lanes:literal, room $room:literal,
         vectors $vectors:literal: [$($v:literal)*], rows $most:literal: [$($rows:literal)*], low $low:literal: [$($few:literal)*],
         $load:ident, $store:ident, $zero:ident, $load_b:ident, $splat:ident, $fma:ident
     ) => {
@@ -49,6 +49,10 @@ macro_rules! simd_tile {
                     unsafe { packing::$packing::<LINES>(rows, c, a, b, panel, depth, ahead) };
                 }
             )?
+
+            $(fn strip(rows: usize) -> (usize, usize) {
+                $strip(rows)
+            })?
 
             const LOW: usize = $low;
 
@@ -231,12 +235,13 @@ macro_rules! simd_tile {
 }
 
 simd_tile!(
-    Avx2, floats(1536, (48, 128), (128, 64)), f32, "avx2,fma", lying |rows| match rows { 0..3 => Some(8), 3..9 => Some(16), _ => None }, packing avx2, along 8, lanes 8, room 12,
+    Avx2, floats(1536, (48, 128)), f32, "avx2,fma", lying |rows| match rows { 0..3 => Some(8), 3..9 => Some(16), _ => None }, packing avx2, along 8, lanes 8, room 12,
     vectors 2: [1 2], rows 6: [1 2 3 4 5 6], low 6: [1 2 3 4 5 6],
     _mm256_loadu_ps, _mm256_storeu_ps, _mm256_setzero_ps, _mm256_loadu_ps, _mm256_set1_ps, _mm256_fmadd_ps
 );
 simd_tile!(
-    Avx512, floats(768, (384, 128), (64, 128)), f32, "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma", lying |rows| match rows { 0..9 => Some(16), _ => None }, packing avx512, along 4, lanes 16, room 28,
+    Avx512, floats(768, (384, 128)), f32, "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma", lying |rows| match rows { 0..3 => Some(8), 3..9 => Some(16), _ => None }, packing avx512, along 4,
+    strip |rows| if rows > 18 { (64, 128) } else { (128, 64) }, lanes 16, room 28,
     vectors 4: [1 2 4], rows 6: [1 2 3 4 5 6], low 8: [1 2 3 4 5 6 7 8],
     _mm512_loadu_ps, _mm512_storeu_ps, _mm512_setzero_ps, _mm512_loadu_ps, _mm512_set1_ps, _mm512_fmadd_ps
 );
