@@ -234,6 +234,26 @@ proptest! {
 }
 
 /// Characters, words in pieces of SentencePiece: what the vocabulary cannot write is never begun.
+/// A required key in Chinese after one in ASCII that need not be there.
+#[test]
+fn the_shortest_text_may_leave_out_a_key_before_one_that_is_not_ascii() {
+    let integers = |least: i64, most: i64| json!({ "type": "integer", "minimum": least, "maximum": most });
+    let schema = json!({
+        "type": "object",
+        "properties": {
+            "a": { "type": "array", "items": integers(0, 7), "minItems": 2, "maxItems": 2 },
+            "b c": { "type": "array", "items": integers(-1, 200) },
+            "城市": { "type": ["number", "null"] },
+        },
+        "required": ["a", "城市"],
+        "additionalProperties": true,
+    });
+    let (model, tokenizer) = model(0);
+    let vocabulary = Vocabulary::new(&tokenizer).unwrap();
+    let constraint = Arc::new(Constraint::json_schema(&vocabulary, &schema.to_string()).unwrap());
+    check(&schema, &one(&model, &tokenizer, &request(&constraint, 60, 0.0, 0)).unwrap());
+}
+
 #[test]
 fn vocabularies_of_characters_never_come_to_a_dead_end() {
     let tokenizer = Tokenizer::train_chars(["{}[]\",:0123 诗人李白杜甫abc"]).unwrap();

@@ -25,6 +25,9 @@ struct Place {
     word: usize,
 }
 
+/// So many ways in ASCII are enough.
+const LITTLE: usize = 8;
+
 /// Where a parser stands, and how to go back.
 struct Walker<'a> {
     parser: &'a mut Parser,
@@ -141,7 +144,8 @@ impl Search<'_> {
         None
     }
 
-    /// The ways on. Where every byte is a token, ASCII comes first, and the rest only where there is none.
+    /// The ways on. Where every byte is a token, ASCII comes first, and the rest only where there is little of it: a key among others
+    /// may begin with such a byte, and within a free string there is no need for any.
     fn steps(&self, parser: &mut Parser) -> Vec<Step> {
         let trie = self.vocabulary.trie();
         let letters = self.vocabulary.letters();
@@ -165,8 +169,11 @@ impl Search<'_> {
             };
             if self.vocabulary.is_whole() {
                 let (ascii, others) = letters.split_at(128);
-                let steps = walk(ascii);
-                return if steps.is_empty() { walk(others) } else { steps };
+                let mut steps = walk(ascii);
+                if steps.len() < LITTLE {
+                    steps.extend(walk(others));
+                }
+                return steps;
             }
             walk(letters)
         })
