@@ -234,14 +234,15 @@ proptest! {
 }
 
 /// Characters, words in pieces of SentencePiece: what the vocabulary cannot write is never begun.
-/// A required key in Chinese after one in ASCII that need not be there.
+/// A required key in Chinese after one in ASCII that need not be there; and texts of many words.
 #[test]
-fn the_shortest_text_may_leave_out_a_key_before_one_that_is_not_ascii() {
+fn a_text_is_found_by_a_key_that_is_not_ascii_and_over_many_words() {
     let integers = |least: i64, most: i64| json!({ "type": "integer", "minimum": least, "maximum": most });
-    let schema = json!({
+    let two = |items: Value| json!({ "type": "array", "items": items, "minItems": 2, "maxItems": 2 });
+    let cities = json!({
         "type": "object",
         "properties": {
-            "a": { "type": "array", "items": integers(0, 7), "minItems": 2, "maxItems": 2 },
+            "a": two(integers(0, 7)),
             "b c": { "type": "array", "items": integers(-1, 200) },
             "城市": { "type": ["number", "null"] },
         },
@@ -250,8 +251,10 @@ fn the_shortest_text_may_leave_out_a_key_before_one_that_is_not_ascii() {
     });
     let (model, tokenizer) = model(0);
     let vocabulary = Vocabulary::new(&tokenizer).unwrap();
-    let constraint = Arc::new(Constraint::json_schema(&vocabulary, &schema.to_string()).unwrap());
-    check(&schema, &one(&model, &tokenizer, &request(&constraint, 60, 0.0, 0)).unwrap());
+    for schema in [cities, two(two(integers(0, 7)))] {
+        let constraint = Arc::new(Constraint::json_schema(&vocabulary, &schema.to_string()).unwrap());
+        check(&schema, &one(&model, &tokenizer, &request(&constraint, 60, 0.0, 0)).unwrap());
+    }
 }
 
 #[test]

@@ -25,6 +25,8 @@ struct Place {
     word: usize,
 }
 
+/// What the end of a word is worth to a search for a way that has come far: less than one more element of a list costs.
+const FAR: i64 = 4;
 /// So many ways in ASCII are enough.
 const LITTLE: usize = 8;
 
@@ -109,12 +111,27 @@ pub(super) struct Search<'a> {
 impl Search<'_> {
     /// Bytes that end the text of this parser; `hint` ended it before, or something like it. The parser is left where
     /// it happens to be.
+    ///
+    /// Ways that cost the same and differ in what came before the end of a word are many, and the more so the more words there are:
+    /// where they use the effort up, ways that have come far are preferred.
     pub fn run(&self, parser: &mut Parser, hint: &[u8]) -> Option<Vec<u8>> {
+        let start = parser.get_bytes().len();
+        self.go(parser, hint, 0).or_else(|| {
+            let more = parser.get_bytes().len() - start;
+            if more > 0 && parser.rollback(more).is_err() {
+                return None;
+            }
+            self.go(parser, hint, FAR)
+        })
+    }
+
+    /// [`Search::run`], where each word that has ended makes a way cheaper by so much.
+    fn go(&self, parser: &mut Parser, hint: &[u8], far: i64) -> Option<Vec<u8>> {
         let start = parser.get_bytes().len();
         let trie = self.vocabulary.trie();
         let mut walker = Walker { parser, start, at: Vec::new(), eot: trie.eos_token() };
         let mut places = vec![Place { parent: 0, token: 0, len: 0, word: 0 }];
-        let mut queue = BinaryHeap::from([Reverse((0u32, 0usize))]);
+        let mut queue = BinaryHeap::from([Reverse((0i64, 0usize))]);
         let mut seen = HashSet::new();
         for _ in 0..self.effort {
             let Reverse((cost, index)) = queue.pop()?;
@@ -136,7 +153,8 @@ impl Search<'_> {
                 let word = if ends_word { places.len() } else { places[index].word };
                 if len <= self.longest && seen.insert((word, state)) {
                     let more = if is_forced { 0 } else { price(bytes, ends_word) };
-                    queue.push(Reverse((cost + more, places.len())));
+                    let cost = cost + more - if ends_word { far } else { 0 };
+                    queue.push(Reverse((cost, places.len())));
                     places.push(Place { parent: index, token, len, word });
                 }
             }
@@ -186,7 +204,7 @@ fn n_words(stats: &ParserStats) -> usize {
 }
 
 /// What a step costs: closing is cheap, opening is dear.
-fn price(bytes: &[u8], ends_word: bool) -> u32 {
+fn price(bytes: &[u8], ends_word: bool) -> i64 {
     match bytes.last() {
         Some(b'}' | b']' | b')' | b'"' | b'\'' | b'>' | b';' | b'\n') if ends_word => 1,
         Some(b'{' | b'[' | b'(' | b',') => 12,
