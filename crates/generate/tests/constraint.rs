@@ -233,7 +233,6 @@ proptest! {
     }
 }
 
-/// Characters, words in pieces of SentencePiece: what the vocabulary cannot write is never begun.
 /// A required key in Chinese after one in ASCII that need not be there; and texts of many words.
 #[test]
 fn a_text_is_found_by_a_key_that_is_not_ascii_and_over_many_words() {
@@ -257,6 +256,7 @@ fn a_text_is_found_by_a_key_that_is_not_ascii_and_over_many_words() {
     }
 }
 
+/// Characters, words in pieces of SentencePiece: what the vocabulary cannot write is never begun.
 #[test]
 fn vocabularies_of_characters_never_come_to_a_dead_end() {
     let tokenizer = Tokenizer::train_chars(["{}[]\",:0123 诗人李白杜甫abc"]).unwrap();

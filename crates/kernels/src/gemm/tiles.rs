@@ -134,6 +134,7 @@ pub trait Tile: Copy + Sync {
     const KC: usize;
     /// The largest task's rows and columns.
     const TASK: (usize, usize);
+
     /// For products of some rows: the columns of a strip of B, and its steps of K. It is asked for into the second-level cache, and
     /// packed a panel at a time into the first.
     fn strip(_rows: usize) -> (usize, usize) {

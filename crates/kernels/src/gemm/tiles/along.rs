@@ -13,8 +13,8 @@ const STEPS: usize = 4;
 /// A tile of `rows` (1 to 8) and [`COLS`] columns, whose element (k, j) of B is `b[j * row + k]`.
 ///
 /// # Safety
-/// The CPU has AVX2 and FMA. A can be read for `rows` and `depth`, and B for `depth` and as many columns; C can be written for as many rows and columns, and read
-/// too if `from_c`, and no one else uses these values.
+/// The CPU has AVX2 and FMA. A can be read for `rows` and `depth`, and B for `depth` and as many columns; C can be written for as
+/// many rows and columns, and read too if `from_c`, and no one else uses these values.
 pub unsafe fn tile(rows: usize, c: C, a: A, b: *const f32, row: usize, depth: usize) {
     // SAFETY: the caller's promise.
     unsafe {
