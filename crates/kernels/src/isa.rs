@@ -21,6 +21,8 @@ pub enum Isa {
     Avx512Vnni,
     /// bfloat16 dot products.
     Avx512Bf16,
+    /// Products of whole tiles, of bfloat16 and of 8-bit numbers.
+    Amx,
 }
 
 /// A request that this machine cannot meet.
@@ -28,7 +30,7 @@ pub enum Isa {
 pub enum IsaError {
     /// Not the name of an instruction set.
     #[error(
-        "GPT2_ISA={0}: no such instruction set; use portable, avx2, avx512, avx512vnni or avx512bf16, or unset it"
+        "GPT2_ISA={0}: no such instruction set; use portable, avx2, avx512, avx512vnni, avx512bf16 or amx, or unset it"
     )]
     Unknown(String),
     /// Known, but the CPU lacks it.
@@ -43,7 +45,8 @@ pub enum IsaError {
 
 impl Isa {
     /// All levels, lowest first.
-    pub const ALL: [Isa; 5] = [Isa::Portable, Isa::Avx2, Isa::Avx512, Isa::Avx512Vnni, Isa::Avx512Bf16];
+    pub const ALL: [Isa; 6] =
+        [Isa::Portable, Isa::Avx2, Isa::Avx512, Isa::Avx512Vnni, Isa::Avx512Bf16, Isa::Amx];
 
     /// The name that `GPT2_ISA` takes.
     pub fn name(self) -> &'static str {
@@ -53,6 +56,7 @@ impl Isa {
             Isa::Avx512 => "avx512",
             Isa::Avx512Vnni => "avx512vnni",
             Isa::Avx512Bf16 => "avx512bf16",
+            Isa::Amx => "amx",
         }
     }
 
@@ -64,6 +68,7 @@ impl Isa {
             Isa::Avx512 => Avx512::detect().is_some(),
             Isa::Avx512Vnni => Avx512Vnni::detect().is_some(),
             Isa::Avx512Bf16 => Avx512Vnni::detect().is_some() && Avx512Bf16::detect().is_some(),
+            Isa::Amx => Amx::detect().is_some(),
         }
     }
 
@@ -165,6 +170,41 @@ impl Avx512Bf16 {
     /// Asks the CPU.
     pub fn detect() -> Option<Avx512Bf16> {
         (is_x86_feature_detected!("avx512bf16") && Avx512::detect().is_some()).then_some(Avx512Bf16(()))
+    }
+}
+
+/// Proof that this CPU also has tiles (AMX, for bfloat16 and for 8-bit numbers), and that the system lets this process use
+/// them.
+#[cfg(target_arch = "x86_64")]
+#[derive(Clone, Copy, Debug)]
+pub struct Amx(());
+
+#[cfg(target_arch = "x86_64")]
+impl Amx {
+    /// Asks the CPU, and the system: its threads have no room for tiles until a process asks for it.
+    pub fn detect() -> Option<Amx> {
+        static THERE: OnceLock<bool> = OnceLock::new();
+        let ask = || {
+            /// Bits of leaf 7: tiles, their products of bfloat16, and of 8-bit numbers.
+            const TILES: u32 = 1 << 24 | 1 << 22 | 1 << 25;
+            let has = std::arch::x86_64::__cpuid_count(7, 0).edx & TILES == TILES;
+            let below = Avx512Vnni::detect().is_some() && Avx512Bf16::detect().is_some();
+            has && below && Amx::permitted()
+        };
+        THERE.get_or_init(ask).then_some(Amx(()))
+    }
+
+    #[cfg(target_os = "linux")]
+    fn permitted() -> bool {
+        const ARCH_REQ_XCOMP_PERM: libc::c_ulong = 0x1023;
+        const XTILEDATA: libc::c_ulong = 18;
+        // SAFETY: asks for room in the state that is kept of this process's threads, and touches no memory.
+        unsafe { libc::syscall(libc::SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XTILEDATA) == 0 }
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    fn permitted() -> bool {
+        false
     }
 }
 

@@ -88,7 +88,7 @@ fn multiply_add(isa: Isa, rounds: usize) -> usize {
     let x = black_box(0.75);
     let lanes = match isa {
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx512 | Isa::Avx512Vnni | Isa::Avx512Bf16 if isa::Avx512::detect().is_some() => {
+        Isa::Avx512 | Isa::Avx512Vnni | Isa::Avx512Bf16 | Isa::Amx if isa::Avx512::detect().is_some() => {
             // SAFETY: `detect` has found AVX-512 on this CPU.
             unsafe { chains_avx512(rounds, x) };
             16

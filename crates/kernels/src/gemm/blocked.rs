@@ -5,7 +5,7 @@
 use std::any::Any;
 use std::cell::RefCell;
 
-use super::tiles::{A, B, C, Tile};
+use super::tiles::{B, C, Tile};
 use super::{Operand, Output, Sink, Source};
 use crate::isa::Isa;
 use crate::pool::{self, Shared};
@@ -112,7 +112,7 @@ impl Block<'_> {
         let is_packed = m0 > 0 || matches!(b, Source::Panels { .. });
         let n_b = if is_packed { 0 } else { nc.div_ceil(T::NR) };
         let (a_panels, b_panels) = panels;
-        for (panels, len) in [(&mut *a_panels, n_a * T::MR * depth), (&mut *b_panels, n_b * T::NR * depth)] {
+        for (panels, len) in [(&mut *a_panels, n_a * T::MR * T::room(depth)), (&mut *b_panels, n_b * T::NR * depth)] {
             if panels.len() < len {
                 panels.resize(len, T::Unit::default());
             }
@@ -121,16 +121,16 @@ impl Block<'_> {
         const GROUP: usize = 8; // panels a task
         let a_tasks = n_a.div_ceil(GROUP);
         pool::for_each(a_tasks + n_b.div_ceil(GROUP), |task| {
-            let (all, width, group, n, first) = match task.checked_sub(a_tasks) {
-                None => (&a_all, T::MR, task, n_a, m0),
-                Some(group) => (&b_all, T::NR, group, n_b, n0),
+            let (all, width, depth, group, n, first) = match task.checked_sub(a_tasks) {
+                None => (&a_all, T::MR, T::room(depth), task, n_a, m0),
+                Some(group) => (&b_all, T::NR, depth, group, n_b, n0),
             };
             let (start, end) = (group * GROUP, n.min((group + 1) * GROUP));
             // SAFETY: the panels are borrowed by `pack`, and each is written by one task.
             let panels = unsafe { all.part(start * width * depth, end * width * depth) };
             let first = first + start * width;
             match b {
-                _ if task < a_tasks => T::pack(isa, panels, width, a, first, [k0, kc]),
+                _ if task < a_tasks => T::pack_rows(isa, panels, width, a, first, [k0, kc]),
                 Source::Matrix(b) => T::pack(isa, panels, width, &b.t(), first, [k0, kc]),
                 Source::Widened(pairs) => T::widen(isa, panels, pairs, first, [k0, kc]),
                 Source::Panels { .. } => unreachable!("panels are packed already"),
@@ -235,10 +235,9 @@ impl Block<'_> {
         let b = B { at: at.as_ptr(), step: T::NR };
         for i in (i0..i1).step_by(T::MR) {
             let rows = T::MR.min(mc - i);
-            let a = T::as_it_lies(a, m0 + i, [k0, kc], nc).unwrap_or_else(|| A {
-                at: a_panels[i * depth..(i + T::MR) * depth].as_ptr(),
-                row: 1,
-                step: T::MR,
+            let a = T::as_it_lies(a, m0 + i, [k0, kc], nc).unwrap_or_else(|| {
+                let room = T::room(depth);
+                T::panel(a_panels[i * room..(i + T::MR) * room].as_ptr(), T::MR)
             });
             let (_, row) = place(i, 0);
             let (at, row) = (place(i, (rows - 1) * row + cols).0, row);

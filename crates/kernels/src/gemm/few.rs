@@ -63,7 +63,7 @@ fn with_kept<U: 'static, R>(
 
 /// The whole product; tasks share the columns.
 pub fn product<T: Tile>(isa: Isa, tile: T, a: Operand, b: Source<T::Unit>, output: Output) {
-    let (m, units) = (a.rows(), a.cols().div_ceil(T::DEEP));
+    let (m, units) = (a.rows(), T::room(a.cols().div_ceil(T::DEEP)));
     let most = match T::rows(&a) {
         Some(_) if lies::<T>(&b, m) => LOW.min(T::LOW),
         _ => T::MR,
@@ -81,7 +81,7 @@ pub fn product<T: Tile>(isa: Isa, tile: T, a: Operand, b: Source<T::Unit>, outpu
             let rows = part(m, tiles, tile);
             // SAFETY: the panels are borrowed here, and each tile's rows are written once.
             let panel = unsafe { all.part(rows.start * units, rows.end * units) };
-            T::pack(isa, panel, rows.len(), &a, rows.start, [0, a.cols()]);
+            T::pack_rows(isa, panel, rows.len(), &a, rows.start, [0, a.cols()]);
         };
         if m * units <= PACKED_ALONE {
             (0..tiles).for_each(pack)
@@ -161,11 +161,11 @@ enum Panel<'p, U> {
 
 impl<U: Copy> Rows<U> {
     /// Those of a tile from unit `k` on.
-    fn of(&self, tile: &Range<usize>, k: usize) -> A<U> {
+    fn of<T: Tile<Unit = U>>(&self, tile: &Range<usize>, k: usize) -> A<U> {
         match *self {
             Rows::Lie(a) => A { at: a.at.wrapping_add(tile.start * a.row + k * a.step), ..a },
             Rows::Packed(at, units) => {
-                A { at: at.wrapping_add(tile.start * units + k * tile.len()), row: 1, step: tile.len() }
+                T::panel(at.wrapping_add(tile.start * units + k * tile.len()), tile.len())
             }
         }
     }
@@ -273,7 +273,7 @@ impl<T: Tile> Work<'_, T> {
                         let (_, row) = place(i, j, 0);
                         let from_c = add || k0 > 0;
                         let c = C { at: place(i, j, (rows - 1) * row + wide).0, row, from_c };
-                        let a = self.rows.of(&tile, k0);
+                        let a = self.rows.of::<T>(&tile, k0);
                         let next = lies.at.wrapping_add(steps * lies.step);
                         let ahead = if i == 0 { next } else { std::ptr::null() };
                         // SAFETY: A has these rows, B is whole and has these columns; the tile lies in C, as `place`
@@ -398,7 +398,7 @@ impl<T: Tile> Work<'_, T> {
                     let c = C { at: place(i, j, (height - 1) * row + wide).0, row, from_c: add };
                     // SAFETY: A has these rows, B is whole and has these columns; the tile lies in C, as `place` has
                     // checked, and only this task has these columns.
-                    unsafe { self.tile.along(height, c, self.rows.of(&tile, 0), from, rows.row, b.rows()) };
+                    unsafe { self.tile.along(height, c, self.rows.of::<T>(&tile, 0), from, rows.row, b.rows()) };
                 }
             }
             columns.start = rest;
@@ -452,7 +452,7 @@ impl<T: Tile> Work<'_, T> {
             let (i, rows) = (tile.start, tile.len());
             let (_, row) = place(i, j, 0);
             let c = C { at: place(i, j, (rows - 1) * row + cols).0, row, from_c };
-            let a = self.rows.of(&tile, k0 / T::DEEP);
+            let a = self.rows.of::<T>(&tile, k0 / T::DEEP);
             // SAFETY: A has these rows and `depth` units from step `k0` on, the panel `depth` steps of `NR` units, and so has a
             // B that is packed on the way, where A is packed; the tile lies in C, as `place` has checked, and only this task
             // has these columns.

@@ -58,21 +58,22 @@ fn run<T: Tile<Unit = u32>>(
     let (m, k, depth) = (a.rows, a.cols, pairs::units(a.cols));
     let whole = [0, k];
     let lies = m == 0 || T::as_it_lies(&a.into(), 0, whole, n).is_some();
+    let room = T::room(depth);
     if !lies {
-        let len = m.div_ceil(T::MR) * T::MR * depth;
+        let len = m.div_ceil(T::MR) * T::MR * room;
         packed.resize(packed.len().max(len), 0);
-        T::pack(isa, &mut packed[..len], T::MR, &a.into(), 0, whole);
+        T::pack_rows(isa, &mut packed[..len], T::MR, &a.into(), 0, whole);
     }
     for i in (0..m).step_by(T::MR) {
         let rows = T::MR.min(m - i);
         let a_rows = match T::as_it_lies(&a.into(), i, whole, n) {
             Some(rows) => rows,
-            None => A { at: packed[i * depth..].as_ptr(), row: 1, step: T::MR },
+            None => T::panel(packed[i * room..].as_ptr(), T::MR),
         };
         for j in (0..n).step_by(T::NR) {
             let cols = T::NR.min(n - j);
             let steps = causal.steps(i, rows, j, 0..k);
-            let (first, last) = (steps.start / 2, steps.end.div_ceil(2));
+            let (first, last) = (steps.start / 2 / T::GRAIN * T::GRAIN, steps.end.div_ceil(2));
             if first >= last {
                 continue;
             }

@@ -215,7 +215,7 @@ pub(super) mod simd {
     /// They can be read.
     #[target_feature(enable = "avx512bf16,avx512f,avx512bw")]
     #[inline]
-    unsafe fn floats_along_k(at: *const f32, n: usize) -> __m512i {
+    pub unsafe fn floats_along_k(at: *const f32, n: usize) -> __m512i {
         // SAFETY: the caller's promise; and both types are 64 bytes of anything.
         unsafe {
             let (low, high) = (load(at, n.min(16)), load(at.wrapping_add(16), n.saturating_sub(16)));
@@ -227,7 +227,7 @@ pub(super) mod simd {
     /// As for [`floats_along_k`].
     #[target_feature(enable = "avx512f,avx512bw")]
     #[inline]
-    unsafe fn halves_along_k(at: *const bf16, n: usize) -> __m512i {
+    pub unsafe fn halves_along_k(at: *const bf16, n: usize) -> __m512i {
         // SAFETY: the caller's promise.
         unsafe {
             if n >= 32 {
@@ -255,7 +255,7 @@ pub(super) mod simd {
     /// They can be read.
     #[target_feature(enable = "avx512bf16,avx512f,avx512bw")]
     #[inline]
-    unsafe fn floats_of_two_rows(low: *const f32, high: Option<*const f32>, n: usize) -> __m512i {
+    pub unsafe fn floats_of_two_rows(low: *const f32, high: Option<*const f32>, n: usize) -> __m512i {
         // SAFETY: the caller's promise; and both types are 64 bytes of anything.
         unsafe {
             let high = high.map_or(_mm512_setzero_ps(), |high| load(high, n));
@@ -267,7 +267,7 @@ pub(super) mod simd {
     /// As for [`floats_of_two_rows`].
     #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
     #[inline]
-    unsafe fn halves_of_two_rows(low: *const bf16, high: Option<*const bf16>, n: usize) -> __m512i {
+    pub unsafe fn halves_of_two_rows(low: *const bf16, high: Option<*const bf16>, n: usize) -> __m512i {
         let load = |at: *const bf16| {
             if n >= 16 {
                 // SAFETY: the caller's promise.

@@ -117,7 +117,7 @@ impl Ahead {
 }
 
 /// The largest tile.
-const MOST: usize = 24 * 32;
+const MOST: usize = 32 * 32;
 
 /// A micro-kernel.
 pub trait Tile: Copy + Sync {
@@ -143,6 +143,25 @@ pub trait Tile: Copy + Sync {
 
     /// Panels `width` wide of rows `first..` of the matrix, for `kc` elements of K from `k0` on; zeros past its end.
     fn pack(isa: Isa, panels: &mut [Self::Unit], width: usize, matrix: &Operand, first: usize, k: [usize; 2]);
+
+    /// Steps that go together in a panel of A: where K is cut, it is at a multiple of them.
+    const GRAIN: usize = 1;
+
+    /// Units in a row of a panel of A, where `depth` count.
+    fn room(depth: usize) -> usize {
+        depth.next_multiple_of(Self::GRAIN)
+    }
+
+    /// Panels of `height` rows of A, each as [`Tile::panel`] reads them, with [`Tile::room`] units a row; what lies past A's
+    /// last row is not looked at.
+    fn pack_rows(isa: Isa, panels: &mut [Self::Unit], height: usize, a: &Operand, first: usize, k: [usize; 2]) {
+        Self::pack(isa, panels, height, a, first, k);
+    }
+
+    /// A packed panel of `height` rows.
+    fn panel(at: *const Self::Unit, height: usize) -> A<Self::Unit> {
+        A { at, row: 1, step: height }
+    }
 
     /// Panels of [`Tile::NR`] columns from column `first` on, a multiple of it, and `kc` steps of K from `k0` on, which is
     /// even as `kc` is, from panels of pairs. For tiles of `f32`.
@@ -346,13 +365,13 @@ macro_rules! floats {
     };
 }
 
-/// What the tiles of pairs have in common.
+/// What the tiles of pairs have in common, with their steps of K and their task.
 macro_rules! pairs {
-    () => {
+    ($kc:literal, $task:expr) => {
         type Unit = u32;
         const DEEP: usize = 2;
-        const KC: usize = 3072;
-        const TASK: (usize, usize) = (56, 128);
+        const KC: usize = $kc;
+        const TASK: (usize, usize) = $task;
 
         fn pack(isa: Isa, panels: &mut [u32], width: usize, matrix: &Operand, first: usize, k: [usize; 2]) {
             crate::gemm::pairs::panels(isa, panels, width, matrix, first, k);
@@ -384,6 +403,8 @@ macro_rules! pairs {
 
 #[cfg(target_arch = "x86_64")]
 mod along;
+#[cfg(target_arch = "x86_64")]
+mod amx;
 #[cfg(target_arch = "x86_64")]
 mod avx2_pairs;
 #[cfg(target_arch = "x86_64")]
@@ -421,9 +442,14 @@ pub(crate) use with_tile;
 macro_rules! with_pair_tile {
     ($isa:expr, |$tile:ident| $body:expr) => {{
         #[cfg(target_arch = "x86_64")]
-        match ($crate::isa::Avx512Bf16::detect(), $crate::gemm::tiles::Avx2Pairs::detect()) {
-            (Some($tile), _) if $isa >= $crate::isa::Isa::Avx512Bf16 => $body,
-            (_, Some($tile)) if $isa >= $crate::isa::Isa::Avx2 => $body,
+        match (
+            $crate::isa::Amx::detect(),
+            $crate::isa::Avx512Bf16::detect(),
+            $crate::gemm::tiles::Avx2Pairs::detect(),
+        ) {
+            (Some($tile), ..) if $isa >= $crate::isa::Isa::Amx => $body,
+            (_, Some($tile), _) if $isa >= $crate::isa::Isa::Avx512Bf16 => $body,
+            (.., Some($tile)) if $isa >= $crate::isa::Isa::Avx2 => $body,
             _ => {
                 let $tile = $crate::gemm::tiles::PlainPairs::<4, 32>;
                 $body

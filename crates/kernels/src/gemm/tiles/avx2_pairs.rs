@@ -42,7 +42,7 @@ struct Ahead {
 impl Tile for Avx2Pairs {
     const MR: usize = ROWS;
     const NR: usize = COLS;
-    pairs!();
+    pairs!(3072, (56, 128));
 
     #[inline(always)]
     fn width(cols: usize) -> usize {

@@ -75,7 +75,7 @@ pub struct PlainPairs<const MR: usize, const NR: usize>;
 impl<const MR: usize, const NR: usize> Tile for PlainPairs<MR, NR> {
     const MR: usize = MR;
     const NR: usize = NR;
-    pairs!();
+    pairs!(3072, (56, 128));
 
     unsafe fn whole<const LINES: usize>(
         self,

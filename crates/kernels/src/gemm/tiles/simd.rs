@@ -246,7 +246,7 @@ simd_tile!(
     _mm512_loadu_ps, _mm512_storeu_ps, _mm512_setzero_ps, _mm512_loadu_ps, _mm512_set1_ps, _mm512_fmadd_ps
 );
 simd_tile!(
-    Avx512Bf16, pairs(), u32, "avx512bf16,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma", lanes 16, room 28,
+    Avx512Bf16, pairs(3072, (56, 128)), u32, "avx512bf16,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma", lanes 16, room 28,
     vectors 2: [1 2], rows 14: [1 2 3 4 5 6 7 8 9 10 11 12 13 14], low 14: [1 2 3 4 5 6 7 8 9 10 11 12 13 14],
     _mm512_loadu_ps, _mm512_storeu_ps, _mm512_setzero_ps, load_pairs, splat_pair, multiply_pairs
 );

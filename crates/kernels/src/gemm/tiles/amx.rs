@@ -1,0 +1,349 @@
+//! Tiles of pairs in the registers that hold a whole tile (AMX): one instruction multiplies 16 rows by 16 columns for 32
+//! elements of K.
+//!
+//! A register is 16 rows of 64 bytes: of C, 16 sums; of A, 16 pairs along K; of B, one step's pairs for 16 columns.
+//! The instruction sums the 16 products of the pairs' lower halves, and those of the upper ones, from zero, and adds both sums to C. So
+//! the chain of an element has a link for every 32 elements of K, counted from K = 0; zeros stand past K's end.
+//!
+//! A's panels are made for this: 16 units of each row after the other, then the next 16. The same steps, `row` and
+//! `step`, describe an A that lies in rows: chunk c of row i is at `i * row + c * 16 * step`.
+
+use std::arch::asm;
+use std::arch::x86_64::*;
+
+use super::{A, Ahead, B, C, Operand, PairPanels, Tile, prefetch_far};
+use crate::bf16::bf16;
+use crate::gemm::Mat;
+use crate::gemm::pairs::simd::{self, transpose};
+use crate::isa::{Amx, Isa};
+
+/// Rows of a register, and units of its rows.
+const SIDE: usize = 16;
+
+impl Tile for Amx {
+    const MR: usize = 2 * SIDE;
+    const NR: usize = 2 * SIDE;
+    const GRAIN: usize = SIDE;
+    pairs!(1024, (128, 128));
+
+    fn pack_rows(isa: Isa, panels: &mut [u32], height: usize, a: &Operand, first: usize, k: [usize; 2]) {
+        pack(isa, panels, height, a, first, k);
+    }
+
+    fn panel(at: *const u32, height: usize) -> A<u32> {
+        A { at, row: SIDE, step: height }
+    }
+
+    fn width(cols: usize) -> usize {
+        cols.next_multiple_of(SIDE)
+    }
+
+    fn wide_cols(rows: usize) -> usize {
+        if rows <= SIDE { 4 * SIDE } else { 2 * SIDE }
+    }
+
+    unsafe fn whole<const LINES: usize>(
+        self,
+        rows: usize,
+        width: usize,
+        c: C,
+        a: A<u32>,
+        b: B<u32>,
+        depth: usize,
+        ahead: Ahead,
+    ) {
+        let ask = |chunk: usize| {
+            let lines = SIDE * LINES;
+            (chunk * lines..(chunk + 1) * lines).for_each(|line| ahead.ask(line));
+        };
+        // SAFETY: the caller's promise.
+        unsafe { product(rows, width, c, a, b, depth, ask) };
+    }
+
+    unsafe fn wide(
+        self,
+        rows: usize,
+        cols: usize,
+        ahead: *const u32,
+        c: C,
+        a: A<u32>,
+        b: B<u32>,
+        depth: usize,
+    ) {
+        let ask = |chunk: usize| {
+            for step in chunk * SIDE..(chunk + 1) * SIDE {
+                let line = ahead.wrapping_add(step * b.step);
+                (0..cols).step_by(SIDE).for_each(|j| prefetch_far(line.wrapping_add(j).cast()));
+            }
+        };
+        // SAFETY: the caller's promise.
+        unsafe {
+            if ahead.is_null() {
+                product(rows, cols, c, a, b, depth, |_| ())
+            } else {
+                product(rows, cols, c, a, b, depth, ask)
+            }
+        };
+    }
+}
+
+/// Instructions on tiles. Each block says that it changes all of them; but the compiler has no use of its own for
+/// these registers, so what one block leaves in them is there for the next.
+macro_rules! tiles {
+    ($($code:literal),+ $(, $name:ident = $value:expr)*) => {
+        asm!(
+            $($code),+ $(, $name = in(reg) $value)*,
+            out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+            out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
+            options(nostack, preserves_flags)
+        )
+    };
+}
+
+/// The shapes of the registers, as the CPU reads them.
+#[repr(C, align(64))]
+struct Shapes {
+    palette: u8,
+    start: u8,
+    reserved: [u8; 14],
+    /// Bytes of a row.
+    bytes: [u16; 16],
+    rows: [u8; 16],
+}
+
+impl Shapes {
+    /// C in registers 0 to 3, A in 4 and 5, B in 6 and 7; the second half of `rows` lies in 1, 3 and 5 if there is one.
+    fn new(rows: usize) -> Shapes {
+        let (upper, lower) = (rows.min(SIDE) as u8, rows.saturating_sub(SIDE) as u8);
+        let second = if lower > 0 { lower } else { upper };
+        let mut shapes =
+            Shapes { palette: 1, start: 0, reserved: [0; 14], bytes: [0; 16], rows: [0; 16] };
+        shapes.bytes[..8].fill(64);
+        shapes.rows[..8].copy_from_slice(&[upper, second, upper, second, upper, second, SIDE as u8, SIDE as u8]);
+        shapes
+    }
+}
+
+/// `rows` rows and `cols` columns of C, whole registers wide: two registers of rows and two of columns, or one of rows and four of
+/// columns, at most. Calls `ask` for each chunk of K.
+///
+/// # Safety
+/// As for [`Tile::whole`].
+#[inline(always)]
+unsafe fn product(
+    rows: usize,
+    cols: usize,
+    c: C,
+    a: A<u32>,
+    b: B<u32>,
+    depth: usize,
+    ask: impl Fn(usize),
+) {
+    // SAFETY: the caller's promise; the CPU has these instructions, since an `Amx` exists.
+    unsafe {
+        match (rows > SIDE, cols / SIDE) {
+            (false, 1) => registers::<1, 1>(rows, c, a, b, depth, ask),
+            (false, 2) => registers::<1, 2>(rows, c, a, b, depth, ask),
+            (false, 3) => registers::<1, 3>(rows, c, a, b, depth, ask),
+            (false, 4) => registers::<1, 4>(rows, c, a, b, depth, ask),
+            (true, 1) => registers::<2, 1>(rows, c, a, b, depth, ask),
+            (true, 2) => registers::<2, 2>(rows, c, a, b, depth, ask),
+            _ => unreachable!("a tile of {rows} × {cols}"),
+        }
+    }
+}
+
+/// [`product`] with `R` registers of rows and `V` of columns.
+///
+/// # Safety
+/// As for [`Tile::whole`].
+unsafe fn registers<const R: usize, const V: usize>(
+    rows: usize,
+    c: C,
+    a: A<u32>,
+    b: B<u32>,
+    depth: usize,
+    ask: impl Fn(usize),
+) {
+    let (c_row, lower) = (4 * c.row, c.at.wrapping_add(SIDE * c.row));
+    let right = |at: *mut f32, v: usize| at.wrapping_add(v * SIDE);
+    let shapes = Shapes::new(rows);
+    // SAFETY: the shapes are those of a palette that exists, and all registers are free.
+    unsafe {
+        asm!("ldtilecfg [{}]", in(reg) &shapes, options(nostack, preserves_flags, readonly));
+        if c.from_c {
+            tiles!("tileloadd tmm0, [{at} + {row}]", at = c.at, row = c_row);
+            if R > 1 {
+                tiles!("tileloadd tmm1, [{at} + {row}]", at = lower, row = c_row);
+            }
+            if V > 1 {
+                tiles!("tileloadd tmm2, [{at} + {row}]", at = right(c.at, 1), row = c_row);
+            }
+            if R > 1 && V > 1 {
+                tiles!("tileloadd tmm3, [{at} + {row}]", at = right(lower, 1), row = c_row);
+            }
+            if V > 2 {
+                tiles!("tileloadd tmm1, [{at} + {row}]", at = right(c.at, 2), row = c_row);
+            }
+            if V > 3 {
+                tiles!("tileloadd tmm3, [{at} + {row}]", at = right(c.at, 3), row = c_row);
+            }
+        } else {
+            // The registers' shapes are new, and so they are zero.
+        }
+    }
+    let chunk = |at: A<u32>, row: usize, from: B<u32>, step: usize| {
+        let (a_row, b_step) = (4 * row, 4 * step);
+        let columns = |v: usize| from.at.wrapping_add(v * SIDE);
+        let below = at.at.wrapping_add(SIDE * row);
+        // SAFETY: by the caller's promise A has these rows, and B these columns, for 16 units of K.
+        unsafe {
+            tiles!("tileloadd tmm4, [{at} + {row}]", at = at.at, row = a_row);
+            tiles!("tileloadd tmm6, [{at} + {row}]", at = columns(0), row = b_step);
+            tiles!("tdpbf16ps tmm0, tmm4, tmm6");
+            if R > 1 {
+                tiles!("tileloadd tmm5, [{at} + {row}]", at = below, row = a_row);
+                tiles!("tdpbf16ps tmm1, tmm5, tmm6");
+            }
+            if V > 1 {
+                tiles!("tileloadd tmm7, [{at} + {row}]", at = columns(1), row = b_step);
+                tiles!("tdpbf16ps tmm2, tmm4, tmm7");
+                if R > 1 {
+                    tiles!("tdpbf16ps tmm3, tmm5, tmm7");
+                }
+            }
+            if V > 2 {
+                tiles!("tileloadd tmm6, [{at} + {row}]", at = columns(2), row = b_step);
+                tiles!("tdpbf16ps tmm1, tmm4, tmm6");
+            }
+            if V > 3 {
+                tiles!("tileloadd tmm7, [{at} + {row}]", at = columns(3), row = b_step);
+                tiles!("tdpbf16ps tmm3, tmm4, tmm7");
+            }
+        }
+    };
+    let (whole, rest) = (depth / SIDE, depth % SIDE);
+    for i in 0..whole {
+        ask(i);
+        let a_at = A { at: a.at.wrapping_add(i * SIDE * a.step), ..a };
+        chunk(a_at, a.row, B { at: b.at.wrapping_add(i * SIDE * b.step), ..b }, b.step);
+    }
+    if rest > 0 {
+        // The last steps go through buffers, with zeros after them.
+        ask(whole);
+        let (mut a_rows, mut b_steps) = ([[0; SIDE]; 2 * SIDE], [[0; 4 * SIDE]; SIDE]);
+        for (i, row) in a_rows.iter_mut().enumerate().take(rows) {
+            let from = a.at.wrapping_add(whole * SIDE * a.step + i * a.row);
+            // SAFETY: by the caller's promise these units of A can be read, side by side.
+            unsafe { row.as_mut_ptr().copy_from_nonoverlapping(from, rest) };
+        }
+        for (k, step) in b_steps.iter_mut().enumerate().take(rest) {
+            let from = b.at.wrapping_add((whole * SIDE + k) * b.step);
+            // SAFETY: by the caller's promise these units of B can be read.
+            unsafe { step.as_mut_ptr().copy_from_nonoverlapping(from, V * SIDE) };
+        }
+        let (a_at, b_at) = (a_rows.as_ptr().cast(), b_steps.as_ptr().cast());
+        chunk(A { at: a_at, row: SIDE, step: 1 }, SIDE, B { at: b_at, step: 4 * SIDE }, 4 * SIDE);
+    }
+    // SAFETY: C has these rows and columns, which are ours.
+    unsafe {
+        tiles!("tilestored [{at} + {row}], tmm0", at = c.at, row = c_row);
+        if R > 1 {
+            tiles!("tilestored [{at} + {row}], tmm1", at = lower, row = c_row);
+        }
+        if V > 1 {
+            tiles!("tilestored [{at} + {row}], tmm2", at = right(c.at, 1), row = c_row);
+        }
+        if R > 1 && V > 1 {
+            tiles!("tilestored [{at} + {row}], tmm3", at = right(lower, 1), row = c_row);
+        }
+        if V > 2 {
+            tiles!("tilestored [{at} + {row}], tmm1", at = right(c.at, 2), row = c_row);
+        }
+        if V > 3 {
+            tiles!("tilestored [{at} + {row}], tmm3", at = right(c.at, 3), row = c_row);
+        }
+    }
+}
+
+/// Packs as many panels of `height` rows as there are.
+fn pack(isa: Isa, panels: &mut [u32], height: usize, a: &Operand, first: usize, k: [usize; 2]) {
+    let room = k[1].div_ceil(2).next_multiple_of(SIDE);
+    for (p, panel) in panels.chunks_exact_mut(height * room).enumerate() {
+        let first = first + p * height;
+        let rows = height.min(a.rows().saturating_sub(first));
+        match a {
+            // SAFETY: an `Amx` exists where this is called, which is no CPU without AVX-512.
+            Operand::F32(a) if a.row_stride == 1 || a.col_stride == 1 => unsafe {
+                floats(panel, height, *a, first, rows, k);
+            },
+            // SAFETY: as above.
+            Operand::Bf16(a) if a.row_stride == 1 || a.col_stride == 1 => unsafe {
+                halves(panel, height, *a, first, rows, k);
+            },
+            _ => turned(isa, panel, height, a, first, k),
+        }
+    }
+}
+
+/// A panel of a matrix of any layout: a panel of B's kind, of which each chunk is turned.
+fn turned(isa: Isa, panel: &mut [u32], height: usize, a: &Operand, first: usize, k: [usize; 2]) {
+    let mut chunk = vec![0; height * SIDE];
+    for (i, out) in panel.chunks_exact_mut(height * SIDE).enumerate() {
+        let (k0, kc) = (k[0] + i * 2 * SIDE, (k[1] - i * 2 * SIDE).min(2 * SIDE));
+        let units = kc.div_ceil(2);
+        crate::gemm::pairs::panels(isa, &mut chunk[..height * units], height, a, first, [k0, kc]);
+        for (r, row) in out.chunks_exact_mut(SIDE).enumerate() {
+            row.iter_mut().enumerate().for_each(|(u, unit)| {
+                *unit = if u < units { chunk[u * height + r] } else { 0 };
+            });
+        }
+    }
+}
+
+/// Writes the function that packs a panel of one type.
+macro_rules! packer {
+    ($name:ident, $element:ty, $along_k:path, $two_rows:path) => {
+        #[target_feature(enable = "avx512bf16,avx512f,avx512bw,avx512dq,avx512vl")]
+        fn $name(
+            panel: &mut [u32],
+            height: usize,
+            a: Mat<$element>,
+            first: usize,
+            rows: usize,
+            [k0, kc]: [usize; 2],
+        ) {
+            assert!(a.is_whole() && k0 + kc <= a.cols && first + rows <= a.rows.max(first), "A has these rows");
+            for (i, chunk) in panel.chunks_exact_mut(height * SIDE).enumerate() {
+                let (k, steps) = (k0 + i * 2 * SIDE, (kc - i * 2 * SIDE).min(2 * SIDE));
+                if a.col_stride == 1 {
+                    for (r, out) in chunk.chunks_exact_mut(SIDE).enumerate().take(rows) {
+                        // SAFETY: the row has these elements, and `out` 16 units.
+                        unsafe {
+                            let units = $along_k(a.at(first + r, k), steps);
+                            _mm512_storeu_si512(out.as_mut_ptr().cast(), units);
+                        }
+                    }
+                    continue;
+                }
+                for r in (0..rows).step_by(SIDE) {
+                    let lanes = (rows - r).min(SIDE);
+                    let mut units = [_mm512_setzero_si512(); SIDE];
+                    for (u, units) in units.iter_mut().enumerate().take(steps.div_ceil(2)) {
+                        let low = a.at(first + r, k + 2 * u);
+                        let high = (2 * u + 1 < steps).then(|| a.at(first + r, k + 2 * u + 1));
+                        // SAFETY: both columns have these rows.
+                        *units = unsafe { $two_rows(low, high, lanes) };
+                    }
+                    let out = chunk[r * SIDE..].chunks_exact_mut(SIDE).take(lanes);
+                    for (out, row) in out.zip(transpose(units)) {
+                        // SAFETY: `out` has 16 units.
+                        unsafe { _mm512_storeu_si512(out.as_mut_ptr().cast(), row) };
+                    }
+                }
+            }
+        }
+    };
+}
+packer!(floats, f32, simd::floats_along_k, simd::floats_of_two_rows);
+packer!(halves, bf16, simd::halves_along_k, simd::halves_of_two_rows);
