@@ -41,6 +41,8 @@
 //! Start at [`quantise`], which makes such a matrix, [`BlockMatrix`], which views one, and [`multiply`].
 
 #[cfg(target_arch = "x86_64")]
+mod amx;
+#[cfg(target_arch = "x86_64")]
 mod avx2;
 mod product;
 mod quantise;

@@ -6,6 +6,8 @@
 //! Shapes are the caller's promise and are asserted. Start at [`gemm`], then [`attention`] and [`rows`].
 
 pub mod activation;
+#[cfg(target_arch = "x86_64")]
+mod amx;
 pub mod attention;
 pub mod bf16;
 pub mod blocks;

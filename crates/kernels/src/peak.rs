@@ -72,6 +72,25 @@ register_chains!(
     |acc, x| _mm512_dpbusd_epi32(*acc, x, x)
 );
 
+/// Rounds of four products of tiles, of bytes or of pairs of bfloat16.
+#[cfg(target_arch = "x86_64")]
+fn tile_products(_: isa::Amx, bytes: bool, rounds: usize) {
+    use crate::amx::{SIDE, Shapes, tiles};
+    // SAFETY: an `Amx` exists; and nothing but registers is touched.
+    unsafe {
+        Shapes::new([(SIDE, 64); 8]).set();
+        for _ in 0..rounds {
+            if bytes {
+                tiles!("tdpbssd tmm0, tmm4, tmm6", "tdpbssd tmm1, tmm5, tmm6");
+                tiles!("tdpbssd tmm2, tmm4, tmm7", "tdpbssd tmm3, tmm5, tmm7");
+            } else {
+                tiles!("tdpbf16ps tmm0, tmm4, tmm6", "tdpbf16ps tmm1, tmm5, tmm6");
+                tiles!("tdpbf16ps tmm2, tmm4, tmm7", "tdpbf16ps tmm3, tmm5, tmm7");
+            }
+        }
+    }
+}
+
 /// The same in plain Rust, four lanes a chain.
 fn chains_portable(rounds: usize, x: f32) {
     let mut acc = [[x; 4]; CHAINS];
@@ -117,6 +136,13 @@ vectorised! {
 #[cfg(target_arch = "x86_64")]
 fn narrow_products(isa: Isa, bytes: bool, rounds: usize) -> Option<usize> {
     let x = black_box(0.75);
+    if isa >= Isa::Amx
+        && let Some(amx) = isa::Amx::detect()
+    {
+        // A round takes about as long as one of vectors.
+        tile_products(amx, bytes, rounds / 4);
+        return Some(rounds / 4 * 4 * 2 * 16 * 16 * if bytes { 64 } else { 32 });
+    }
     if bytes && isa >= Isa::Avx512Vnni && isa::Avx512Vnni::detect().is_some() {
         // SAFETY: `detect` has found the features on this CPU.
         unsafe { chains_int8(rounds, x) };

@@ -42,14 +42,19 @@ pub fn multiply_on(isa: Isa, x: Operand, w: &BlockMatrix, output: Output) {
         let name = format!("blocks {} {m} × {k} × {n}", w.format().name());
         (name, flops, w.data().len() as f64 + x.bytes() + bytes)
     });
-    let tiles = Tiles::new(m, k, MOST_ROWS);
     // Taken out, not borrowed: a task that runs here may itself multiply.
     let mut blocks = X_BLOCKS.take();
     with_kernel!(isa, |kernel| {
+        let tiles = tiles_for(kernel, m, k);
         tiles.fill(kernel, &x, w.format(), &mut blocks);
         share(isa, kernel, tiles, &blocks, w, output)
     });
     X_BLOCKS.set(blocks);
+}
+
+/// Tiles as high as the kernel's.
+fn tiles_for<K: Kernel>(_: K, m: usize, k: usize) -> Tiles {
+    Tiles::new(m, k, K::ROWS)
 }
 
 /// Shares tiles and panels.

@@ -7,8 +7,8 @@ use super::x_rows::{self, Row, XBlock};
 use super::{BLOCK, BlockFormat, CHUNK, Levels, PANEL, PLANE, SCALES, unpack, widen};
 use crate::isa::Isa;
 
-/// The most rows of a tile.
-pub const MOST_ROWS: usize = 12;
+/// The most rows of a tile of any kernel.
+pub const MOST_ROWS: usize = 32;
 
 /// What a tile is made of.
 #[derive(Clone, Copy)]
@@ -17,7 +17,7 @@ pub struct Task<'a> {
     pub format: BlockFormat,
     /// The panel.
     pub panel: &'a [u8],
-    /// Rows of x, at most [`MOST_ROWS`].
+    /// Rows of x, at most the kernel's [`Kernel::ROWS`].
     pub rows: usize,
     /// Their blocks: as many times `rows` as the panel has chunks.
     pub x: &'a [XBlock],
@@ -39,6 +39,9 @@ impl Task<'_> {
 
 /// A way to compute a tile.
 pub trait Kernel: Copy + Sync {
+    /// The most rows of a tile.
+    const ROWS: usize = 12;
+
     /// Rounds a row of x.
     fn round(self, row: Row, x: &[f32]);
 
@@ -117,9 +120,10 @@ fn add(sums: &mut [f32], dots: &[f32; PANEL], scales: &[f32; PANEL], x_scale: f3
 macro_rules! with_kernel {
     ($isa:expr, |$kernel:ident| $body:expr) => {{
         #[cfg(target_arch = "x86_64")]
-        match ($crate::isa::Avx512Vnni::detect(), $crate::isa::Avx2::detect()) {
-            (Some($kernel), _) if $isa >= $crate::isa::Isa::Avx512Vnni => $body,
-            (_, Some($kernel)) if $isa >= $crate::isa::Isa::Avx2 => $body,
+        match ($crate::isa::Amx::detect(), $crate::isa::Avx512Vnni::detect(), $crate::isa::Avx2::detect()) {
+            (Some($kernel), ..) if $isa >= $crate::isa::Isa::Amx => $body,
+            (_, Some($kernel), _) if $isa >= $crate::isa::Isa::Avx512Vnni => $body,
+            (.., Some($kernel)) if $isa >= $crate::isa::Isa::Avx2 => $body,
             _ => {
                 let $kernel = $crate::blocks::tiles::Plain;
                 $body

@@ -128,13 +128,9 @@ unsafe fn dots_of_chunk<const R: usize, const BITS: usize>(
                 let pairs = plane(3 * half);
                 for i in 0..2 {
                     let [low, high] = nibbles(plane(3 * half + 1 + i));
-                    let pairs = if i == 0 {
-                        [pairs.map(|x| _mm512_slli_epi16::<4>(x)), pairs.map(|x| _mm512_slli_epi16::<2>(x))]
-                    } else {
-                        [pairs, pairs.map(|x| _mm512_srli_epi16::<2>(x))]
-                    };
-                    add_group(dots, with_pairs(low, pairs[0]), x, 4 * half + 2 * i);
-                    add_group(dots, with_pairs(high, pairs[1]), x, 4 * half + 2 * i + 1);
+                    let [a, b] = pairs_of(pairs, i);
+                    add_group(dots, with_pairs(low, a), x, 4 * half + 2 * i);
+                    add_group(dots, with_pairs(high, b), x, 4 * half + 2 * i + 1);
                 }
             }
         }
@@ -145,23 +141,34 @@ unsafe fn dots_of_chunk<const R: usize, const BITS: usize>(
 /// that late.
 #[target_feature(enable = "avx512f")]
 #[inline]
-fn fetch(at: *const u8, ahead: usize) {
+pub fn fetch(at: *const u8, ahead: usize) {
     _mm_prefetch::<_MM_HINT_T1>(at.wrapping_add(ahead).cast());
 }
 
 /// The low four bits of each byte, and the high four.
 #[target_feature(enable = "avx512f,avx512bw")]
 #[inline]
-fn nibbles(both: [__m512i; 2]) -> [[__m512i; 2]; 2] {
+pub fn nibbles(both: [__m512i; 2]) -> [[__m512i; 2]; 2] {
     let mask = _mm512_set1_epi8(15);
     let low = both.map(|x| _mm512_and_si512(x, mask));
     [low, both.map(|x| _mm512_and_si512(_mm512_srli_epi16::<4>(x), mask))]
 }
 
+/// The high bits of two groups of a half, the first two or the last, where bits 4 and 5 are.
+#[target_feature(enable = "avx512f,avx512bw")]
+#[inline]
+pub fn pairs_of(pairs: [__m512i; 2], last: usize) -> [[__m512i; 2]; 2] {
+    if last == 0 {
+        [pairs.map(|x| _mm512_slli_epi16::<4>(x)), pairs.map(|x| _mm512_slli_epi16::<2>(x))]
+    } else {
+        [pairs, pairs.map(|x| _mm512_srli_epi16::<2>(x))]
+    }
+}
+
 /// Four bits of each byte, and bits 4 and 5 from elsewhere.
 #[target_feature(enable = "avx512f,avx512bw")]
 #[inline]
-fn with_pairs(low: [__m512i; 2], pairs: [__m512i; 2]) -> [__m512i; 2] {
+pub fn with_pairs(low: [__m512i; 2], pairs: [__m512i; 2]) -> [__m512i; 2] {
     const A_AND_B_OR_C: i32 = 0xea;
     let mask = _mm512_set1_epi8(0x30);
     [0, 1].map(|v| _mm512_ternarylogic_epi32::<A_AND_B_OR_C>(pairs[v], mask, low[v]))

@@ -8,17 +8,14 @@
 //! A's panels are made for this: 16 units of each row after the other, then the next 16. The same steps, `row` and
 //! `step`, describe an A that lies in rows: chunk c of row i is at `i * row + c * 16 * step`.
 
-use std::arch::asm;
 use std::arch::x86_64::*;
 
 use super::{A, Ahead, B, C, Operand, PairPanels, Tile, prefetch_far};
+use crate::amx::{SIDE, Shapes, tiles};
 use crate::bf16::bf16;
 use crate::gemm::Mat;
 use crate::gemm::pairs::simd::{self, transpose};
 use crate::isa::{Amx, Isa};
-
-/// Rows of a register, and units of its rows.
-const SIDE: usize = 16;
 
 impl Tile for Amx {
     const MR: usize = 2 * SIDE;
@@ -87,43 +84,6 @@ impl Tile for Amx {
     }
 }
 
-/// Instructions on tiles. Each block says that it changes all of them; but the compiler has no use of its own for
-/// these registers, so what one block leaves in them is there for the next.
-macro_rules! tiles {
-    ($($code:literal),+ $(, $name:ident = $value:expr)*) => {
-        asm!(
-            $($code),+ $(, $name = in(reg) $value)*,
-            out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
-            out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
-            options(nostack, preserves_flags)
-        )
-    };
-}
-
-/// The shapes of the registers, as the CPU reads them.
-#[repr(C, align(64))]
-struct Shapes {
-    palette: u8,
-    start: u8,
-    reserved: [u8; 14],
-    /// Bytes of a row.
-    bytes: [u16; 16],
-    rows: [u8; 16],
-}
-
-impl Shapes {
-    /// C in registers 0 to 3, A in 4 and 5, B in 6 and 7; the second half of `rows` lies in 1, 3 and 5 if there is one.
-    fn new(rows: usize) -> Shapes {
-        let (upper, lower) = (rows.min(SIDE) as u8, rows.saturating_sub(SIDE) as u8);
-        let second = if lower > 0 { lower } else { upper };
-        let mut shapes =
-            Shapes { palette: 1, start: 0, reserved: [0; 14], bytes: [0; 16], rows: [0; 16] };
-        shapes.bytes[..8].fill(64);
-        shapes.rows[..8].copy_from_slice(&[upper, second, upper, second, upper, second, SIDE as u8, SIDE as u8]);
-        shapes
-    }
-}
-
 /// `rows` rows and `cols` columns of C, whole registers wide: two registers of rows and two of columns, or one of rows and four of
 /// columns, at most. Calls `ask` for each chunk of K.
 ///
@@ -167,10 +127,13 @@ unsafe fn registers<const R: usize, const V: usize>(
 ) {
     let (c_row, lower) = (4 * c.row, c.at.wrapping_add(SIDE * c.row));
     let right = |at: *mut f32, v: usize| at.wrapping_add(v * SIDE);
-    let shapes = Shapes::new(rows);
-    // SAFETY: the shapes are those of a palette that exists, and all registers are free.
+    // C in registers 0 to 3, A in 4 and 5, B in 6 and 7. What there is of a second half of rows lies in 1, 3 and 5.
+    let upper = (rows.min(SIDE), 64);
+    let second = if R > 1 { (rows - SIDE, 64) } else { upper };
+    let shapes = Shapes::new([upper, second, upper, second, upper, second, (SIDE, 64), (SIDE, 64)]);
+    // SAFETY: the caller's promise: C has these rows and columns.
     unsafe {
-        asm!("ldtilecfg [{}]", in(reg) &shapes, options(nostack, preserves_flags, readonly));
+        shapes.set(); // zeros, from which chains start
         if c.from_c {
             tiles!("tileloadd tmm0, [{at} + {row}]", at = c.at, row = c_row);
             if R > 1 {
@@ -188,8 +151,6 @@ unsafe fn registers<const R: usize, const V: usize>(
             if V > 3 {
                 tiles!("tileloadd tmm3, [{at} + {row}]", at = right(c.at, 3), row = c_row);
             }
-        } else {
-            // The registers' shapes are new, and so they are zero.
         }
     }
     let chunk = |at: A<u32>, row: usize, from: B<u32>, step: usize| {
