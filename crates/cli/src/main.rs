@@ -30,7 +30,7 @@ static ALLOCATOR: tensor::LargePages = tensor::LargePages;
 #[derive(Parser)]
 #[command(name = "gpt2", version, max_term_width = 110)]
 #[command(after_help = "Every flag can also be set by an environment variable: GPT2_THREADS for --threads, \
-    and so on; the flag wins.\nGPT2_ISA=portable|avx2|avx512|avx512vnni|avx512bf16 forces an instruction set; \
+    and so on; the flag wins.\nGPT2_ISA=portable|avx2|avx512|avx512vnni|avx512bf16|amx forces an instruction set; \
     GPT2_TIMING=1 shows where a benchmark's time goes.\n\n\
     Start here:  gpt2 quickstart")]
 struct Cli {

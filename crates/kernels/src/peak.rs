@@ -139,9 +139,8 @@ fn narrow_products(isa: Isa, bytes: bool, rounds: usize) -> Option<usize> {
     if isa >= Isa::Amx
         && let Some(amx) = isa::Amx::detect()
     {
-        // A round takes about as long as one of vectors.
-        tile_products(amx, bytes, rounds / 4);
-        return Some(rounds / 4 * 4 * 2 * 16 * 16 * if bytes { 64 } else { 32 });
+        tile_products(amx, bytes, rounds);
+        return Some(rounds * 4 * 2 * 16 * 16 * if bytes { 64 } else { 32 });
     }
     if bytes && isa >= Isa::Avx512Vnni && isa::Avx512Vnni::detect().is_some() {
         // SAFETY: `detect` has found the features on this CPU.
@@ -207,6 +206,7 @@ mod tests {
             assert_eq!(multiply_add(isa, 10), 10 * 2 * CHAINS * lanes, "{isa:?}");
         }
         let peaks = measure();
-        assert!(peaks.f32_gflops > 0.0 && peaks.mem_read_gb_s > 0.0, "{peaks:?}");
+        let narrow = [peaks.bf16_gflops, peaks.int8_gops].into_iter().flatten().all(|rate| rate > 0.0);
+        assert!(narrow && peaks.f32_gflops > 0.0 && peaks.mem_read_gb_s > 0.0, "{peaks:?}");
     }
 }

@@ -21,7 +21,7 @@ impl Tile for Amx {
     const MR: usize = 2 * SIDE;
     const NR: usize = 2 * SIDE;
     const GRAIN: usize = SIDE;
-    pairs!(1024, (128, 128));
+    pairs!(1024, (256, 256));
 
     fn pack_rows(isa: Isa, panels: &mut [u32], height: usize, a: &Operand, first: usize, k: [usize; 2]) {
         pack(isa, panels, height, a, first, k);
