@@ -15,7 +15,7 @@ use crate::amx::{SIDE, Shapes, tiles};
 use crate::isa::{Amx, Avx512Vnni};
 
 /// Rows up to which AVX-512 takes less time.
-const FEW: usize = 6;
+const FEW: usize = 12;
 
 impl Kernel for Amx {
     const ROWS: usize = 2 * SIDE;
@@ -73,21 +73,23 @@ unsafe fn tile<const BITS: usize, const R: usize>(sums: &mut [f32], task: Task, 
     let (dots, more) = ((upper, 64), (second, 64));
     let numbers = (BLOCK / 4, 64);
     let shapes = Shapes::new([dots, more, dots, more, (upper, BLOCK), (second, BLOCK), numbers, numbers]);
-    let chunks = panel.chunks_exact(bytes).zip(x.chunks_exact(rows));
+    let chunks = panel.len() / bytes;
+    let chunk = |i: usize| &panel[i * bytes..][..bytes];
+    let blocks = |i: usize| &x[i * rows..][..rows];
     // SAFETY: the caller's promise; each chunk has its scales and numbers, and `rows` blocks of x.
     unsafe {
         shapes.set();
-        let mut before: Option<(&[u8], &[XBlock])> = None;
-        for (i, (chunk, x)) in chunks.enumerate() {
-            let [room, last] = if i % 2 == 0 { [0, 1] } else { [1, 0] };
-            spread::<BITS>(&mut rooms[room].levels, chunk, ahead);
-            multiply::<R>(&mut rooms[room], x);
-            if let Some((chunk, x)) = before.replace((chunk, x)) {
-                add(sums, stride, chunk, x, &rooms[last].dots);
+        // What one step stores, the next but one loads: registers of tiles wait until it has come to the cache.
+        for i in 0..chunks + 2 {
+            if i < chunks {
+                spread::<BITS>(&mut rooms[i % 2].levels, chunk(i), ahead);
             }
-        }
-        if let Some((chunk, x)) = before {
-            add(sums, stride, chunk, x, &rooms[(panel.len() / bytes - 1) % 2].dots);
+            if (1..=chunks).contains(&i) {
+                multiply::<R>(&mut rooms[(i - 1) % 2], blocks(i - 1));
+            }
+            if i >= 2 {
+                add(sums, stride, chunk(i - 2), blocks(i - 2), &rooms[i % 2].dots);
+            }
         }
     }
 }

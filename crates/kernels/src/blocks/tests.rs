@@ -55,7 +55,7 @@ fn every_kernel_computes_what_is_promised() {
         for (k, n) in [(1, 1), (31, 31), (32, 32), (33, 33), (100, 70), (100, 1), (1, 70), (300, 300)] {
             let data = any_bytes(format, k, n, 7);
             let w = BlockMatrix::new(format, k, n, &data).unwrap();
-            for m in (1..=20).chain([25, 64]).filter(|m| m * k * n < 1 << 20) {
+            for m in (1..=20).chain([25, 32, 33, 64]).filter(|m| m * k * n < 1 << 20) {
                 let (x, old) = (random(m * k, 1), random(m * n, 2));
                 let want = [false, true].map(|fused| {
                     [vec![0.0; m * n], old.clone()].map(|mut c| {

@@ -308,3 +308,40 @@ macro_rules! packer {
 }
 packer!(floats, f32, simd::floats_along_k, simd::floats_of_two_rows);
 packer!(halves, bf16, simd::halves_along_k, simd::halves_of_two_rows);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gemm::{Output, multiply_on};
+    use crate::random::Stream;
+
+    #[test]
+    fn a_chain_has_a_link_for_every_32_of_k() {
+        if Amx::detect().is_none() {
+            eprintln!("SKIPPED: this CPU has no tiles");
+            return;
+        }
+        let random = |len: usize, seed: u64| -> Vec<bf16> {
+            let stream = Stream::new(seed, 0, 0);
+            (0..len as u64).map(|i| bf16::from_f32(stream.normal(i))).collect()
+        };
+        for [m, k, n] in [[1, 32, 16], [40, 100, 50], [33, 1200, 70]] {
+            let (a, b) = (random(m * k, 1), random(k * n, 2));
+            let mut c = vec![0.0; m * n];
+            let views = [Mat::new(&a, m, k), Mat::new(&b, k, n)].map(Operand::from);
+            multiply_on(Isa::Amx, views[0], views[1], Output::Set(&mut c));
+            for (i, j) in (0..m).flat_map(|i| (0..n).map(move |j| (i, j))) {
+                let mut want = 0.0f32;
+                for chunk in (0..k).step_by(2 * SIDE) {
+                    let mut halves = [0.0f32; 2];
+                    for at in chunk..k.min(chunk + 2 * SIDE) {
+                        let sum = &mut halves[at % 2];
+                        *sum = a[i * k + at].to_f32().mul_add(b[at * n + j].to_f32(), *sum);
+                    }
+                    want += halves[0] + halves[1];
+                }
+                assert_eq!(c[i * n + j], want, "{m} × {k} × {n} ({i}, {j})");
+            }
+        }
+    }
+}
