@@ -160,10 +160,20 @@ unsafe fn multiply<const R: usize>(room: &mut Room, x: &[XBlock]) {
             tiles!("tileloadd tmm5, [{x} + {row}]", x = quads(SIDE), row = x_row);
             tiles!("tdpbssd tmm1, tmm5, tmm6", "tdpbssd tmm3, tmm5, tmm7");
         }
-        tiles!("tilestored [{at} + {row}], tmm0", "tilestored [{at} + {row} + 64], tmm2", at = dots, row = row);
+        tiles!(
+            "tilestored [{at} + {row}], tmm0",
+            "tilestored [{at} + {row} + 64], tmm2",
+            at = dots,
+            row = row
+        );
         if R > 1 {
             let dots = dots.wrapping_add(SIDE * PANEL);
-            tiles!("tilestored [{at} + {row}], tmm1", "tilestored [{at} + {row} + 64], tmm3", at = dots, row = row);
+            tiles!(
+                "tilestored [{at} + {row}], tmm1",
+                "tilestored [{at} + {row} + 64], tmm3",
+                at = dots,
+                row = row
+            );
         }
     }
 }

@@ -112,7 +112,9 @@ impl Block<'_> {
         let is_packed = m0 > 0 || matches!(b, Source::Panels { .. });
         let n_b = if is_packed { 0 } else { nc.div_ceil(T::NR) };
         let (a_panels, b_panels) = panels;
-        for (panels, len) in [(&mut *a_panels, n_a * T::MR * T::room(depth)), (&mut *b_panels, n_b * T::NR * depth)] {
+        for (panels, len) in
+            [(&mut *a_panels, n_a * T::MR * T::room(depth)), (&mut *b_panels, n_b * T::NR * depth)]
+        {
             if panels.len() < len {
                 panels.resize(len, T::Unit::default());
             }

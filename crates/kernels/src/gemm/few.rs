@@ -398,7 +398,9 @@ impl<T: Tile> Work<'_, T> {
                     let c = C { at: place(i, j, (height - 1) * row + wide).0, row, from_c: add };
                     // SAFETY: A has these rows, B is whole and has these columns; the tile lies in C, as `place` has
                     // checked, and only this task has these columns.
-                    unsafe { self.tile.along(height, c, self.rows.of::<T>(&tile, 0), from, rows.row, b.rows()) };
+                    unsafe {
+                        self.tile.along(height, c, self.rows.of::<T>(&tile, 0), from, rows.row, b.rows())
+                    };
                 }
             }
             columns.start = rest;

@@ -154,7 +154,14 @@ pub trait Tile: Copy + Sync {
 
     /// Panels of `height` rows of A, each as [`Tile::panel`] reads them, with [`Tile::room`] units a row; what lies past A's
     /// last row is not looked at.
-    fn pack_rows(isa: Isa, panels: &mut [Self::Unit], height: usize, a: &Operand, first: usize, k: [usize; 2]) {
+    fn pack_rows(
+        isa: Isa,
+        panels: &mut [Self::Unit],
+        height: usize,
+        a: &Operand,
+        first: usize,
+        k: [usize; 2],
+    ) {
         Self::pack(isa, panels, height, a, first, k);
     }
 

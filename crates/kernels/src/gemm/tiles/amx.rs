@@ -90,15 +90,7 @@ impl Tile for Amx {
 /// # Safety
 /// As for [`Tile::whole`].
 #[inline(always)]
-unsafe fn product(
-    rows: usize,
-    cols: usize,
-    c: C,
-    a: A<u32>,
-    b: B<u32>,
-    depth: usize,
-    ask: impl Fn(usize),
-) {
+unsafe fn product(rows: usize, cols: usize, c: C, a: A<u32>, b: B<u32>, depth: usize, ask: impl Fn(usize)) {
     // SAFETY: the caller's promise; the CPU has these instructions, since an `Amx` exists.
     unsafe {
         match (rows > SIDE, cols / SIDE) {
@@ -274,7 +266,10 @@ macro_rules! packer {
             rows: usize,
             [k0, kc]: [usize; 2],
         ) {
-            assert!(a.is_whole() && k0 + kc <= a.cols && first + rows <= a.rows.max(first), "A has these rows");
+            assert!(
+                a.is_whole() && k0 + kc <= a.cols && first + rows <= a.rows.max(first),
+                "A has these rows"
+            );
             for (i, chunk) in panel.chunks_exact_mut(height * SIDE).enumerate() {
                 let (k, steps) = (k0 + i * 2 * SIDE, (kc - i * 2 * SIDE).min(2 * SIDE));
                 if a.col_stride == 1 {
