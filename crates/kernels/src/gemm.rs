@@ -1,7 +1,7 @@
 //! Matrix products `C = A B`, for any layout of A and B.
 //!
 //! Each element of C is one chain of multiply-adds over ascending K: the tiles hold outputs in their lanes and
-//! never split a sum. So a result does not depend on the number of threads, on the other rows, or on how the
+//! never split a sum (but where the CPU multiplies whole tiles, a link of the chain is the sum of 32 products). So a result does not depend on the number of threads, on the other rows, or on how the
 //! work was cut. Three ways lead to the same bits:
 //!
 //! - large products (`blocked.rs`): panels of A and B are packed so that a tile reads both in order (Goto and van

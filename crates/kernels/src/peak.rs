@@ -160,7 +160,7 @@ fn narrow_products(_isa: Isa, _bytes: bool, _rounds: usize) -> Option<usize> {
     None
 }
 
-/// The best of some short runs of each; takes less than half a second.
+/// The best of some short runs of each; takes about half a second.
 pub fn measure() -> Peaks {
     const ROUNDS: usize = 1 << 20;
     let (isa, threads) = (isa::current(), pool::threads());

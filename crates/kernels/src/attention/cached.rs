@@ -313,7 +313,7 @@ impl<T: Kept> Work<'_, T> {
             let task = &self.tasks[i];
             // This thread's next.
             let then = self.tasks.get(i + 1).unwrap_or(task);
-            SCRATCH.with_borrow_mut(|scratch| self.task(isa, tile, task, then, scratch));
+            tile.held(|| SCRATCH.with_borrow_mut(|scratch| self.task(isa, tile, task, then, scratch)));
         });
     }
 

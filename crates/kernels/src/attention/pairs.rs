@@ -10,6 +10,7 @@ use super::{
 };
 use crate::bf16::{bf16, narrow_into, widen_into};
 use crate::gemm::pair_strips::{pack_transposed, panels_len, product};
+use crate::gemm::tiles::{Tile, with_pair_tile};
 use crate::gemm::{Causal, Mat, Out};
 use crate::isa::{self, Isa};
 use crate::pool::{self, Shared};
@@ -36,6 +37,11 @@ struct Scratch {
 
 thread_local! {
     static SCRATCH: RefCell<Scratch> = RefCell::default();
+}
+
+/// Runs a task, whose products all have the same tile.
+fn in_tiles(isa: Isa, task: impl FnOnce(&mut Scratch)) {
+    SCRATCH.with_borrow_mut(|scratch| with_pair_tile!(isa, |tile| tile.held(|| task(scratch))));
 }
 
 fn room<T: Copy + Default>(values: &mut Vec<T>, len: usize) -> &mut [T] {
@@ -199,7 +205,7 @@ pub(crate) fn attention_bf16_on(
         let lse_start = first * n_head + h * t;
         // SAFETY: `lse` is borrowed by this function, and only this task has this head of this sequence.
         let lse = unsafe { lse.part(lse_start, lse_start + t) };
-        SCRATCH.with_borrow_mut(|s| {
+        in_tiles(isa, |s| {
             head.forward(s, lse, &mut |i0, rows| {
                 for (i, row) in rows.chunks_exact(d).enumerate() {
                     let start = (first + i0 + i) * c + h * d;
@@ -252,7 +258,7 @@ pub(crate) fn attention_backward_bf16_on(
         }
         let head = head_of(isa, qkv, shape, (b, h), (first, first + t), dropout);
         let rows = |x| Mat::strided(&(x as &[bf16])[first * c + h * d..], t, d, c);
-        SCRATCH.with_borrow_mut(|s| {
+        in_tiles(isa, |s| {
             let lse = &lse[first * n_head + h * t..][..t];
             head.backward(s, rows(dout), rows(out), lse, &mut |which, row, values| {
                 let start = (first + row) * 3 * c + which * c + h * d;

@@ -8,14 +8,14 @@ use std::arch::x86_64::*;
 use std::cell::RefCell;
 
 use super::tiles::{Kernel, Task};
-use super::vnni::{fetch, nibbles, with_pairs};
+use super::vnni::{fetch, nibbles, pairs_of, with_pairs};
 use super::x_rows::{Row, XBlock};
 use super::{BLOCK, BlockFormat, CHUNK, PANEL, PLANE, SCALES};
-use crate::amx::{SIDE, Shapes, tiles};
+use crate::amx::{self, SIDE, Shapes, tiles};
 use crate::isa::{Amx, Avx512Vnni};
 
-/// Rows up to which AVX-512 takes less time.
-const FEW: usize = 12;
+/// Rows up to which AVX-512 takes less time: one tile of its own.
+const FEW: usize = <Avx512Vnni as Kernel>::ROWS;
 
 impl Kernel for Amx {
     const ROWS: usize = 2 * SIDE;
@@ -24,11 +24,15 @@ impl Kernel for Amx {
         below().round(row, x);
     }
 
+    fn held<R>(self, f: impl FnOnce() -> R) -> R {
+        amx::held(self, f)
+    }
+
     fn run(self, sums: &mut [f32], task: Task) {
         if task.rows <= FEW {
             return below().run(sums, task);
         }
-        task.check(sums);
+        task.check::<Self>(sums);
         // SAFETY: `self` exists, so the CPU has tiles and AVX-512; and the task is checked.
         ROOMS.with_borrow_mut(|rooms| unsafe {
             match (task.format, task.rows > SIDE) {
@@ -42,6 +46,9 @@ impl Kernel for Amx {
         });
     }
 }
+
+/// The keys of these shapes: those of tiles of bfloat16 are the rows alone.
+const KEY: usize = 64;
 
 /// The kernel that every CPU with tiles has, too.
 fn below() -> Avx512Vnni {
@@ -68,18 +75,19 @@ unsafe fn tile<const BITS: usize, const R: usize>(sums: &mut [f32], task: Task, 
     let Task { panel, x, rows, stride, ahead, .. } = task;
     let bytes = const { SCALES + PLANE * BITS };
     // Dot products in registers 0 to 3, x in 4 and 5, numbers in 6 and 7. The second half of rows lies in 1, 3 and 5.
-    let upper = rows.min(SIDE);
-    let second = if R > 1 { rows - SIDE } else { upper };
-    let (dots, more) = ((upper, 64), (second, 64));
-    let numbers = (BLOCK / 4, 64);
-    let shapes = Shapes::new([dots, more, dots, more, (upper, BLOCK), (second, BLOCK), numbers, numbers]);
+    let shapes = || {
+        let upper = rows.min(SIDE);
+        let second = if R > 1 { rows - SIDE } else { upper };
+        let (dots, more, numbers) = ((upper, 64), (second, 64), (BLOCK / 4, 64));
+        Shapes::new([dots, more, dots, more, (upper, BLOCK), (second, BLOCK), numbers, numbers])
+    };
     let chunks = panel.len() / bytes;
     let chunk = |i: usize| &panel[i * bytes..][..bytes];
     let blocks = |i: usize| &x[i * rows..][..rows];
     // SAFETY: the caller's promise; each chunk has its scales and numbers, and `rows` blocks of x.
     unsafe {
-        shapes.set();
-        // What one step stores, the next but one loads: registers of tiles wait until it has come to the cache.
+        amx::shape(KEY + rows, shapes);
+        // What a step stores, the next one loads: registers of tiles wait until it has come to the cache.
         for i in 0..chunks + 2 {
             if i < chunks {
                 spread::<BITS>(&mut rooms[i % 2].levels, chunk(i), ahead);
@@ -132,7 +140,7 @@ unsafe fn spread<const BITS: usize>(levels: &mut [i8; CHUNK], chunk: &[u8], ahea
                 let pairs = plane(3 * half);
                 for i in 0..2 {
                     let [low, high] = nibbles(plane(3 * half + 1 + i));
-                    let [a, b] = super::vnni::pairs_of(pairs, i);
+                    let [a, b] = pairs_of(pairs, i == 1);
                     store(4 * half + 2 * i, with_pairs(low, a));
                     store(4 * half + 2 * i + 1, with_pairs(high, b));
                 }

@@ -6,7 +6,7 @@
 
 use std::arch::x86_64::*;
 
-use super::tiles::{Kernel, MOST_ROWS, Task, split};
+use super::tiles::{Kernel, Task, split};
 use super::x_rows::{self, Row, XBlock};
 use super::{BLOCK, BlockFormat, CHUNK, Levels, PANEL, PLANE, unpack};
 use crate::gemm::tiles::prefetch_far;
@@ -30,7 +30,7 @@ impl Kernel for Avx2 {
     }
 
     fn run(self, sums: &mut [f32], task: Task) {
-        task.check(sums);
+        task.check::<Self>(sums);
         // SAFETY: `self` exists, so `detect` has found AVX2 and FMA on this CPU.
         unsafe {
             match task.format {
@@ -49,7 +49,7 @@ type Spread = [[i32; GROUPS]; 2];
 fn tile<const BITS: usize>(sums: &mut [f32], task: Task) {
     let Task { format, panel, rows, x, stride, ahead } = task;
     let mut unpacked = [0; CHUNK];
-    let mut spread: [Spread; MOST_ROWS] = [[[0; GROUPS]; 2]; MOST_ROWS];
+    let mut spread: [Spread; Avx2::ROWS] = [[[0; GROUPS]; 2]; Avx2::ROWS];
     for (chunk, x) in panel.chunks_exact(format.block_bytes()).zip(x.chunks_exact(rows)) {
         if ahead > 0 {
             (0..chunk.len()).step_by(64).for_each(|at| prefetch_far(chunk.as_ptr().wrapping_add(ahead + at)));

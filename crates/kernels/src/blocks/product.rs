@@ -77,32 +77,34 @@ fn share<K: Kernel>(isa: Isa, kernel: K, tiles: Tiles, x: &[XBlock], w: &BlockMa
     pool::for_each_in_runs(across * tiles.len().div_ceil(tall), |task| {
         let (p0, t0) = (task % across * wide, task / across * tall);
         let (p1, t1) = (panels.min(p0 + wide), tiles.len().min(t0 + tall));
-        for t in t0..t1 {
-            let ahead = match () {
-                _ if tiles.len() == 1 => ahead_of_few(w.format(), tiles.rows),
-                _ if t == t0 => next,
-                _ => 0,
-            };
-            let (first, rows) = (t * tiles.height, tiles.rows_of(t));
-            let (col, cols) = (p0 * PANEL, (p1 * PANEL).min(n) - p0 * PANEL);
-            let stride = (p1 - p0) * PANEL;
-            let part = Part { at: (first, col), cols, stride, n };
-            let mut buffer = Buffer(MaybeUninit::uninit());
-            let sums = buffer.zeros(rows * stride);
-            place.begin(sums, part);
-            for p in p0..p1 {
-                let task = Task {
-                    format: w.format(),
-                    panel: w.panel(p),
-                    rows,
-                    x: &x[tiles.range(t)],
-                    stride,
-                    ahead,
+        kernel.held(|| {
+            for t in t0..t1 {
+                let ahead = match () {
+                    _ if tiles.len() == 1 => ahead_of_few(w.format(), tiles.rows),
+                    _ if t == t0 => next,
+                    _ => 0,
                 };
-                kernel.run(&mut sums[(p - p0) * PANEL..], task);
+                let (first, rows) = (t * tiles.height, tiles.rows_of(t));
+                let (col, cols) = (p0 * PANEL, (p1 * PANEL).min(n) - p0 * PANEL);
+                let stride = (p1 - p0) * PANEL;
+                let part = Part { at: (first, col), cols, stride, n };
+                let mut buffer = Buffer(MaybeUninit::uninit());
+                let sums = buffer.zeros(rows * stride);
+                place.begin(sums, part);
+                for p in p0..p1 {
+                    let task = Task {
+                        format: w.format(),
+                        panel: w.panel(p),
+                        rows,
+                        x: &x[tiles.range(t)],
+                        stride,
+                        ahead,
+                    };
+                    kernel.run(&mut sums[(p - p0) * PANEL..], task);
+                }
+                place.end(isa, sums, part);
             }
-            place.end(isa, sums, part);
-        }
+        });
     });
 }
 

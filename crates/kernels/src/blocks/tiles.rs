@@ -1,7 +1,7 @@
 //! The innermost loops of a product: some rows of x by a panel.
 //!
 //! Every version adds to `sums`, rows of [`PANEL`] values, the same chain for each element; they differ in how they come by
-//! the dot products, which are exact. The version in plain Rust is here; `avx2.rs` and `vnni.rs` have the others.
+//! the dot products, which are exact. The version in plain Rust is here; `avx2.rs`, `vnni.rs` and `amx.rs` have the others.
 
 use super::x_rows::{self, Row, XBlock};
 use super::{BLOCK, BlockFormat, CHUNK, Levels, PANEL, PLANE, SCALES, unpack, widen};
@@ -29,10 +29,10 @@ pub struct Task<'a> {
 
 impl Task<'_> {
     /// The conditions that the kernels rely on.
-    pub fn check(&self, sums: &[f32]) {
+    pub fn check<K: Kernel>(&self, sums: &[f32]) {
         let chunks = self.panel.len() / self.format.block_bytes();
         assert!(self.panel.len().is_multiple_of(self.format.block_bytes()), "whole chunks");
-        assert!((1..=MOST_ROWS).contains(&self.rows) && self.x.len() == self.rows * chunks, "rows of x");
+        assert!((1..=K::ROWS).contains(&self.rows) && self.x.len() == self.rows * chunks, "rows of x");
         assert!((self.rows - 1) * self.stride + PANEL <= sums.len(), "room for the sums");
     }
 }
@@ -44,6 +44,11 @@ pub trait Kernel: Copy + Sync {
 
     /// Rounds a row of x.
     fn round(self, row: Row, x: &[f32]);
+
+    /// Runs code that computes several tiles, which may go faster together.
+    fn held<R>(self, f: impl FnOnce() -> R) -> R {
+        f()
+    }
 
     /// Adds the products to `sums`.
     fn run(self, sums: &mut [f32], task: Task);
@@ -60,7 +65,7 @@ impl Kernel for Plain {
     }
 
     fn run(self, sums: &mut [f32], task: Task) {
-        task.check(sums);
+        task.check::<Self>(sums);
         let Task { format, panel, rows, x, stride, .. } = task;
         let (mut levels, mut floats) = ([0; CHUNK], [[0.0; PANEL]; BLOCK]);
         for (chunk, x) in panel.chunks_exact(format.block_bytes()).zip(x.chunks_exact(rows)) {

@@ -19,7 +19,7 @@ impl Kernel for Avx512Vnni {
     }
 
     fn run(self, sums: &mut [f32], task: Task) {
-        task.check(sums);
+        task.check::<Self>(sums);
         // SAFETY: `self` exists, so `detect` has found these features on this CPU; and the task is checked.
         unsafe {
             match task.format {
@@ -128,7 +128,7 @@ unsafe fn dots_of_chunk<const R: usize, const BITS: usize>(
                 let pairs = plane(3 * half);
                 for i in 0..2 {
                     let [low, high] = nibbles(plane(3 * half + 1 + i));
-                    let [a, b] = pairs_of(pairs, i);
+                    let [a, b] = pairs_of(pairs, i == 1);
                     add_group(dots, with_pairs(low, a), x, 4 * half + 2 * i);
                     add_group(dots, with_pairs(high, b), x, 4 * half + 2 * i + 1);
                 }
@@ -157,11 +157,11 @@ pub fn nibbles(both: [__m512i; 2]) -> [[__m512i; 2]; 2] {
 /// The high bits of two groups of a half, the first two or the last, where bits 4 and 5 are.
 #[target_feature(enable = "avx512f,avx512bw")]
 #[inline]
-pub fn pairs_of(pairs: [__m512i; 2], last: usize) -> [[__m512i; 2]; 2] {
-    if last == 0 {
-        [pairs.map(|x| _mm512_slli_epi16::<4>(x)), pairs.map(|x| _mm512_slli_epi16::<2>(x))]
-    } else {
+pub fn pairs_of(pairs: [__m512i; 2], last: bool) -> [[__m512i; 2]; 2] {
+    if last {
         [pairs, pairs.map(|x| _mm512_srli_epi16::<2>(x))]
+    } else {
+        [pairs.map(|x| _mm512_slli_epi16::<4>(x)), pairs.map(|x| _mm512_slli_epi16::<2>(x))]
     }
 }
 

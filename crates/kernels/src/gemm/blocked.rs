@@ -47,6 +47,7 @@ enum Place<'a> {
 
 /// The whole product, block by block.
 pub fn product<T: Tile>(isa: Isa, tile: T, a: Operand, b: Source<T::Unit>, output: Output) {
+    const { assert!(T::KC % (T::GRAIN * T::DEEP) == 0, "K is cut between what goes together") };
     let (m, k, n) = (a.rows(), a.cols(), b.n());
     let mut chains = Vec::new();
     let (c, add, sink) = match output {
@@ -171,7 +172,7 @@ impl Block<'_> {
         pool::for_each(mc.div_ceil(task_rows) * across, |task| {
             let (i0, j0) = (task / across * task_rows, task % across * task_cols);
             let (i1, j1) = (mc.min(i0 + task_rows), nc.min(j0 + task_cols));
-            match self.place {
+            tile.held(|| match self.place {
                 Place::Stored(c) => {
                     for j in (j0..j1).step_by(T::NR) {
                         self.column(tile, a, b, panels, (i0, i1), j, |i, len| {
@@ -208,7 +209,7 @@ impl Block<'_> {
                         sink.put(isa, (i, self.n0 + j0), values, j1 - j0, j1 - j0);
                     }
                 }
-            }
+            });
         });
     }
 

@@ -165,6 +165,7 @@ impl<U: Copy> Rows<U> {
         match *self {
             Rows::Lie(a) => A { at: a.at.wrapping_add(tile.start * a.row + k * a.step), ..a },
             Rows::Packed(at, units) => {
+                assert!(k.is_multiple_of(T::GRAIN), "K is cut between what goes together");
                 T::panel(at.wrapping_add(tile.start * units + k * tile.len()), tile.len())
             }
         }
@@ -206,7 +207,9 @@ impl<T: Tile> Work<'_, T> {
                 tiles.resize(tiles.len().max(m * row), 0.0);
                 let values = &mut tiles[..m * row];
                 let all = Shared::new(values);
-                self.columns(start, end, false, |i, j, len| (all.pointer(i * row + j - start, len), row));
+                self.tile.held(|| {
+                    self.columns(start, end, false, |i, j, len| (all.pointer(i * row + j - start, len), row));
+                });
                 sink.put(self.isa, (0, start), values, row, end - start);
                 TILES.set(tiles);
             }),
@@ -217,7 +220,7 @@ impl<T: Tile> Work<'_, T> {
         let (n, c) = (self.b.n(), Shared::new(c));
         pool::for_each_in_runs(tasks, |task| {
             let (start, end) = (task * cols, n.min((task + 1) * cols));
-            self.columns(start, end, add, |i, j, len| (c.pointer(i * n + j, len), n));
+            self.tile.held(|| self.columns(start, end, add, |i, j, len| (c.pointer(i * n + j, len), n)));
         });
     }
 

@@ -39,7 +39,7 @@ pub fn product(
     assert!(a.is_whole() && b.len() >= panels_len(a.cols, n), "A and B are as large as they say");
     assert!(a.rows == 0 || (a.rows - 1) * ldc + n <= c.len(), "C has these rows");
     ROWS.with_borrow_mut(|rows| {
-        with_pair_tile!(isa, |tile| run(isa, tile, c, ldc, a, (b, n), out, causal, rows))
+        with_pair_tile!(isa, |tile| tile.held(|| run(isa, tile, c, ldc, a, (b, n), out, causal, rows)))
     });
 }
 
@@ -73,10 +73,10 @@ fn run<T: Tile<Unit = u32>>(
         for j in (0..n).step_by(T::NR) {
             let cols = T::NR.min(n - j);
             let steps = causal.steps(i, rows, j, 0..k);
-            let (first, last) = (steps.start / 2 / T::GRAIN * T::GRAIN, steps.end.div_ceil(2));
-            if first >= last {
+            if steps.is_empty() {
                 continue;
             }
+            let (first, last) = (steps.start / 2 / T::GRAIN * T::GRAIN, steps.end.div_ceil(2));
             let c = C { at: c[i * ldc + j..].as_mut_ptr(), row: ldc, from_c: out == Out::Add };
             let a = A { at: a_rows.at.wrapping_add(first * a_rows.step), ..a_rows };
             let b = B { at: b[j * depth + first * WIDTH..].as_ptr(), step: WIDTH };

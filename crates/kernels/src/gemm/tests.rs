@@ -231,7 +231,7 @@ fn products_of_bfloat16_in_every_layout_with_every_output() {
 
 #[test]
 fn products_of_bfloat16_do_not_depend_on_threads_or_company() {
-    let [m, k, n] = [70, 500, 300];
+    let [m, k, n] = [70, 1300, 300];
     let (a, b) = (round(&random(m * k, 1)), round(&random(k * n, 2)));
     let b = Mat::new(&b, k, n);
     for isa in isa::tested() {

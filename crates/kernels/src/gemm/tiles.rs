@@ -4,12 +4,12 @@
 //! the lower half). A unit of A is broadcast for each row of the tile; B gives a few vectors for each step. There is code for
 //! every number of rows up to `MR`, so that nothing is read or computed below the last row of C. At the right
 //! edge the tile is computed in a buffer, and the columns that C has are copied. Where there is no instruction for pairs, their
-//! tile is made of those of `f32`.
+//! tile is made of those of `f32`; where there is one for whole tiles, it takes 32 elements of K a step (`amx.rs`).
 
 use super::{Operand, PairPanels};
 use crate::isa::Isa;
 
-/// Unit (i, k) of A's part is `at[i * row + k * step]`.
+/// Unit (i, k) of A's part is `at[i * row + k * step]`; or what [`Tile::panel`] makes of it.
 #[derive(Clone, Copy)]
 pub struct A<U = f32> {
     /// Unit (0, 0).
@@ -144,7 +144,7 @@ pub trait Tile: Copy + Sync {
     /// Panels `width` wide of rows `first..` of the matrix, for `kc` elements of K from `k0` on; zeros past its end.
     fn pack(isa: Isa, panels: &mut [Self::Unit], width: usize, matrix: &Operand, first: usize, k: [usize; 2]);
 
-    /// Steps that go together in a panel of A: where K is cut, it is at a multiple of them.
+    /// Steps that go together, in a panel of A and in a chain: where K is cut, it is at a multiple of them.
     const GRAIN: usize = 1;
 
     /// Units in a row of a panel of A, where `depth` count.
@@ -194,11 +194,16 @@ pub trait Tile: Copy + Sync {
         Self::NR
     }
 
+    /// Runs code that computes several tiles, which may go faster together.
+    fn held<R>(self, f: impl FnOnce() -> R) -> R {
+        f()
+    }
+
     /// A tile of `rows` (1 to `MR`) and `width` columns, a value of [`Tile::width`]. Asks for `LINES` lines of `ahead`
     /// at each step, or of what follows its first line.
     ///
     /// # Safety
-    /// `a` can be read for `rows` and `depth`, and its rows or its steps lie side by side if it is of pairs; and `b` for `depth` and `width`. `c` can be written for `rows` and
+    /// `a` can be read for `rows` and `depth`, and its rows or its steps lie side by side if it is of pairs, or it is a [`Tile::panel`] where steps go together ([`Tile::GRAIN`]); and `b` for `depth` and `width`. `c` can be written for `rows` and
     /// `width`, and read too if `from_c`, and no one else uses these values.
     #[allow(clippy::too_many_arguments)]
     unsafe fn whole<const LINES: usize>(

@@ -2,8 +2,8 @@
 //! elements of K.
 //!
 //! A register is 16 rows of 64 bytes: of C, 16 sums; of A, 16 pairs along K; of B, one step's pairs for 16 columns.
-//! The instruction sums the 16 products of the pairs' lower halves, and those of the upper ones, from zero, and adds both sums to C. So
-//! the chain of an element has a link for every 32 elements of K, counted from K = 0; zeros stand past K's end.
+//! The instruction sums the 16 products of the pairs' lower halves from zero, and those of the upper ones, and adds the sum of both
+//! to C. So the chain of an element has a link for every 32 elements of K, counted from K = 0; zeros stand past K's end.
 //!
 //! A's panels are made for this: 16 units of each row after the other, then the next 16. The same steps, `row` and
 //! `step`, describe an A that lies in rows: chunk c of row i is at `i * row + c * 16 * step`.
@@ -11,7 +11,7 @@
 use std::arch::x86_64::*;
 
 use super::{A, Ahead, B, C, Operand, PairPanels, Tile, prefetch_far};
-use crate::amx::{SIDE, Shapes, tiles};
+use crate::amx::{self, SIDE, Shapes, tiles};
 use crate::bf16::bf16;
 use crate::gemm::Mat;
 use crate::gemm::pairs::simd::{self, transpose};
@@ -37,6 +37,10 @@ impl Tile for Amx {
 
     fn wide_cols(rows: usize) -> usize {
         if rows <= SIDE { 4 * SIDE } else { 2 * SIDE }
+    }
+
+    fn held<R>(self, f: impl FnOnce() -> R) -> R {
+        amx::held(self, f)
     }
 
     unsafe fn whole<const LINES: usize>(
@@ -120,12 +124,14 @@ unsafe fn registers<const R: usize, const V: usize>(
     let (c_row, lower) = (4 * c.row, c.at.wrapping_add(SIDE * c.row));
     let right = |at: *mut f32, v: usize| at.wrapping_add(v * SIDE);
     // C in registers 0 to 3, A in 4 and 5, B in 6 and 7. What there is of a second half of rows lies in 1, 3 and 5.
-    let upper = (rows.min(SIDE), 64);
-    let second = if R > 1 { (rows - SIDE, 64) } else { upper };
-    let shapes = Shapes::new([upper, second, upper, second, upper, second, (SIDE, 64), (SIDE, 64)]);
+    let shapes = || {
+        let upper = (rows.min(SIDE), 64);
+        let second = if R > 1 { (rows - SIDE, 64) } else { upper };
+        Shapes::new([upper, second, upper, second, upper, second, (SIDE, 64), (SIDE, 64)])
+    };
     // SAFETY: the caller's promise: C has these rows and columns.
     unsafe {
-        shapes.set(); // zeros, from which chains start
+        amx::shape(rows, shapes);
         if c.from_c {
             tiles!("tileloadd tmm0, [{at} + {row}]", at = c.at, row = c_row);
             if R > 1 {
@@ -143,12 +149,14 @@ unsafe fn registers<const R: usize, const V: usize>(
             if V > 3 {
                 tiles!("tileloadd tmm3, [{at} + {row}]", at = right(c.at, 3), row = c_row);
             }
+        } else {
+            tiles!("tilezero tmm0", "tilezero tmm1", "tilezero tmm2", "tilezero tmm3");
         }
     }
-    let chunk = |at: A<u32>, row: usize, from: B<u32>, step: usize| {
-        let (a_row, b_step) = (4 * row, 4 * step);
+    let chunk = |at: A<u32>, from: B<u32>| {
+        let (a_row, b_step) = (4 * at.row, 4 * from.step);
         let columns = |v: usize| from.at.wrapping_add(v * SIDE);
-        let below = at.at.wrapping_add(SIDE * row);
+        let below = at.at.wrapping_add(SIDE * at.row);
         // SAFETY: by the caller's promise A has these rows, and B these columns, for 16 units of K.
         unsafe {
             tiles!("tileloadd tmm4, [{at} + {row}]", at = at.at, row = a_row);
@@ -179,7 +187,7 @@ unsafe fn registers<const R: usize, const V: usize>(
     for i in 0..whole {
         ask(i);
         let a_at = A { at: a.at.wrapping_add(i * SIDE * a.step), ..a };
-        chunk(a_at, a.row, B { at: b.at.wrapping_add(i * SIDE * b.step), ..b }, b.step);
+        chunk(a_at, B { at: b.at.wrapping_add(i * SIDE * b.step), ..b });
     }
     if rest > 0 {
         // The last steps go through buffers, with zeros after them.
@@ -187,8 +195,8 @@ unsafe fn registers<const R: usize, const V: usize>(
         let (mut a_rows, mut b_steps) = ([[0; SIDE]; 2 * SIDE], [[0; 4 * SIDE]; SIDE]);
         for (i, row) in a_rows.iter_mut().enumerate().take(rows) {
             let from = a.at.wrapping_add(whole * SIDE * a.step + i * a.row);
-            // SAFETY: by the caller's promise these units of A can be read, side by side.
-            unsafe { row.as_mut_ptr().copy_from_nonoverlapping(from, rest) };
+            // SAFETY: by the caller's promise these units of A can be read, side by side, at any address.
+            unsafe { row.as_mut_ptr().cast::<u8>().copy_from_nonoverlapping(from.cast(), 4 * rest) };
         }
         for (k, step) in b_steps.iter_mut().enumerate().take(rest) {
             let from = b.at.wrapping_add((whole * SIDE + k) * b.step);
@@ -196,7 +204,7 @@ unsafe fn registers<const R: usize, const V: usize>(
             unsafe { step.as_mut_ptr().copy_from_nonoverlapping(from, V * SIDE) };
         }
         let (a_at, b_at) = (a_rows.as_ptr().cast(), b_steps.as_ptr().cast());
-        chunk(A { at: a_at, row: SIDE, step: 1 }, SIDE, B { at: b_at, step: 4 * SIDE }, 4 * SIDE);
+        chunk(A { at: a_at, row: SIDE, step: 1 }, B { at: b_at, step: 4 * SIDE });
     }
     // SAFETY: C has these rows and columns, which are ours.
     unsafe {
@@ -221,17 +229,17 @@ unsafe fn registers<const R: usize, const V: usize>(
 
 /// Packs as many panels of `height` rows as there are.
 fn pack(isa: Isa, panels: &mut [u32], height: usize, a: &Operand, first: usize, k: [usize; 2]) {
-    let room = k[1].div_ceil(2).next_multiple_of(SIDE);
+    let (room, there) = (k[1].div_ceil(2).next_multiple_of(SIDE), Amx::detect().is_some());
     for (p, panel) in panels.chunks_exact_mut(height * room).enumerate() {
         let first = first + p * height;
         let rows = height.min(a.rows().saturating_sub(first));
         match a {
-            // SAFETY: an `Amx` exists where this is called, which is no CPU without AVX-512.
-            Operand::F32(a) if a.row_stride == 1 || a.col_stride == 1 => unsafe {
+            // SAFETY: an `Amx` exists, which is on no CPU without AVX-512 and its bfloat16.
+            Operand::F32(a) if there && (a.row_stride == 1 || a.col_stride == 1) => unsafe {
                 floats(panel, height, *a, first, rows, k);
             },
             // SAFETY: as above.
-            Operand::Bf16(a) if a.row_stride == 1 || a.col_stride == 1 => unsafe {
+            Operand::Bf16(a) if there && (a.row_stride == 1 || a.col_stride == 1) => unsafe {
                 halves(panel, height, *a, first, rows, k);
             },
             _ => turned(isa, panel, height, a, first, k),
@@ -320,7 +328,7 @@ mod tests {
             let stream = Stream::new(seed, 0, 0);
             (0..len as u64).map(|i| bf16::from_f32(stream.normal(i))).collect()
         };
-        for [m, k, n] in [[1, 32, 16], [40, 100, 50], [33, 1200, 70]] {
+        for [m, k, n] in [[1, 32, 16], [40, 100, 50], [33, 1200, 70], [97, 1200, 70]] {
             let (a, b) = (random(m * k, 1), random(k * n, 2));
             let mut c = vec![0.0; m * n];
             let views = [Mat::new(&a, m, k), Mat::new(&b, k, n)].map(Operand::from);
