@@ -43,6 +43,7 @@ impl Tile for Amx {
         amx::held(self, f)
     }
 
+    #[inline(always)]
     unsafe fn whole<const LINES: usize>(
         self,
         rows: usize,
@@ -61,6 +62,7 @@ impl Tile for Amx {
         unsafe { product(rows, width, c, a, b, depth, ask) };
     }
 
+    #[inline(always)]
     unsafe fn wide(
         self,
         rows: usize,
