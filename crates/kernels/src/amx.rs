@@ -11,7 +11,7 @@ pub const SIDE: usize = 16;
 /// Instructions on tiles. Each block says that it changes all of them; but the compiler has no use of its own for
 /// these registers, so what one block leaves in them is there for the next.
 macro_rules! tiles {
-    ($($code:literal),+ $(, $name:ident = $value:expr)*) => {
+    ($($code:expr),+ $(; $name:ident = $value:expr)*) => {
         std::arch::asm!(
             $($code),+ $(, $name = in(reg) $value)*,
             out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
@@ -51,7 +51,7 @@ impl Shapes {
     pub unsafe fn set(&self) {
         // SAFETY: the caller's promise; the shapes are checked.
         unsafe {
-            tiles!("ldtilecfg [{at}]", at = self);
+            tiles!("ldtilecfg [{at}]"; at = self);
         }
     }
 }

@@ -160,27 +160,25 @@ unsafe fn multiply<const R: usize>(room: &mut Room, x: &[XBlock]) {
     let quads = |i: usize| (&raw const x[i].quads).cast::<i32>();
     // SAFETY: the caller's promise; the room is as large as the registers' shapes say.
     unsafe {
-        tiles!("tilezero tmm0", "tilezero tmm2", "tileloadd tmm4, [{x} + {row}]", x = quads(0), row = x_row);
-        tiles!("tileloadd tmm6, [{at} + {row}]", "tdpbssd tmm0, tmm4, tmm6", at = levels, row = plane);
-        tiles!("tileloadd tmm7, [{at} + {row} + 64]", "tdpbssd tmm2, tmm4, tmm7", at = levels, row = plane);
+        tiles!("tilezero tmm0", "tilezero tmm2", "tileloadd tmm4, [{x} + {row}]"; x = quads(0); row = x_row);
+        tiles!("tileloadd tmm6, [{at} + {row}]", "tdpbssd tmm0, tmm4, tmm6"; at = levels; row = plane);
+        tiles!("tileloadd tmm7, [{at} + {row} + 64]", "tdpbssd tmm2, tmm4, tmm7"; at = levels; row = plane);
         if R > 1 {
             tiles!("tilezero tmm1", "tilezero tmm3");
-            tiles!("tileloadd tmm5, [{x} + {row}]", x = quads(SIDE), row = x_row);
+            tiles!("tileloadd tmm5, [{x} + {row}]"; x = quads(SIDE); row = x_row);
             tiles!("tdpbssd tmm1, tmm5, tmm6", "tdpbssd tmm3, tmm5, tmm7");
         }
         tiles!(
             "tilestored [{at} + {row}], tmm0",
-            "tilestored [{at} + {row} + 64], tmm2",
-            at = dots,
-            row = row
+            "tilestored [{at} + {row} + 64], tmm2";
+            at = dots; row = row
         );
         if R > 1 {
             let dots = dots.wrapping_add(SIDE * PANEL);
             tiles!(
                 "tilestored [{at} + {row}], tmm1",
-                "tilestored [{at} + {row} + 64], tmm3",
-                at = dots,
-                row = row
+                "tilestored [{at} + {row} + 64], tmm3";
+                at = dots; row = row
             );
         }
     }

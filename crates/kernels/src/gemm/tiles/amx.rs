@@ -111,6 +111,23 @@ unsafe fn product(rows: usize, cols: usize, c: C, a: A<u32>, b: B<u32>, depth: u
     }
 }
 
+/// An instruction for each register of C, of `$r` by `$v` parts, with the corner of its part: `$before` and `$after` stand around its name.
+macro_rules! each_sum {
+    ($r:expr, $v:expr, $before:literal, $after:literal, $corner:expr, $row:expr) => {
+        each_sum!(true, "tmm0", 0, 0, $before, $after, $corner, $row);
+        each_sum!($r > 1, "tmm1", 1, 0, $before, $after, $corner, $row);
+        each_sum!($v > 1, "tmm2", 0, 1, $before, $after, $corner, $row);
+        each_sum!($r > 1 && $v > 1, "tmm3", 1, 1, $before, $after, $corner, $row);
+        each_sum!($v > 2, "tmm1", 0, 2, $before, $after, $corner, $row);
+        each_sum!($v > 3, "tmm3", 0, 3, $before, $after, $corner, $row);
+    };
+    ($there:expr, $name:literal, $i:literal, $j:literal, $before:literal, $after:literal, $corner:expr, $row:expr) => {
+        if $there {
+            tiles!(concat!($before, $name, $after); at = $corner($i, $j); row = $row);
+        }
+    };
+}
+
 /// [`product`] with `R` registers of rows and `V` of columns.
 ///
 /// # Safety
@@ -123,8 +140,8 @@ unsafe fn registers<const R: usize, const V: usize>(
     depth: usize,
     ask: impl Fn(usize),
 ) {
-    let (c_row, lower) = (4 * c.row, c.at.wrapping_add(SIDE * c.row));
-    let right = |at: *mut f32, v: usize| at.wrapping_add(v * SIDE);
+    let c_row = 4 * c.row;
+    let corner = |r: usize, v: usize| c.at.wrapping_add(SIDE * (r * c.row + v));
     // C in registers 0 to 3, A in 4 and 5, B in 6 and 7. What there is of a second half of rows lies in 1, 3 and 5.
     let shapes = || {
         let upper = (rows.min(SIDE), 64);
@@ -135,22 +152,7 @@ unsafe fn registers<const R: usize, const V: usize>(
     unsafe {
         amx::shape(rows, shapes);
         if c.from_c {
-            tiles!("tileloadd tmm0, [{at} + {row}]", at = c.at, row = c_row);
-            if R > 1 {
-                tiles!("tileloadd tmm1, [{at} + {row}]", at = lower, row = c_row);
-            }
-            if V > 1 {
-                tiles!("tileloadd tmm2, [{at} + {row}]", at = right(c.at, 1), row = c_row);
-            }
-            if R > 1 && V > 1 {
-                tiles!("tileloadd tmm3, [{at} + {row}]", at = right(lower, 1), row = c_row);
-            }
-            if V > 2 {
-                tiles!("tileloadd tmm1, [{at} + {row}]", at = right(c.at, 2), row = c_row);
-            }
-            if V > 3 {
-                tiles!("tileloadd tmm3, [{at} + {row}]", at = right(c.at, 3), row = c_row);
-            }
+            each_sum!(R, V, "tileloadd ", ", [{at} + {row}]", corner, c_row);
         } else {
             tiles!("tilezero tmm0", "tilezero tmm1", "tilezero tmm2", "tilezero tmm3");
         }
@@ -161,26 +163,26 @@ unsafe fn registers<const R: usize, const V: usize>(
         let below = at.at.wrapping_add(SIDE * at.row);
         // SAFETY: by the caller's promise A has these rows, and B these columns, for 16 units of K.
         unsafe {
-            tiles!("tileloadd tmm4, [{at} + {row}]", at = at.at, row = a_row);
-            tiles!("tileloadd tmm6, [{at} + {row}]", at = columns(0), row = b_step);
+            tiles!("tileloadd tmm4, [{at} + {row}]"; at = at.at; row = a_row);
+            tiles!("tileloadd tmm6, [{at} + {row}]"; at = columns(0); row = b_step);
             tiles!("tdpbf16ps tmm0, tmm4, tmm6");
             if R > 1 {
-                tiles!("tileloadd tmm5, [{at} + {row}]", at = below, row = a_row);
+                tiles!("tileloadd tmm5, [{at} + {row}]"; at = below; row = a_row);
                 tiles!("tdpbf16ps tmm1, tmm5, tmm6");
             }
             if V > 1 {
-                tiles!("tileloadd tmm7, [{at} + {row}]", at = columns(1), row = b_step);
+                tiles!("tileloadd tmm7, [{at} + {row}]"; at = columns(1); row = b_step);
                 tiles!("tdpbf16ps tmm2, tmm4, tmm7");
                 if R > 1 {
                     tiles!("tdpbf16ps tmm3, tmm5, tmm7");
                 }
             }
             if V > 2 {
-                tiles!("tileloadd tmm6, [{at} + {row}]", at = columns(2), row = b_step);
+                tiles!("tileloadd tmm6, [{at} + {row}]"; at = columns(2); row = b_step);
                 tiles!("tdpbf16ps tmm1, tmm4, tmm6");
             }
             if V > 3 {
-                tiles!("tileloadd tmm7, [{at} + {row}]", at = columns(3), row = b_step);
+                tiles!("tileloadd tmm7, [{at} + {row}]"; at = columns(3); row = b_step);
                 tiles!("tdpbf16ps tmm3, tmm4, tmm7");
             }
         }
@@ -210,22 +212,7 @@ unsafe fn registers<const R: usize, const V: usize>(
     }
     // SAFETY: C has these rows and columns, which are ours.
     unsafe {
-        tiles!("tilestored [{at} + {row}], tmm0", at = c.at, row = c_row);
-        if R > 1 {
-            tiles!("tilestored [{at} + {row}], tmm1", at = lower, row = c_row);
-        }
-        if V > 1 {
-            tiles!("tilestored [{at} + {row}], tmm2", at = right(c.at, 1), row = c_row);
-        }
-        if R > 1 && V > 1 {
-            tiles!("tilestored [{at} + {row}], tmm3", at = right(lower, 1), row = c_row);
-        }
-        if V > 2 {
-            tiles!("tilestored [{at} + {row}], tmm1", at = right(c.at, 2), row = c_row);
-        }
-        if V > 3 {
-            tiles!("tilestored [{at} + {row}], tmm3", at = right(c.at, 3), row = c_row);
-        }
+        each_sum!(R, V, "tilestored [{at} + {row}], ", "", corner, c_row);
     }
 }
 
