@@ -6,6 +6,7 @@ use half::slice::HalfFloatSliceExt;
 pub use half::{bf16, f16};
 
 use crate::isa::{self, Isa, vectorised};
+use crate::gemm::tiles::prefetch_near;
 use crate::pool::{self, Shared};
 
 /// Elements of one task.
@@ -185,6 +186,15 @@ pub(crate) enum SharedValues {
 }
 
 impl SharedValues {
+    /// Asks for the values from `start` on, which will be written soon. Any part may be named, there or not.
+    #[inline(always)]
+    pub fn ask(&self, start: usize, len: usize) {
+        match self {
+            SharedValues::F32(out) => prefetch_near(out.first().wrapping_add(start), len),
+            SharedValues::Bf16(out) => prefetch_near(out.first().wrapping_add(start), len),
+        }
+    }
+
     /// Writes values from `start` on.
     ///
     /// # Safety

@@ -441,7 +441,7 @@ pub fn multiply_on<'b>(isa: Isa, a: Operand, b: impl Into<Weight<'b>>, mut outpu
 
 /// The product with a tile, the one way or the other.
 fn product<T: Tile>(isa: Isa, tile: T, a: Operand, b: Source<T::Unit>, output: Output) {
-    if few::suits::<T>(a.rows(), b.n(), a.cols(), &b) {
+    if few::suits::<T>(&a, &b) {
         few::product(isa, tile, a, b, output);
     } else {
         blocked::product(isa, tile, a, b, output);

@@ -10,6 +10,7 @@ pub use added::{Added, LowRank};
 
 use crate::activation::Activation;
 use crate::bf16::{SharedValues, Values, ValuesMut, bf16, widen};
+use crate::gemm::tiles::prefetch_near as ask;
 use crate::gemm::{Operand, Output, Sink, Weight, multiply_on};
 use crate::isa::{self, Isa, vectorised};
 use crate::math::map_pairs;
@@ -18,6 +19,8 @@ use crate::random::Dropout;
 
 /// Columns that are handed over together at most.
 const MOST: usize = 256;
+/// How many rows ahead memory is asked for, that it is there when it is written.
+const ROWS_AHEAD: usize = 8;
 
 fn check(x: &Operand, w: &Weight, added: &Added, out: usize) {
     assert!(out == x.rows() * w.cols(), "one value a row and column");
@@ -64,6 +67,7 @@ vectorised! {
         let (row, col) = at;
         for (i, values) in values.chunks_mut(stride).enumerate() {
             let values = &mut values[..cols];
+            sink.out.ask((row + i + ROWS_AHEAD) * sink.n + col, cols);
             sink.added.add::<FMA>(values, row + i, col, sink.n);
             // SAFETY: the caller of the product borrows `out`, and each element is handed over once.
             unsafe { sink.out.write((row + i) * sink.n + col, values) };
@@ -120,7 +124,10 @@ vectorised! {
             let values = &mut values[..cols];
             sink.added.add::<FMA>(values, row + i, col, sink.n);
             let start = (row + i) * sink.n + col;
+            let ahead = start + ROWS_AHEAD * sink.n;
+            sink.out.ask(ahead, cols);
             if let Some(pre) = &sink.pre {
+                pre.ask(ahead, cols);
                 // SAFETY: the caller of the product borrows `pre`, and each element is handed over once.
                 unsafe { pre.write(start, values) };
             }
@@ -187,6 +194,9 @@ vectorised! {
                     map_pairs(values, factors, |x, factor| x * factor);
                 }
             }
+            let ahead = start + ROWS_AHEAD * sink.n;
+            ask(sink.residual.as_ptr().wrapping_add(ahead), cols);
+            ask(sink.out.first().wrapping_add(ahead), cols);
             let residual = &sink.residual[start..start + cols];
             // SAFETY: the caller of the product borrows `out`, and each element is handed over once.
             let out = unsafe { sink.out.part(start, start + cols) };
@@ -243,11 +253,15 @@ vectorised! {
             let values = &mut values[..cols];
             sink.added.add::<FMA>(values, row + i, col, sink.n);
             let start = (row + i) * sink.n + col;
+            let ahead = start + ROWS_AHEAD * sink.n;
+            sink.out.ask(ahead, cols);
             match sink.pre {
                 Values::F32(pre) => {
+                    ask(pre.as_ptr().wrapping_add(ahead), cols);
                     sink.activation.multiply_slope::<FMA, f32>(values, &pre[start..start + cols], |x| x);
                 }
                 Values::Bf16(pre) => {
+                    ask(pre.as_ptr().wrapping_add(ahead), cols);
                     sink.activation.multiply_slope::<FMA, bf16>(values, &pre[start..start + cols], widen);
                 }
             }

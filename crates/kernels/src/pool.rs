@@ -1,13 +1,14 @@
 //! Persistent threads that share the tasks of one call.
 //!
-//! [`for_each`] hands task numbers to whoever is free; the calling thread works too. Which thread runs a task
+//! [`for_each`] gives each thread a run of neighbouring tasks, the same thread the same part of each job, so that it finds in its
+//! own cache what it left there in the job before; who is done first takes the last tasks of the others. The calling thread works too. Which thread runs a task
 //! never changes a result, since each task writes its own part. Workers spin for some microseconds after a job,
 //! so that the next starts at once, and then sleep; where other programs want the core, they sleep at once. A call from inside a task, or while another thread is using
 //! the pool, runs on the calling thread alone.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Condvar, LazyLock, Mutex, MutexGuard, TryLockError};
 use std::time::{Duration, Instant};
 
@@ -23,25 +24,57 @@ const SHY_JOBS: u32 = 64;
 /// One call of [`for_each`], on the stack of its caller.
 struct Job<'a> {
     f: &'a (dyn Fn(usize) + Sync),
-    n_tasks: usize,
-    next: AtomicUsize,
+    /// A run for each thread.
+    runs: &'a [Run],
     /// Workers inside the job.
     inside: AtomicUsize,
     panic: Mutex<Option<Box<dyn Any + Send>>>,
 }
 
 impl Job<'_> {
-    fn work(&self) {
-        loop {
-            let task = self.next.fetch_add(1, Ordering::Relaxed);
-            if task >= self.n_tasks {
-                return;
-            }
-            if let Err(panic) = catch_unwind(AssertUnwindSafe(|| (self.f)(task))) {
-                self.next.store(self.n_tasks, Ordering::Relaxed);
-                lock(&self.panic).get_or_insert(panic);
+    /// What thread `own` does: its own run from the front, then those of the others from the back.
+    fn work(&self, own: usize) {
+        let n = self.runs.len();
+        for i in 0..n {
+            let run = &self.runs[(own + i) % n];
+            while let Some(task) = if i == 0 { run.first() } else { run.last() } {
+                if let Err(panic) = catch_unwind(AssertUnwindSafe(|| (self.f)(task))) {
+                    self.runs.iter().for_each(Run::empty);
+                    lock(&self.panic).get_or_insert(panic);
+                }
             }
         }
+    }
+}
+
+/// Tasks of which one thread takes the first, and others the last.
+struct Run {
+    /// The first task that is left, and the end, in the upper half.
+    left: AtomicU64,
+}
+
+impl Run {
+    fn new(first: usize, end: usize) -> Run {
+        assert!(end <= u32::MAX as usize, "{end} tasks");
+        Run { left: AtomicU64::new(first as u64 | (end as u64) << 32) }
+    }
+
+    fn first(&self) -> Option<usize> {
+        let left = self.left.try_update(Ordering::Relaxed, Ordering::Relaxed, |left| {
+            (left as u32 as u64 != left >> 32).then_some(left + 1)
+        });
+        left.ok().map(|left| left as u32 as usize)
+    }
+
+    fn last(&self) -> Option<usize> {
+        let left = self.left.try_update(Ordering::Relaxed, Ordering::Relaxed, |left| {
+            (left as u32 as u64 != left >> 32).then(|| left - (1 << 32))
+        });
+        left.ok().map(|left| (left >> 32) as usize - 1)
+    }
+
+    fn empty(&self) {
+        self.left.store(0, Ordering::Relaxed);
     }
 }
 
@@ -91,7 +124,8 @@ pub fn set_threads(n: usize) {
     POOL.threads.store(n.max(1), Ordering::Relaxed);
 }
 
-/// Calls `f(0)`, …, `f(n_tasks - 1)`, each once, in any order, on all threads; returns when all are done.
+/// Calls `f(0)`, …, `f(n_tasks - 1)`, each once, on all threads; returns when all are done. Each thread takes a run of them, in
+/// order, so that what it asks for ahead is what it reads next, and then what the others have left.
 ///
 /// # Panics
 /// If a task panics, with its panic, after the other threads have stopped.
@@ -105,68 +139,15 @@ pub fn for_each(n_tasks: usize, f: impl Fn(usize) + Sync) {
         Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
         Err(TryLockError::WouldBlock) => return (0..n_tasks).for_each(f),
     };
-    let zero = || AtomicUsize::new(0);
-    let job = Job { f: &f, n_tasks, next: zero(), inside: zero(), panic: Mutex::new(None) };
+    let run = |i: usize| Run::new(i * n_tasks / threads, (i + 1) * n_tasks / threads);
+    let runs: Vec<Run> = (0..threads).map(run).collect();
+    let job = Job { f: &f, runs: &runs, inside: AtomicUsize::new(0), panic: Mutex::new(None) };
     publish(&job, threads - 1);
-    job.work();
+    job.work(0);
     withdraw(&job);
     let panic = lock(&job.panic).take();
     if let Some(panic) = panic {
         resume_unwind(panic);
-    }
-}
-
-/// [`for_each`] for tasks whose neighbours read neighbouring memory: each thread takes a run of them, in order, so that what it
-/// asks for ahead is what it reads next. Who is done first takes the last ones of the others.
-pub fn for_each_in_runs(n_tasks: usize, f: impl Fn(usize) + Sync) {
-    let n_runs = threads().min(n_tasks);
-    if n_runs <= 1 {
-        return (0..n_tasks).for_each(f);
-    }
-    let runs: Vec<Run> =
-        (0..n_runs).map(|run| Run::new(run * n_tasks / n_runs, (run + 1) * n_tasks / n_runs)).collect();
-    for_each(n_runs, |own| {
-        runs[own].begun.store(true, Ordering::Relaxed);
-        while let Some(task) = runs[own].first() {
-            f(task);
-        }
-        // A run that nobody has begun is still to be handed out, as a whole.
-        for other in (1..n_runs).map(|next| &runs[(own + next) % n_runs]) {
-            while let Some(task) = other.last() {
-                f(task);
-            }
-        }
-    });
-}
-
-/// Tasks of which one thread takes the first, and others the last.
-struct Run {
-    /// The first task that is left, and the end, in the upper half.
-    left: AtomicU64,
-    begun: AtomicBool,
-}
-
-impl Run {
-    fn new(first: usize, end: usize) -> Run {
-        assert!(end <= u32::MAX as usize, "{end} tasks");
-        Run { left: AtomicU64::new(first as u64 | (end as u64) << 32), begun: AtomicBool::new(false) }
-    }
-
-    fn first(&self) -> Option<usize> {
-        let left = self.left.try_update(Ordering::Relaxed, Ordering::Relaxed, |left| {
-            (left as u32 as u64 != left >> 32).then_some(left + 1)
-        });
-        left.ok().map(|left| left as u32 as usize)
-    }
-
-    fn last(&self) -> Option<usize> {
-        if !self.begun.load(Ordering::Relaxed) {
-            return None;
-        }
-        let left = self.left.try_update(Ordering::Relaxed, Ordering::Relaxed, |left| {
-            (left as u32 as u64 != left >> 32).then(|| left - (1 << 32))
-        });
-        left.ok().map(|left| (left >> 32) as usize - 1)
     }
 }
 
@@ -214,7 +195,7 @@ fn worker(index: usize) {
         if let Some(job) = entered {
             // SAFETY: counted as inside, so the caller waits until we leave.
             let job = unsafe { &*job.0 };
-            job.work();
+            job.work(index + 1);
             job.inside.fetch_sub(1, Ordering::Release);
         }
     }
@@ -267,6 +248,10 @@ impl<T> Shared<T> {
     }
 
     /// Where the `len` values from `start` on lie. Whoever uses the pointer answers for not overlapping.
+    pub fn first(&self) -> *const T {
+        self.start
+    }
+
     pub fn pointer(&self, start: usize, len: usize) -> *mut T {
         assert!(start + len <= self.len, "{len} values from {start} of {}", self.len);
         self.start.wrapping_add(start)
@@ -311,12 +296,12 @@ mod tests {
     }
 
     #[test]
-    fn every_task_of_a_run_runs_once_whoever_takes_it() {
+    fn every_task_runs_once_whoever_takes_it() {
         for threads in [1, 2, 3, 8] {
             set_threads(threads);
             for n in [0, 1, 2, 7, 1000] {
                 let counts: Vec<_> = (0..n).map(|_| AtomicUsize::new(0)).collect();
-                for_each_in_runs(n, |i| {
+                for_each(n, |i| {
                     // The first run takes long, so that the others help.
                     if i < n / 8 {
                         std::thread::yield_now();
@@ -331,9 +316,10 @@ mod tests {
     #[test]
     fn a_run_gives_its_first_to_its_owner_and_its_last_to_others() {
         let run = Run::new(3, 6);
-        assert_eq!(run.last(), None, "nobody has begun it");
-        run.begun.store(true, Ordering::Relaxed);
         assert_eq!([run.first(), run.last(), run.first()], [Some(3), Some(5), Some(4)]);
+        assert_eq!([run.first(), run.last()], [None, None]);
+        let run = Run::new(3, 6);
+        run.empty();
         assert_eq!([run.first(), run.last()], [None, None]);
     }
 

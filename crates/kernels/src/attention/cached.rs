@@ -309,7 +309,7 @@ thread_local! {
 
 impl<T: Kept> Work<'_, T> {
     fn run<K: Tile<Unit = T::Unit>>(&self, isa: Isa, tile: K) {
-        pool::for_each_in_runs(self.tasks.len(), |i| {
+        pool::for_each(self.tasks.len(), |i| {
             let task = &self.tasks[i];
             // This thread's next.
             let then = self.tasks.get(i + 1).unwrap_or(task);

@@ -74,7 +74,7 @@ fn share<K: Kernel>(isa: Isa, kernel: K, tiles: Tiles, x: &[XBlock], w: &BlockMa
     let tall = (X_BYTES / tile_bytes.max(1)).clamp(1, tiles.len());
     // This thread's next panels, while the first tile goes through those before.
     let next = wide * bytes;
-    pool::for_each_in_runs(across * tiles.len().div_ceil(tall), |task| {
+    pool::for_each(across * tiles.len().div_ceil(tall), |task| {
         let (p0, t0) = (task % across * wide, task / across * tall);
         let (p1, t1) = (panels.min(p0 + wide), tiles.len().min(t0 + tall));
         kernel.held(|| {

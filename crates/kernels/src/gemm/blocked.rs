@@ -4,6 +4,7 @@
 
 use std::any::Any;
 use std::cell::RefCell;
+use std::ops::Range;
 
 use super::tiles::{B, C, Tile};
 use super::{Operand, Output, Sink, Source};
@@ -14,6 +15,12 @@ use crate::pool::{self, Shared};
 const NC: usize = 2048;
 /// Rows of A packed at once.
 const MC: usize = 1024;
+/// Bytes of B's panel that leave the first-level cache room for A's.
+const FIRST_CACHE: usize = 32 << 10;
+/// Bytes of B's panels that leave the second-level cache room for the rest.
+const SECOND_CACHE: usize = 512 << 10;
+/// Bytes of values that a sink finds in the first-level cache.
+const HANDED_OVER: usize = 16 << 10;
 
 thread_local! {
     /// Packed panels, of the calls that this thread makes: those of `f32` and those of pairs.
@@ -121,7 +128,7 @@ impl Block<'_> {
             }
         }
         let (a_all, b_all) = (Shared::new(a_panels), Shared::new(b_panels));
-        const GROUP: usize = 8; // panels a task
+        const GROUP: usize = 16; // panels a task
         let a_tasks = n_a.div_ceil(GROUP);
         pool::for_each(a_tasks + n_b.div_ceil(GROUP), |task| {
             let (all, width, depth, group, n, first) = match task.checked_sub(a_tasks) {
@@ -168,89 +175,118 @@ impl Block<'_> {
     ) {
         let &Block { mc, nc, .. } = self;
         let (task_rows, task_cols) = self.task::<T>();
-        let across = nc.div_ceil(task_cols);
+        let (across, at_once) = (nc.div_ceil(task_cols), self.rows_at_once::<T>(task_rows, task_cols));
         pool::for_each(mc.div_ceil(task_rows) * across, |task| {
             let (i0, j0) = (task / across * task_rows, task % across * task_cols);
-            let (i1, j1) = (mc.min(i0 + task_rows), nc.min(j0 + task_cols));
-            tile.held(|| match self.place {
-                Place::Stored(c) => {
-                    for j in (j0..j1).step_by(T::NR) {
-                        self.column(tile, a, b, panels, (i0, i1), j, |i, len| {
-                            let start = (self.m0 + i) * self.n + self.n0 + j;
-                            (c.pointer(start, len), self.n)
-                        });
-                    }
-                }
-                Place::Sink(sink) => TILES.with_borrow_mut(|tiles| {
-                    // Whole tiles, though the last may be cut short: rows of the task's full width.
-                    let len = (i1 - i0) * task_cols;
-                    tiles.resize(tiles.len().max(len), 0.0);
-                    let all = Shared::new(tiles);
-                    for j in (j0..j1).step_by(T::NR) {
-                        self.column(tile, a, b, panels, (i0, i1), j, |i, len| {
-                            (all.pointer((i - i0) * task_cols + j - j0, len), task_cols)
-                        });
-                    }
-                    // SAFETY: `tiles` is borrowed here, and the tiles are done.
-                    let values = unsafe { all.part(0, len) };
-                    sink.put(isa, (self.m0 + i0, self.n0 + j0), values, task_cols, j1 - j0);
-                }),
-                Place::Both(c, sink) => {
-                    for j in (j0..j1).step_by(T::NR) {
-                        self.column(tile, a, b, panels, (i0, i1), j, |i, len| {
-                            let start = (self.m0 + i) * self.n + self.n0 + j;
-                            (c.pointer(start, len), self.n)
-                        });
-                    }
-                    for i in self.m0 + i0..self.m0 + i1 {
-                        let (start, end) = (i * self.n + self.n0 + j0, i * self.n + self.n0 + j1);
-                        // SAFETY: the part of a row that belongs to this task, whose tiles are done.
-                        let values = unsafe { c.part(start, end) };
-                        sink.put(isa, (i, self.n0 + j0), values, j1 - j0, j1 - j0);
-                    }
+            let (i1, cols) = (mc.min(i0 + task_rows), j0..nc.min(j0 + task_cols));
+            tile.held(|| {
+                for i in (i0..i1).step_by(at_once) {
+                    self.rows(isa, tile, a, b, panels, i..i1.min(i + at_once), cols.clone());
                 }
             });
         });
     }
 
-    /// The tiles of rows `i0..i1` under B's panel of column `j`. `place` says where a tile goes, given its first row
-    /// and how far its last element is from its first, and the distance of its rows.
+    /// The rows that a task multiplies by all of its columns before the next. Where B's panels do not fit the first-level cache but
+    /// all of them the second, those of a tile, so that its panel of A stays near; else all, or as many as a sink finds
+    /// near.
+    fn rows_at_once<T: Tile>(&self, task_rows: usize, task_cols: usize) -> usize {
+        let bytes = self.depth::<T>() * size_of::<T::Unit>();
+        match self.place {
+            _ if bytes * T::NR > FIRST_CACHE && bytes * task_cols <= SECOND_CACHE => T::MR,
+            Place::Sink(_) if bytes * T::NR <= FIRST_CACHE => {
+                (HANDED_OVER / (4 * task_cols) / T::MR).max(1) * T::MR
+            }
+            _ => task_rows,
+        }
+    }
+
+    /// All tiles of some rows and columns, and what becomes of their values.
     #[allow(clippy::too_many_arguments)]
-    fn column<T: Tile>(
+    fn rows<T: Tile>(
+        &self,
+        isa: Isa,
+        tile: T,
+        a: &Operand,
+        b: &Source<T::Unit>,
+        panels: &Panels<T::Unit>,
+        rows: Range<usize>,
+        cols: Range<usize>,
+    ) {
+        let in_c = |c: &Shared<f32>, i: usize, j: usize, len: usize| {
+            (c.pointer((self.m0 + i) * self.n + self.n0 + j, len), self.n)
+        };
+        let at = (self.m0 + rows.start, self.n0 + cols.start);
+        match self.place {
+            Place::Stored(c) => {
+                self.tiles(tile, a, b, panels, rows, cols, |i, j, len| in_c(c, i, j, len));
+            }
+            Place::Sink(sink) => TILES.with_borrow_mut(|tiles| {
+                // Whole tiles, though the last may be cut short.
+                let width = cols.len().next_multiple_of(T::NR);
+                let len = rows.len() * width;
+                tiles.resize(tiles.len().max(len), 0.0);
+                let all = Shared::new(tiles);
+                self.tiles(tile, a, b, panels, rows.clone(), cols.clone(), |i, j, len| {
+                    (all.pointer((i - rows.start) * width + j - cols.start, len), width)
+                });
+                // SAFETY: `tiles` is borrowed here, and the tiles are done.
+                let values = unsafe { all.part(0, len) };
+                sink.put(isa, at, values, width, cols.len());
+            }),
+            Place::Both(c, sink) => {
+                self.tiles(tile, a, b, panels, rows.clone(), cols.clone(), |i, j, len| in_c(c, i, j, len));
+                for i in 0..rows.len() {
+                    let start = (at.0 + i) * self.n + at.1;
+                    // SAFETY: the part of a row that belongs to this task, whose tiles are done.
+                    let values = unsafe { c.part(start, start + cols.len()) };
+                    sink.put(isa, (at.0 + i, at.1), values, cols.len(), cols.len());
+                }
+            }
+        }
+    }
+
+    /// The tiles of some rows and columns, down the rows under each panel of B. `place` says where a tile goes, given its first row
+    /// and column and how far its last element is from its first, and the distance of its rows.
+    #[allow(clippy::too_many_arguments)]
+    fn tiles<T: Tile>(
         &self,
         tile: T,
         a: &Operand,
         b: &Source<T::Unit>,
         (a_panels, b_panels): &Panels<T::Unit>,
-        (i0, i1): (usize, usize),
-        j: usize,
-        place: impl Fn(usize, usize) -> (*mut f32, usize),
+        rows: Range<usize>,
+        cols: Range<usize>,
+        place: impl Fn(usize, usize, usize) -> (*mut f32, usize),
     ) {
         let &Block { m0, mc, nc, k0, kc, from_c, .. } = self;
-        let (depth, cols) = (self.depth::<T>(), T::NR.min(nc - j));
-        let at = match b {
-            Source::Matrix(_) | Source::Widened(_) => &b_panels[j * depth..(j + T::NR) * depth],
-            Source::Panels { data, k, .. } => {
-                let start = (self.n0 + j) * k.div_ceil(T::DEEP) + k0 / T::DEEP * T::NR;
-                &data[start..start + depth * T::NR]
+        let depth = self.depth::<T>();
+        for j in cols.clone().step_by(T::NR) {
+            let width = T::NR.min(nc - j);
+            let at = match b {
+                Source::Matrix(_) | Source::Widened(_) => &b_panels[j * depth..(j + T::NR) * depth],
+                Source::Panels { data, k, .. } => {
+                    let start = (self.n0 + j) * k.div_ceil(T::DEEP) + k0 / T::DEEP * T::NR;
+                    &data[start..start + depth * T::NR]
+                }
+            };
+            let b = B { at: at.as_ptr(), step: T::NR };
+            for i in rows.clone().step_by(T::MR) {
+                let height = T::MR.min(mc - i);
+                let a = T::as_it_lies(a, m0 + i, [k0, kc], nc).unwrap_or_else(|| {
+                    let room = T::room(depth);
+                    T::panel(a_panels[i * room..(i + T::MR) * room].as_ptr(), T::MR)
+                });
+                let (_, row) = place(i, j, 0);
+                let (at, row) = (place(i, j, (height - 1) * row + width).0, row);
+                let c = C { at, row, from_c };
+                if i + T::MR < rows.end && matches!(self.place, Place::Stored(_)) {
+                    C { at: at.wrapping_add(T::MR * row), ..c }.prefetch(T::MR);
+                }
+                // SAFETY: A's panel, or A itself, has these rows and `depth` steps, and B's panel `depth` steps of `NR`
+                // units; the tile lies where it should, as `place` has checked, and no other task has this place.
+                unsafe { tile.run(height, width, c, a, b, depth) };
             }
-        };
-        let b = B { at: at.as_ptr(), step: T::NR };
-        for i in (i0..i1).step_by(T::MR) {
-            let rows = T::MR.min(mc - i);
-            let a = T::as_it_lies(a, m0 + i, [k0, kc], nc).unwrap_or_else(|| {
-                let room = T::room(depth);
-                T::panel(a_panels[i * room..(i + T::MR) * room].as_ptr(), T::MR)
-            });
-            let (_, row) = place(i, 0);
-            let (at, row) = (place(i, (rows - 1) * row + cols).0, row);
-            let c = C { at, row, from_c };
-            if i + T::MR < i1 && matches!(self.place, Place::Stored(_)) {
-                C { at: at.wrapping_add(T::MR * row), ..c }.prefetch(T::MR);
-            }
-            // SAFETY: A's panel, or A itself, has these rows and `depth` steps, and B's panel `depth` steps of `NR`
-            // units; the tile lies where it should, as `place` has checked, and no other task has this place.
-            unsafe { tile.run(rows, cols, c, a, b, depth) };
         }
     }
 }

@@ -21,6 +21,8 @@ use crate::pool::{self, Shared};
 const MOST_ROWS: usize = 64;
 /// The same where B is packed in strips.
 const MOST_ROWS_OF_STRIPS: usize = 192;
+/// The same where the rows of A lie side by side besides, so that nothing is packed before.
+const MOST_ROWS_BESIDE: usize = 512;
 /// The most rows of a tile of a B that is multiplied as it lies; so few rows of A are read as they lie, too.
 const LOW: usize = 8;
 /// Bytes of a row of a packed piece where B's columns lie side by side.
@@ -71,7 +73,7 @@ pub fn product<T: Tile>(isa: Isa, tile: T, a: Operand, b: Source<T::Unit>, outpu
     let tiles = m.div_ceil(most);
     // More rows of pairs, too, unless their distance is whole pages, so that all fall into the same places of the cache.
     let spread = |rows: &A<T::Unit>| T::DEEP > 1 && !(rows.row * size_of::<T::Unit>()).is_multiple_of(4096);
-    if let Some(rows) = T::rows(&a).filter(|rows| m <= LOW || spread(rows)) {
+    if let Some(rows) = T::rows(&a).filter(|rows| m <= LOW || spread(rows) || beside::<T>(&a)) {
         return Work { isa, tile, m, tiles, rows: Rows::Lie(rows), b }.share(a.cols(), output);
     }
     with_kept(&ROWS, |panels: &mut Vec<T::Unit>| {
@@ -103,9 +105,19 @@ fn part(m: usize, tiles: usize, tile: usize) -> Range<usize> {
 }
 
 /// Whether this is the way for a product.
-pub fn suits<T: Tile>(m: usize, n: usize, k: usize, b: &Source<T::Unit>) -> bool {
-    let most = if in_strips::<T>(b, MOST_ROWS) { MOST_ROWS_OF_STRIPS } else { MOST_ROWS };
+pub fn suits<T: Tile>(a: &Operand, b: &Source<T::Unit>) -> bool {
+    let (m, k, n) = (a.rows(), a.cols(), b.n());
+    let most = match in_strips::<T>(b, MOST_ROWS) {
+        true if beside::<T>(a) => MOST_ROWS_BESIDE,
+        true => MOST_ROWS_OF_STRIPS,
+        false => MOST_ROWS,
+    };
     m <= most || m * n * k <= super::TINY
+}
+
+/// Whether rows of A lie side by side, and steps of K near each other.
+fn beside<T: Tile>(a: &Operand) -> bool {
+    T::rows(a).is_some_and(|rows| T::DEEP == 1 && rows.row == 1 && rows.step <= MOST_ROWS_BESIDE)
 }
 
 /// Whether B is packed from strips.
@@ -199,7 +211,7 @@ impl<T: Tile> Work<'_, T> {
         match output {
             Output::Set(c) => self.stored(tasks, cols, c, false),
             Output::Add(c) => self.stored(tasks, cols, c, true),
-            Output::To(sink) => pool::for_each_in_runs(tasks, |task| {
+            Output::To(sink) => pool::for_each(tasks, |task| {
                 let (start, end) = (task * cols, n.min((task + 1) * cols));
                 let mut tiles = TILES.take();
                 // An odd number of lines of the cache, so that rows do not fall into the same sets.
@@ -218,7 +230,7 @@ impl<T: Tile> Work<'_, T> {
 
     fn stored(&self, tasks: usize, cols: usize, c: &mut [f32], add: bool) {
         let (n, c) = (self.b.n(), Shared::new(c));
-        pool::for_each_in_runs(tasks, |task| {
+        pool::for_each(tasks, |task| {
             let (start, end) = (task * cols, n.min((task + 1) * cols));
             self.tile.held(|| self.columns(start, end, add, |i, j, len| (c.pointer(i * n + j, len), n)));
         });
@@ -330,7 +342,7 @@ impl<T: Tile> Work<'_, T> {
                     let mut next = Next::new(b.ahead(row, col), step * Ahead::RUN, panels * self.tiles, kc);
                     for j in (strip..).step_by(T::NR).take(panels) {
                         let c = (j, T::NR.min(columns.end - j), add || k0 > 0);
-                        let packs = T::PACKS && c.1 == T::NR && matches!(self.rows, Rows::Packed(..));
+                        let packs = T::PACKS && c.1 == T::NR && match self.rows { Rows::Packed(..) => true, Rows::Lie(a) => a.row == 1 };
                         let panel = &mut scratch[..T::NR * kc];
                         let panel = match T::columns(b, k0, j).filter(|_| packs) {
                             Some(raw) => Panel::OnTheWay(raw, panel),

@@ -3,11 +3,15 @@
 use std::cell::RefCell;
 
 use super::pair_strips::WIDTH;
+use super::tiles::prefetch_near;
 use super::{Mat, PairPanels};
 use crate::bf16::Element;
 #[cfg(target_arch = "x86_64")]
 use crate::isa::{Avx2, Avx512};
 use crate::isa::{Isa, vectorised};
+
+/// How many rows ahead a source is asked for.
+const ROWS_AHEAD: usize = 4;
 
 /// Makes room for at least `len` values; the caller overwrites them.
 pub fn reserve(panels: &mut Vec<f32>, len: usize) {
@@ -173,6 +177,8 @@ fn lanes_side_by_side<const LANES: usize>(panels: &mut [f32], kc: usize, source:
     let panels = panels.as_chunks_mut::<LANES>().0;
     let width = panels.len() / kc * LANES;
     for k in 0..kc {
+        // The rows are far from each other, and short for the CPU to see what will be wanted.
+        prefetch_near(source.as_ptr().wrapping_add((k + ROWS_AHEAD) * stride), width);
         for (p, lanes) in source[k * stride..][..width].as_chunks::<LANES>().0.iter().enumerate() {
             panels[p * kc + k] = *lanes;
         }

@@ -80,6 +80,14 @@ pub fn prefetch_run<T>(start: *const T, len: usize) {
     }
 }
 
+/// Asks for so many values side by side, as [`prefetch`] does.
+#[inline(always)]
+pub fn prefetch_near<T>(start: *const T, len: usize) {
+    for byte in (0..len * size_of::<T>()).step_by(64) {
+        prefetch(start.cast::<u8>().wrapping_add(byte));
+    }
+}
+
 /// Memory to ask for while a tile is computed: runs of eight lines of the cache, `jump` bytes from one to the next.
 #[derive(Clone, Copy)]
 pub struct Ahead {

@@ -1,13 +1,13 @@
 //! Tiles of one vector type each, whose products are one instruction: AVX2 and AVX-512 for `f32`, AVX-512 for pairs.
 
-use super::{A, Ahead, B, C, Operand, PairPanels, Tile, along, packing, prefetch_far};
+use super::{A, Ahead, B, C, Operand, PairPanels, Tile, along, packing, prefetch, prefetch_far};
 use crate::isa::{Avx2, Avx512, Avx512Bf16, Isa};
 
 /// Writes the tile of one vector type: all heights and widths (in vectors) of a list, of which the largest is named first; `low` is
 /// the list of heights for a B that is read as it lies. `room` is how many registers may hold sums.
 macro_rules! simd_tile {
     (
-        $isa:ty, $common:ident($($sizes:tt)*), $unit:ty, $features:literal, $(lying $lying:expr,)? $(packing $packing:ident, along $along:literal,)? $(strip $strip:expr,)? lanes $lanes:literal, room $room:literal,
+        $isa:ty, $common:ident($($sizes:tt)*), $unit:ty, $features:literal, $(lying $lying:expr,)? $(packing $packing:ident, along $along:literal,)? $(strip $strip:expr,)? $(near $near:literal,)? lanes $lanes:literal, room $room:literal,
         vectors $vectors:literal: [$($v:literal)*], rows $most:literal: [$($rows:literal)*], low $low:literal: [$($few:literal)*],
         $load:ident, $store:ident, $zero:ident, $load_b:ident, $splat:ident, $fma:ident
     ) => {
@@ -178,6 +178,9 @@ macro_rules! simd_tile {
                     let (mut a_at, mut b_at) = (a.at, b.at);
                     for step in 0..depth {
                         (0..LINES).for_each(|line| ahead.ask(step * LINES + line));
+                        $(if LINES == 0 {
+                            (0..V).for_each(|v| prefetch(b_at.wrapping_add($near * b.step + v * $lanes).cast()));
+                        })?
                         // SAFETY: B has `V` vectors at each of `depth` steps.
                         let values: [_; V] = std::array::from_fn(|v| unsafe { $load_b(b_at.add(v * $lanes)) });
                         for i in 0..R {
@@ -241,7 +244,7 @@ simd_tile!(
 );
 simd_tile!(
     Avx512, floats(768, (384, 128)), f32, "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma", lying |rows| match rows { 0..3 => Some(8), 3..9 => Some(16), _ => None }, packing avx512, along 4,
-    strip |rows| if rows > 18 { (64, 128) } else { (128, 64) }, lanes 16, room 28,
+    strip |rows| if rows > 18 { (64, 128) } else { (128, 64) }, near 16, lanes 16, room 28,
     vectors 4: [1 2 4], rows 6: [1 2 3 4 5 6], low 8: [1 2 3 4 5 6 7 8],
     _mm512_loadu_ps, _mm512_storeu_ps, _mm512_setzero_ps, _mm512_loadu_ps, _mm512_set1_ps, _mm512_fmadd_ps
 );
