@@ -5,8 +5,8 @@
 use half::slice::HalfFloatSliceExt;
 pub use half::{bf16, f16};
 
-use crate::isa::{self, Isa, vectorised};
 use crate::gemm::tiles::prefetch_near;
+use crate::isa::{self, Isa, vectorised};
 use crate::pool::{self, Shared};
 
 /// Elements of one task.

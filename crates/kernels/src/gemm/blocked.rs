@@ -17,10 +17,6 @@ const NC: usize = 2048;
 const MC: usize = 1024;
 /// Bytes of B's panel that leave the first-level cache room for A's.
 const FIRST_CACHE: usize = 32 << 10;
-/// Bytes of B's panels that leave the second-level cache room for the rest.
-const SECOND_CACHE: usize = 512 << 10;
-/// Bytes of values that a sink finds in the first-level cache.
-const HANDED_OVER: usize = 16 << 10;
 
 thread_local! {
     /// Packed panels, of the calls that this thread makes: those of `f32` and those of pairs.
@@ -128,7 +124,7 @@ impl Block<'_> {
             }
         }
         let (a_all, b_all) = (Shared::new(a_panels), Shared::new(b_panels));
-        const GROUP: usize = 16; // panels a task
+        const GROUP: usize = 8; // panels a task
         let a_tasks = n_a.div_ceil(GROUP);
         pool::for_each(a_tasks + n_b.div_ceil(GROUP), |task| {
             let (all, width, depth, group, n, first) = match task.checked_sub(a_tasks) {
@@ -175,7 +171,7 @@ impl Block<'_> {
     ) {
         let &Block { mc, nc, .. } = self;
         let (task_rows, task_cols) = self.task::<T>();
-        let (across, at_once) = (nc.div_ceil(task_cols), self.rows_at_once::<T>(task_rows, task_cols));
+        let (across, at_once) = (nc.div_ceil(task_cols), self.rows_at_once::<T>(task_rows));
         pool::for_each(mc.div_ceil(task_rows) * across, |task| {
             let (i0, j0) = (task / across * task_rows, task % across * task_cols);
             let (i1, cols) = (mc.min(i0 + task_rows), j0..nc.min(j0 + task_cols));
@@ -187,18 +183,11 @@ impl Block<'_> {
         });
     }
 
-    /// The rows that a task multiplies by all of its columns before the next. Where B's panels do not fit the first-level cache but
-    /// all of them the second, those of a tile, so that its panel of A stays near; else all, or as many as a sink finds
-    /// near.
-    fn rows_at_once<T: Tile>(&self, task_rows: usize, task_cols: usize) -> usize {
-        let bytes = self.depth::<T>() * size_of::<T::Unit>();
-        match self.place {
-            _ if bytes * T::NR > FIRST_CACHE && bytes * task_cols <= SECOND_CACHE => T::MR,
-            Place::Sink(_) if bytes * T::NR <= FIRST_CACHE => {
-                (HANDED_OVER / (4 * task_cols) / T::MR).max(1) * T::MR
-            }
-            _ => task_rows,
-        }
+    /// The rows that a task multiplies by all of its columns before the next: all of them, down the columns; or those of a tile
+    /// ([`Tile::ALONG_ROWS`]), so that its panel of A stays in the first-level cache, where B's panel does not fit that.
+    fn rows_at_once<T: Tile>(&self, task_rows: usize) -> usize {
+        let panel = self.depth::<T>() * T::NR * size_of::<T::Unit>();
+        if T::ALONG_ROWS && panel > FIRST_CACHE { T::MR } else { task_rows }
     }
 
     /// All tiles of some rows and columns, and what becomes of their values.

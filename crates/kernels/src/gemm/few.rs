@@ -108,7 +108,8 @@ fn part(m: usize, tiles: usize, tile: usize) -> Range<usize> {
 pub fn suits<T: Tile>(a: &Operand, b: &Source<T::Unit>) -> bool {
     let (m, k, n) = (a.rows(), a.cols(), b.n());
     let most = match in_strips::<T>(b, MOST_ROWS) {
-        true if beside::<T>(a) => MOST_ROWS_BESIDE,
+        // Threads share the columns.
+        true if beside::<T>(a) && n >= T::NR * pool::threads() => MOST_ROWS_BESIDE,
         true => MOST_ROWS_OF_STRIPS,
         false => MOST_ROWS,
     };
@@ -342,7 +343,12 @@ impl<T: Tile> Work<'_, T> {
                     let mut next = Next::new(b.ahead(row, col), step * Ahead::RUN, panels * self.tiles, kc);
                     for j in (strip..).step_by(T::NR).take(panels) {
                         let c = (j, T::NR.min(columns.end - j), add || k0 > 0);
-                        let packs = T::PACKS && c.1 == T::NR && match self.rows { Rows::Packed(..) => true, Rows::Lie(a) => a.row == 1 };
+                        let packs = T::PACKS
+                            && c.1 == T::NR
+                            && match self.rows {
+                                Rows::Packed(..) => true,
+                                Rows::Lie(a) => a.row == 1,
+                            };
                         let panel = &mut scratch[..T::NR * kc];
                         let panel = match T::columns(b, k0, j).filter(|_| packs) {
                             Some(raw) => Panel::OnTheWay(raw, panel),

@@ -49,6 +49,10 @@ fn every_layout_and_edge_on_every_instruction_set() {
         [100, 70, 2100],
         [13, 150, 300],
         [150, 90, 280],
+        [230, 70, 90],
+        [500, 40, 70],
+        [520, 33, 70],
+        [310, 780, 150],
     ]) {
         let (a, b) = (random(m * k, 1), random(k * n, 2));
         let (at, bt) = (transpose(&a, m, k), transpose(&b, k, n));

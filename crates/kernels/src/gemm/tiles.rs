@@ -143,6 +143,9 @@ pub trait Tile: Copy + Sync {
     /// The largest task's rows and columns.
     const TASK: (usize, usize);
 
+    /// Whether a large product goes along the rows of C where B's panels do not fit the first-level cache.
+    const ALONG_ROWS: bool = false;
+
     /// For products of some rows: the columns of a strip of B, and its steps of K. It is asked for into the second-level cache, and
     /// packed a panel at a time into the first.
     fn strip(_rows: usize) -> (usize, usize) {

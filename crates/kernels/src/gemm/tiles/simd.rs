@@ -4,7 +4,8 @@ use super::{A, Ahead, B, C, Operand, PairPanels, Tile, along, packing, prefetch,
 use crate::isa::{Avx2, Avx512, Avx512Bf16, Isa};
 
 /// Writes the tile of one vector type: all heights and widths (in vectors) of a list, of which the largest is named first; `low` is
-/// the list of heights for a B that is read as it lies. `room` is how many registers may hold sums.
+/// the list of heights for a B that is read as it lies. `room` is how many registers may hold sums. `near` is for how many steps ahead
+/// packed vectors of B are asked for in the first-level cache; their tasks go along rows.
 macro_rules! simd_tile {
     (
         $isa:ty, $common:ident($($sizes:tt)*), $unit:ty, $features:literal, $(lying $lying:expr,)? $(packing $packing:ident, along $along:literal,)? $(strip $strip:expr,)? $(near $near:literal,)? lanes $lanes:literal, room $room:literal,
@@ -53,6 +54,8 @@ macro_rules! simd_tile {
             $(fn strip(rows: usize) -> (usize, usize) {
                 $strip(rows)
             })?
+
+            $(const ALONG_ROWS: bool = $near > 0;)?
 
             const LOW: usize = $low;
 
@@ -244,7 +247,7 @@ simd_tile!(
 );
 simd_tile!(
     Avx512, floats(768, (384, 128)), f32, "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma", lying |rows| match rows { 0..3 => Some(8), 3..9 => Some(16), _ => None }, packing avx512, along 4,
-    strip |rows| if rows > 18 { (64, 128) } else { (128, 64) }, near 16, lanes 16, room 28,
+    strip |rows| match rows { 0..19 => (256, 32), 19..41 => (128, 64), _ => (64, 128) }, near 16, lanes 16, room 28,
     vectors 4: [1 2 4], rows 6: [1 2 3 4 5 6], low 8: [1 2 3 4 5 6 7 8],
     _mm512_loadu_ps, _mm512_storeu_ps, _mm512_setzero_ps, _mm512_loadu_ps, _mm512_set1_ps, _mm512_fmadd_ps
 );
