@@ -248,6 +248,7 @@ impl<T> Shared<T> {
     }
 
     /// Where the `len` values from `start` on lie. Whoever uses the pointer answers for not overlapping.
+    /// Where the slice starts, for asking ahead.
     pub fn first(&self) -> *const T {
         self.start
     }
