@@ -247,12 +247,12 @@ impl<T> Shared<T> {
         Shared { start: slice.as_mut_ptr(), len: slice.len() }
     }
 
-    /// Where the `len` values from `start` on lie. Whoever uses the pointer answers for not overlapping.
     /// Where the slice starts, for asking ahead.
     pub fn first(&self) -> *const T {
         self.start
     }
 
+    /// Where the `len` values from `start` on lie. Whoever uses the pointer answers for not overlapping.
     pub fn pointer(&self, start: usize, len: usize) -> *mut T {
         assert!(start + len <= self.len, "{len} values from {start} of {}", self.len);
         self.start.wrapping_add(start)
