@@ -477,7 +477,7 @@ impl<T: Tile> Work<'_, T> {
             let c = C { at: place(i, j, (rows - 1) * row + cols).0, row, from_c };
             let a = self.rows.of::<T>(&tile, k0 / T::DEEP);
             // SAFETY: A has these rows and `depth` units from step `k0` on, the panel `depth` steps of `NR` units, and so has a
-            // B that is packed on the way, where A is packed; the tile lies in C, as `place` has checked, and only this task
+            // B that is packed on the way, where A's rows lie side by side; the tile lies in C, as `place` has checked, and only this task
             // has these columns.
             unsafe {
                 match (ahead(), raw.take()) {
