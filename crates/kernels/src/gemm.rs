@@ -241,9 +241,9 @@ impl<'a> Operand<'a> {
 
     /// Memory from an element on, in runs along rows or columns, whichever lie side by side. Of each 64 bytes, the line that
     /// they end in: the line that they begin in was wanted before, if it is another.
-    fn ahead(&self, row: usize, col: usize) -> Ahead {
+    fn ahead(&self, row: usize, col: usize, lines: usize) -> Ahead {
         let jump = with_matrix!(self, |mat| mat.row_stride.max(mat.col_stride) * size_of_val(&mat.data[0]));
-        Ahead { at: self.address(row, col).wrapping_add(63), jump }
+        Ahead::rows(self.address(row, col).wrapping_add(63), jump, lines)
     }
 
     /// Asks for the first rows of some columns whose elements lie side by side. Any part may be named, there or not.

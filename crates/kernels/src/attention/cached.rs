@@ -13,7 +13,7 @@ use std::ops::Range;
 
 use super::{Block, KEYS, QUERIES, Running, absorb, finish};
 use crate::bf16::{bf16, narrow_into};
-use crate::gemm::tiles::{A, B, C, Tile, with_pair_tile, with_tile};
+use crate::gemm::tiles::{A, B, C, Lines, Tile, with_pair_tile, with_tile};
 use crate::gemm::{Mat, Operand};
 use crate::isa::{self, Isa};
 use crate::pool::{self, Shared};
@@ -492,7 +492,7 @@ unsafe fn product<K: Tile>(
     if n <= K::MR && cols >= K::NR.min(NARROW) && cols.is_power_of_two() && cols <= K::wide_cols(n) {
         // A few queries: B's rows are read whole, in order.
         // SAFETY: the caller's promise.
-        return unsafe { tile.wide(n, cols, ahead, C { at: c, row, from_c }, a, b, depth) };
+        return unsafe { tile.wide(n, cols, Lines::parts(ahead, depth), C { at: c, row, from_c }, a, b, depth) };
     }
     for i in (0..n).step_by(K::MR) {
         let rows = K::MR.min(n - i);

@@ -12,7 +12,7 @@ use std::cell::RefCell;
 use std::ops::Range;
 
 use super::pair_strips::WIDTH;
-use super::tiles::{A, Ahead, B, C, Tile};
+use super::tiles::{A, Ahead, B, C, Lines, Tile};
 use super::{Operand, Output, PairPanels, Source};
 use crate::isa::Isa;
 use crate::pool::{self, Shared};
@@ -27,14 +27,13 @@ const MOST_ROWS_BESIDE: usize = 512;
 const LOW: usize = 8;
 /// Bytes of a row of a packed piece where B's columns lie side by side.
 const RUN: usize = 2048;
+static WIDE: std::sync::LazyLock<usize> = std::sync::LazyLock::new(|| std::env::var("TASKC").ok().map_or(512, |x| x.parse().unwrap()));
 /// Steps of K in a piece where they do not.
 const STEPS_ALONG_K: usize = 128; // eight lines of the cache
 /// Units of A that the calling thread packs: it takes no longer than waking another.
 const PACKED_ALONE: usize = 1 << 13;
 /// Steps of K that are widened at once.
 const WIDENED: usize = 128;
-/// How many bytes ahead are asked for in a panel.
-const AHEAD: usize = 8192;
 /// The most columns of a task: long runs in memory, and pieces of C's rows that stay in the cache.
 const COLS: usize = 2048;
 
@@ -145,22 +144,24 @@ struct Next {
     from: Ahead,
     lines: usize,
     asked: usize,
-    /// Lines at each step of K.
-    each: usize,
+    tiles: usize,
+    tile: usize,
 }
 
 impl Next {
-    /// So many lines, in so many tiles of `depth` steps.
-    fn new(from: Ahead, lines: usize, tiles: usize, depth: usize) -> Next {
-        Next { from, lines, asked: 0, each: if tiles * depth < lines { 2 } else { 1 } }
+    /// So many lines, in so many tiles.
+    fn new(from: Ahead, lines: usize, tiles: usize) -> Next {
+        Next { from, lines, asked: 0, tiles, tile: 0 }
     }
 
-    /// What the next tile asks for.
-    fn of_tile(&mut self, depth: usize) -> Option<(usize, Ahead)> {
+    /// What the next tile asks for, and how many lines at each of `depth` steps.
+    fn of_tile(&mut self, depth: usize) -> (usize, Ahead) {
+        self.tile += 1;
+        let wanted = (self.lines * self.tile).div_ceil(self.tiles).saturating_sub(self.asked);
+        let each = ((wanted + depth / 2) / depth).min(2);
         let from = self.from.skip(self.asked);
-        let some = self.asked < self.lines;
-        self.asked += (self.each * depth).next_multiple_of(Ahead::RUN);
-        some.then_some((self.each, from))
+        self.asked += each * depth;
+        (each, from)
     }
 }
 
@@ -203,7 +204,7 @@ impl<T: Tile> Work<'_, T> {
     /// Cuts the columns into tasks.
     fn share(&self, k: usize, output: Output) {
         let (m, n) = (self.m, self.b.n());
-        let most = if lies::<T>(&self.b, m) { COLS } else { RUN / 4 };
+        let most = if lies::<T>(&self.b, m) { COLS } else { *WIDE };
         // As many tasks for each thread, all of about the same size.
         let share = n.div_ceil(pool::threads());
         let cols = if m * n * k <= super::TINY { n } else { share.div_ceil(share.div_ceil(most)).max(64) };
@@ -247,16 +248,16 @@ impl<T: Tile> Work<'_, T> {
         place: impl Fn(usize, usize, usize) -> (*mut f32, usize),
     ) {
         match self.b {
-            Source::Panels { data, k, .. } => {
+            Source::Panels { data, k, n } => {
                 let (depth, columns) = (k.div_ceil(T::DEEP), start..end);
                 for j in columns.step_by(T::NR) {
                     let panel = &data[j * depth..(j + T::NR) * depth];
-                    let size = size_of_val(panel);
-                    let far = if self.tiles == 1 { AHEAD } else { size };
-                    let from = Ahead::in_order(panel.as_ptr().cast::<u8>().wrapping_add(far));
-                    let mut next = Next::new(from, size / 64, self.tiles, depth);
+                    // While a panel is multiplied, the next is asked for, an eighth of it in each place.
+                    let lines = if j + T::NR < n { size_of_val(panel) / 64 } else { 0 };
+                    let next = Ahead::rows(panel.as_ptr_range().end.cast(), 8 * lines, lines / 8);
+                    let mut next = Next::new(next, lines, self.tiles);
                     self.tiles(Panel::Packed(panel), (j, T::NR.min(end - j), add), 0, k, &place, || {
-                        next.of_tile(depth)
+                        Some(next.of_tile(depth))
                     });
                 }
             }
@@ -291,7 +292,7 @@ impl<T: Tile> Work<'_, T> {
                         let c = C { at: place(i, j, (rows - 1) * row + wide).0, row, from_c };
                         let a = self.rows.of::<T>(&tile, k0);
                         let next = lies.at.wrapping_add(steps * lies.step);
-                        let ahead = if i == 0 { next } else { std::ptr::null() };
+                        let ahead = Lines::below(if i == 0 { next } else { std::ptr::null() }, lies);
                         // SAFETY: A has these rows, B is whole and has these columns; the tile lies in C, as `place`
                         // has checked, and only this task has these columns.
                         unsafe { self.tile.wide(rows, wide, ahead, c, a, lies, kc) };
@@ -333,6 +334,7 @@ impl<T: Tile> Work<'_, T> {
         place: impl Fn(usize, usize, usize) -> (*mut f32, usize),
     ) {
         let (k, (cols, step)) = (b.rows(), T::strip(self.m));
+        let cols = cols.min(columns.len().next_multiple_of(T::NR));
         with_kept(&PIECES, |scratch: &mut Vec<T::Unit>| {
             scratch.resize(scratch.len().max(T::NR * step), T::Unit::default());
             for strip in columns.clone().step_by(cols) {
@@ -340,7 +342,7 @@ impl<T: Tile> Work<'_, T> {
                 for k0 in (0..k).step_by(step) {
                     let kc = step.min(k - k0);
                     let (row, col) = if k0 + kc < k { (k0 + kc, strip) } else { (0, strip + cols) };
-                    let mut next = Next::new(b.ahead(row, col), step * Ahead::RUN, panels * self.tiles, kc);
+                    let mut next = Next::new(b.ahead(row, col, cols / 16), step * cols / 16, panels * self.tiles);
                     for j in (strip..).step_by(T::NR).take(panels) {
                         let c = (j, T::NR.min(columns.end - j), add || k0 > 0);
                         let packs = T::PACKS
@@ -357,7 +359,7 @@ impl<T: Tile> Work<'_, T> {
                                 Panel::Packed(panel)
                             }
                         };
-                        self.tiles(panel, c, k0, kc, &place, || next.of_tile(kc));
+                        self.tiles(panel, c, k0, kc, &place, || Some(next.of_tile(kc)));
                     }
                 }
             }
@@ -430,21 +432,19 @@ impl<T: Tile> Work<'_, T> {
         with_kept(&PIECES, |scratch: &mut Vec<T::Unit>| {
             scratch.resize(scratch.len().max(STEPS_ALONG_K * T::NR), T::Unit::default());
             for j in columns.clone().step_by(T::NR) {
+                let (lines, from) = (T::NR * k / 16, b.address(0, j + T::NR));
+                let mut next = Next::new(Ahead::rows(from, lines * 8, lines / 8), lines, chunks * self.tiles);
                 for c in 0..chunks {
                     let k0 = c * STEPS_ALONG_K;
                     let kc = STEPS_ALONG_K.min(k - k0);
                     let size = T::NR * kc.div_ceil(T::DEEP);
                     let ahead = (j + T::NR + c * T::NR / chunks)..(j + T::NR + (c + 1) * T::NR / chunks);
-                    let mut next = None;
                     if T::DEEP > 1 {
                         b.prefetch(k, ahead);
-                    } else {
-                        let (row, col) = if c + 1 < chunks { (k0 + kc, j) } else { (0, j + T::NR) };
-                        next = Some(Next::new(b.ahead(row, col), T::NR * Ahead::RUN, self.tiles, kc));
                     }
                     T::pack(self.isa, &mut scratch[..size], T::NR, &b.t().above(j + T::NR), j, [k0, kc]);
                     let c = (j, T::NR.min(columns.end - j), add || k0 > 0);
-                    self.tiles(Panel::Packed(scratch), c, k0, kc, &place, || next.as_mut()?.of_tile(kc));
+                    self.tiles(Panel::Packed(scratch), c, k0, kc, &place, || (T::DEEP == 1).then(|| next.of_tile(kc)));
                 }
             }
         });
@@ -484,15 +484,15 @@ impl<T: Tile> Work<'_, T> {
                     (Some((2, ahead)), Some((raw, to))) => {
                         self.tile.packing::<2>(rows, c, a, raw, to, depth, ahead)
                     }
-                    (Some((_, ahead)), Some((raw, to))) => {
+                    (Some((1, ahead)), Some((raw, to))) => {
                         self.tile.packing::<1>(rows, c, a, raw, to, depth, ahead)
                     }
-                    (None, Some((raw, to))) => {
+                    (_, Some((raw, to))) => {
                         self.tile.packing::<0>(rows, c, a, raw, to, depth, Ahead::none())
                     }
                     (Some((2, ahead)), None) => self.tile.run_ahead::<2>(rows, cols, c, a, b, depth, ahead),
-                    (Some((_, ahead)), None) => self.tile.run_ahead::<1>(rows, cols, c, a, b, depth, ahead),
-                    (None, None) => self.tile.run(rows, cols, c, a, b, depth),
+                    (Some((1, ahead)), None) => self.tile.run_ahead::<1>(rows, cols, c, a, b, depth, ahead),
+                    (_, None) => self.tile.run(rows, cols, c, a, b, depth),
                 }
             }
         }

@@ -211,15 +211,17 @@ pub fn rows(isa: Isa, panel: &mut [f32], width: usize, matrix: Mat, first: usize
 
 /// Lanes are rows in memory, `stride` apart, `there` of them, each with `kc` values.
 fn transpose(isa: Isa, panel: &mut [f32], width: usize, source: &[f32], [there, stride, kc]: [usize; 3]) {
-    for r in there..width {
-        (0..kc).for_each(|k| panel[k * width + r] = 0.0);
-    }
     let mut done = 0;
     #[cfg(target_arch = "x86_64")]
-    if isa >= Isa::Avx512 && Avx512::detect().is_some() && there == width && width.is_multiple_of(16) {
+    if isa >= Isa::Avx512 && Avx512::detect().is_some() && width.is_multiple_of(16) {
         // SAFETY: `detect` has found AVX-512 on this CPU.
-        done = unsafe { transpose_avx512(panel, width, source, [stride, kc]) };
-    } else if isa >= Isa::Avx2 && Avx2::detect().is_some() {
+        done = unsafe { transpose_avx512(panel, width, source, [there, stride, kc]) };
+    }
+    if there < width {
+        panel[done * width..].chunks_exact_mut(width).for_each(|lanes| lanes[there..].fill(0.0));
+    }
+    #[cfg(target_arch = "x86_64")]
+    if done == 0 && isa >= Isa::Avx2 && Avx2::detect().is_some() {
         // SAFETY: `detect` has found AVX2 on this CPU.
         done = unsafe { transpose_avx2(panel, width, source, [there, stride, kc]) };
     }
@@ -280,27 +282,33 @@ fn transpose_avx2(panel: &mut [f32], width: usize, source: &[f32], [there, strid
     steps
 }
 
-/// Does the steps of K that come in sixteens, for `width` rows, a multiple of 16, and returns their number.
+/// Does the steps of K that come in sixteens, for `width` rows, a multiple of 16, of which `there` are not zeros, and returns their
+/// number.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f")]
-fn transpose_avx512(panel: &mut [f32], width: usize, source: &[f32], [stride, kc]: [usize; 2]) -> usize {
+fn transpose_avx512(
+    panel: &mut [f32],
+    width: usize,
+    source: &[f32],
+    [there, stride, kc]: [usize; 3],
+) -> usize {
     use std::arch::x86_64::*;
     let steps = kc / 16 * 16;
-    if steps == 0 {
+    if steps == 0 || there == 0 {
         return 0;
     }
-    assert!((width - 1) * stride + steps <= source.len(), "the rows lie in the source");
+    assert!(there <= width && (there - 1) * stride + steps <= source.len(), "the rows lie in the source");
     assert!(steps * width <= panel.len(), "the steps lie in the panel");
-    let more = source.len() >= (2 * width - 1) * stride + steps; // another panel
+    let more = source.len() >= (width + there - 1) * stride + steps; // another panel
     for k in (0..steps).step_by(16) {
         for r0 in (0..width).step_by(16) {
             let mut rows = [_mm512_setzero_si512(); 16];
-            for (r, row) in rows.iter_mut().enumerate() {
+            for (r, row) in rows.iter_mut().enumerate().take(there.saturating_sub(r0)) {
                 let at = source.as_ptr().wrapping_add((r0 + r) * stride + k);
                 if more {
                     _mm_prefetch::<_MM_HINT_T1>(at.wrapping_add(width * stride).cast()); // the next panel's row, most likely
                 }
-                // SAFETY: row r0 + r is one of the `width`, and k + 16 of its values lie in the source.
+                // SAFETY: row r0 + r is one of those `there`, and k + 16 of its values lie in the source.
                 *row = unsafe { _mm512_loadu_si512(at.cast()) };
             }
             for (i, lanes) in super::pairs::simd::transpose(rows).into_iter().enumerate() {

@@ -88,39 +88,82 @@ pub fn prefetch_near<T>(start: *const T, len: usize) {
     }
 }
 
-/// Memory to ask for while a tile is computed: runs of eight lines of the cache, `jump` bytes from one to the next.
+/// Memory to ask for while a tile is computed: some lines of the cache in each of eight places at a time, `jump` bytes from one to the
+/// next, since memory gives more to those who read several pages at once.
 #[derive(Clone, Copy)]
 pub struct Ahead {
     /// The first line. Any address will do.
     pub at: *const u8,
-    /// Distance between runs.
+    /// Distance between places.
     pub jump: usize,
+    /// Bytes from there on, in each place, before the next eight places.
+    until: usize,
+    run: usize,
 }
 
 impl Ahead {
-    /// Lines of a run.
-    pub const RUN: usize = 8;
+    /// Places that are read at once.
+    pub const PLACES: usize = 8;
 
     /// Nothing that matters: for tiles that ask for no line.
     pub fn none() -> Ahead {
-        Ahead::in_order(std::ptr::null())
+        Ahead::rows(std::ptr::null(), 0, 0)
     }
 
-    /// One line after the other.
     pub fn in_order(at: *const u8) -> Ahead {
-        Ahead { at, jump: 64 * Ahead::RUN }
+        Ahead::rows(at, 4096, 64)
     }
 
-    /// From line `n` on, a multiple of eight.
+    pub fn rows(at: *const u8, jump: usize, lines: usize) -> Ahead {
+        Ahead { at, jump, until: lines * 64, run: lines * 64 }
+    }
+
+    /// From line n on, a multiple of 8.
     pub fn skip(self, n: usize) -> Ahead {
-        Ahead { at: self.at.wrapping_add(n / Ahead::RUN * self.jump), ..self }
+        let line = n / Ahead::PLACES * 64;
+        let (window, line) = (line / self.run, line % self.run);
+        let at = self.at.wrapping_add(window * Ahead::PLACES * self.jump + line);
+        Ahead { at, until: self.run - line, ..self }
     }
 
-    /// Asks for line `n`, in the second-level cache: the first is full of what is being multiplied.
+    /// Asks for the lines of a step, in the second-level cache: the first is full of what is being multiplied.
     #[inline(always)]
-    pub fn ask(self, n: usize) {
-        let run = self.at.wrapping_add(n / Ahead::RUN * self.jump);
-        prefetch_far(run.wrapping_add(n % Ahead::RUN * 64));
+    pub fn ask<const LINES: usize>(self, step: usize) {
+        let line = step / Ahead::PLACES * LINES * 64;
+        let more = if line < self.until { 0 } else { Ahead::PLACES * self.jump - self.run };
+        let at = self.at.wrapping_add(step % Ahead::PLACES * self.jump + line + more);
+        (0..LINES).for_each(|line| prefetch_far(at.wrapping_add(line * 64)));
+    }
+}
+
+/// Memory to ask for while a tile of [`Tile::wide`] is computed: at each step, some lines of the cache.
+#[derive(Clone, Copy)]
+pub struct Lines {
+    /// The first line. Any address will do; null says that there is nothing to ask for.
+    pub at: *const u8,
+    /// Distance between the lines of a step.
+    pub apart: usize,
+    /// Distance from one step to the next.
+    pub step: usize,
+}
+
+impl Lines {
+    /// As B's rows are read, from `at` on.
+    pub fn below<U>(at: *const U, b: B<U>) -> Lines {
+        Lines { at: at.cast(), apart: 64, step: b.step * size_of::<U>() }
+    }
+
+    /// What lies side by side from `at` on: as many bytes as `depth` steps of `cols` columns have. Each line of a step begins a part
+    /// of its own, since memory gives more to those who read several pages at once.
+    pub fn parts<U>(at: *const U, depth: usize) -> Lines {
+        Lines { at: at.cast(), apart: 64 * depth, step: 64 }
+    }
+
+    /// Asks for the lines of a step, in the second-level cache.
+    #[inline(always)]
+    pub fn ask(self, step: usize, lines: usize) {
+        let at = self.at.wrapping_add(step * self.step);
+        (0..lines).for_each(|line| prefetch_far(at.wrapping_add(line * self.apart)));
     }
 }
 
@@ -237,8 +280,7 @@ pub trait Tile: Copy + Sync {
     }
 
     /// A tile of `rows` (1 to `LOW`) and `cols` columns of a B that is read as it lies, where `cols` is [`Tile::wide_cols`] of as many
-    /// rows or more. Asks for as many bytes as it reads, from `ahead` on in steps of B's; null says that there is
-    /// nothing to ask for.
+    /// rows or more. Asks for as many lines as it reads.
     ///
     /// # Safety
     /// As for [`Tile::whole`].
@@ -247,7 +289,7 @@ pub trait Tile: Copy + Sync {
         self,
         rows: usize,
         cols: usize,
-        _ahead: *const Self::Unit,
+        _ahead: Lines,
         c: C,
         a: A<Self::Unit>,
         b: B<Self::Unit>,

@@ -10,7 +10,7 @@
 
 use std::arch::x86_64::*;
 
-use super::{A, Ahead, B, C, Operand, PairPanels, Tile, prefetch_far};
+use super::{A, Ahead, B, C, Lines, Operand, PairPanels, Tile};
 use crate::amx::{self, SIDE, Shapes, tiles};
 use crate::bf16::bf16;
 use crate::gemm::Mat;
@@ -55,8 +55,7 @@ impl Tile for Amx {
         ahead: Ahead,
     ) {
         let ask = |chunk: usize| {
-            let lines = SIDE * LINES;
-            (chunk * lines..(chunk + 1) * lines).for_each(|line| ahead.ask(line));
+            (chunk * SIDE..(chunk + 1) * SIDE).for_each(|step| ahead.ask::<LINES>(step));
         };
         // SAFETY: the caller's promise.
         unsafe { product(rows, width, c, a, b, depth, ask) };
@@ -67,21 +66,18 @@ impl Tile for Amx {
         self,
         rows: usize,
         cols: usize,
-        ahead: *const u32,
+        ahead: Lines,
         c: C,
         a: A<u32>,
         b: B<u32>,
         depth: usize,
     ) {
         let ask = |chunk: usize| {
-            for step in chunk * SIDE..(chunk + 1) * SIDE {
-                let line = ahead.wrapping_add(step * b.step);
-                (0..cols).step_by(SIDE).for_each(|j| prefetch_far(line.wrapping_add(j).cast()));
-            }
+            (chunk * SIDE..(chunk + 1) * SIDE).for_each(|step| ahead.ask(step, cols / SIDE));
         };
         // SAFETY: the caller's promise.
         unsafe {
-            if ahead.is_null() {
+            if ahead.at.is_null() {
                 product(rows, cols, c, a, b, depth, |_| ())
             } else {
                 product(rows, cols, c, a, b, depth, ask)

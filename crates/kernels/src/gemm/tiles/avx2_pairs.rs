@@ -7,7 +7,7 @@
 use std::arch::x86_64::*;
 use std::mem::MaybeUninit;
 
-use super::{A, B, C, Operand, PairPanels, Tile, prefetch_far};
+use super::{A, Ahead, B, C, Lines, Operand, PairPanels, Tile};
 use crate::gemm::FEW;
 use crate::isa::{Avx2, Isa};
 
@@ -31,12 +31,21 @@ impl Avx2Pairs {
     }
 }
 
-/// Memory to ask for: at each step so many lines, `step` bytes after those of the step before.
+/// Memory to ask for while some steps are computed.
 #[derive(Clone, Copy)]
-struct Ahead {
-    at: *const u8,
-    step: usize,
-    lines: usize,
+struct Asks {
+    /// Steps before the first.
+    first: usize,
+    what: What,
+}
+
+#[derive(Clone, Copy)]
+enum What {
+    Nothing,
+    /// So many lines at each step.
+    Lines(Lines, usize),
+    One(Ahead),
+    Two(Ahead),
 }
 
 impl Tile for Avx2Pairs {
@@ -57,16 +66,18 @@ impl Tile for Avx2Pairs {
         self,
         rows: usize,
         cols: usize,
-        ahead: *const u32,
+        ahead: Lines,
         c: C,
         a: A<u32>,
         b: B<u32>,
         depth: usize,
     ) {
-        let lines = if ahead.is_null() { 0 } else { (4 * cols).div_ceil(64) };
-        let ahead = Ahead { at: ahead.cast(), step: 4 * b.step, lines };
+        let asks = match ahead.at.is_null() {
+            true => What::Nothing,
+            false => What::Lines(ahead, (4 * cols).div_ceil(64)),
+        };
         // SAFETY: `self` exists, so `detect` has found these features; the rest is the caller's promise.
-        unsafe { tile(self.0, rows, cols, c, a, b, depth, ahead) };
+        unsafe { tile(self.0, rows, cols, c, a, b, depth, asks) };
     }
 
     unsafe fn whole<const LINES: usize>(
@@ -77,11 +88,15 @@ impl Tile for Avx2Pairs {
         a: A<u32>,
         b: B<u32>,
         depth: usize,
-        ahead: super::Ahead,
+        ahead: Ahead,
     ) {
-        let ahead = Ahead { at: ahead.at, step: 64 * LINES, lines: LINES };
+        let asks = match LINES {
+            0 => What::Nothing,
+            1 => What::One(ahead),
+            _ => What::Two(ahead),
+        };
         // SAFETY: `self` exists, so `detect` has found these features; the rest is the caller's promise.
-        unsafe { tile(self.0, rows, width, c, a, b, depth, ahead) };
+        unsafe { tile(self.0, rows, width, c, a, b, depth, asks) };
     }
 }
 
@@ -102,20 +117,20 @@ unsafe fn tile(
     mut a: A<u32>,
     mut b: B<u32>,
     depth: usize,
-    mut ahead: Ahead,
+    asks: What,
 ) {
     let mut a_wide: Wide<{ ROWS * 2 * STEPS }> = [const { MaybeUninit::uninit() }; _];
     let mut b_wide: Wide<{ COLS * 2 * STEPS }> = [const { MaybeUninit::uninit() }; _];
     // Once at least, since C is to be written.
     for first in (0..depth.max(1)).step_by(STEPS) {
-        let steps = STEPS.min(depth - first);
+        let (steps, asks) = (STEPS.min(depth - first), Asks { first, what: asks });
         // SAFETY: the caller's promise, for these steps.
         unsafe {
             let a = widen_a(&mut a_wide, rows, a, steps);
             if rows <= FEW {
-                few(rows, width, c, a, b, steps, ahead);
+                few(rows, width, c, a, b, steps, asks);
             } else {
-                let b = widen_b(&mut b_wide, width, b, steps, ahead);
+                let b = widen_b(&mut b_wide, width, b, steps, asks);
                 let height = rows.div_ceil(rows.div_ceil(Avx2::MR));
                 for i in (0..rows).step_by(height) {
                     for j in (0..width).step_by(Avx2::NR) {
@@ -123,7 +138,7 @@ unsafe fn tile(
                         let a = A { at: a.at.wrapping_add(i * a.row), ..a };
                         let b = B { at: b.at.wrapping_add(j), ..b };
                         let (rows, width) = (height.min(rows - i), Avx2::NR.min(width - j));
-                        floats.whole::<0>(rows, width, c, a, b, 2 * steps, super::Ahead::none());
+                        floats.whole::<0>(rows, width, c, a, b, 2 * steps, Ahead::none());
                     }
                 }
             }
@@ -131,7 +146,6 @@ unsafe fn tile(
         // Wrapping, since after the last step these point past the end.
         a.at = a.at.wrapping_add(steps * a.step);
         b.at = b.at.wrapping_add(steps * b.step);
-        ahead.at = ahead.at.wrapping_add(steps * ahead.step);
         c.from_c = true;
     }
 }
@@ -190,12 +204,12 @@ unsafe fn widen_b(
     width: usize,
     b: B<u32>,
     steps: usize,
-    ahead: Ahead,
+    asks: Asks,
 ) -> B {
     assert!(width <= COLS && steps <= STEPS, "they fit");
     let at: *mut f32 = out.as_mut_ptr().cast();
     for k in 0..steps {
-        ahead.ask(k);
+        asks.ask(k);
         for j in (0..width).step_by(LANES) {
             // SAFETY: the caller's promise; and there is room for `COLS` values of each half.
             unsafe {
@@ -208,12 +222,16 @@ unsafe fn widen_b(
     B { at, step: COLS }
 }
 
-impl Ahead {
+impl Asks {
     /// Asks for the lines of a step.
     #[inline(always)]
     fn ask(self, k: usize) {
-        for line in 0..self.lines {
-            prefetch_far(self.at.wrapping_add(k * self.step + 64 * line));
+        let step = self.first + k;
+        match self.what {
+            What::Nothing => {}
+            What::Lines(lines, n) => lines.ask(step, n),
+            What::One(ahead) => ahead.ask::<1>(step),
+            What::Two(ahead) => ahead.ask::<2>(step),
         }
     }
 }
@@ -223,26 +241,26 @@ impl Ahead {
 /// # Safety
 /// As for [`Tile::whole`], with a widened A.
 #[target_feature(enable = "avx2,fma")]
-unsafe fn few(rows: usize, width: usize, c: C, a: A, b: B<u32>, steps: usize, ahead: Ahead) {
+unsafe fn few(rows: usize, width: usize, c: C, a: A, b: B<u32>, steps: usize, asks: Asks) {
     let mut j = 0;
     while j < width {
         let (c, b) = (C { at: c.at.wrapping_add(j), ..c }, B { at: b.at.wrapping_add(j), ..b });
         // The first columns ask for what all will want.
-        let ahead = Ahead { lines: if j == 0 { ahead.lines } else { 0 }, ..ahead };
+        let asks = Asks { what: if j == 0 { asks.what } else { What::Nothing }, ..asks };
         // SAFETY: the caller's promise, for these columns.
         let vectors = unsafe {
             match (rows, (width - j) / LANES) {
-                (1, 8..) => kernel::<1, 8>(c, a, b, steps, ahead),
-                (1, 4..) => kernel::<1, 4>(c, a, b, steps, ahead),
-                (2, 4..) => kernel::<2, 4>(c, a, b, steps, ahead),
-                (1, 2..) => kernel::<1, 2>(c, a, b, steps, ahead),
-                (2, 2..) => kernel::<2, 2>(c, a, b, steps, ahead),
-                (3, 2..) => kernel::<3, 2>(c, a, b, steps, ahead),
-                (4, 2..) => kernel::<4, 2>(c, a, b, steps, ahead),
-                (1, _) => kernel::<1, 1>(c, a, b, steps, ahead),
-                (2, _) => kernel::<2, 1>(c, a, b, steps, ahead),
-                (3, _) => kernel::<3, 1>(c, a, b, steps, ahead),
-                (4, _) => kernel::<4, 1>(c, a, b, steps, ahead),
+                (1, 8..) => kernel::<1, 8>(c, a, b, steps, asks),
+                (1, 4..) => kernel::<1, 4>(c, a, b, steps, asks),
+                (2, 4..) => kernel::<2, 4>(c, a, b, steps, asks),
+                (1, 2..) => kernel::<1, 2>(c, a, b, steps, asks),
+                (2, 2..) => kernel::<2, 2>(c, a, b, steps, asks),
+                (3, 2..) => kernel::<3, 2>(c, a, b, steps, asks),
+                (4, 2..) => kernel::<4, 2>(c, a, b, steps, asks),
+                (1, _) => kernel::<1, 1>(c, a, b, steps, asks),
+                (2, _) => kernel::<2, 1>(c, a, b, steps, asks),
+                (3, _) => kernel::<3, 1>(c, a, b, steps, asks),
+                (4, _) => kernel::<4, 1>(c, a, b, steps, asks),
                 _ => unreachable!("{rows} rows"),
             }
         };
@@ -257,7 +275,7 @@ unsafe fn few(rows: usize, width: usize, c: C, a: A, b: B<u32>, steps: usize, ah
 #[target_feature(enable = "avx2,fma")]
 #[allow(clippy::needless_range_loop)] // counted to constants, so that sums stay in registers
 #[inline(never)] // else the compiler mixes up the registers of all of them
-unsafe fn kernel<const R: usize, const V: usize>(c: C, a: A, b: B<u32>, steps: usize, ahead: Ahead) -> usize {
+unsafe fn kernel<const R: usize, const V: usize>(c: C, a: A, b: B<u32>, steps: usize, asks: Asks) -> usize {
     let mut acc = [[_mm256_setzero_ps(); V]; R];
     if c.from_c {
         for i in 0..R {
@@ -269,7 +287,7 @@ unsafe fn kernel<const R: usize, const V: usize>(c: C, a: A, b: B<u32>, steps: u
     }
     let (mut a_at, mut b_at) = (a.at, b.at);
     for k in 0..steps {
-        ahead.ask(k);
+        asks.ask(k);
         // SAFETY: B has `V` vectors at each of these steps.
         let pairs: [_; V] =
             std::array::from_fn(|v| unsafe { _mm256_loadu_si256(b_at.add(v * LANES).cast()) });

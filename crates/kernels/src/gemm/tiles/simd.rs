@@ -1,6 +1,6 @@
 //! Tiles of one vector type each, whose products are one instruction: AVX2 and AVX-512 for `f32`, AVX-512 for pairs.
 
-use super::{A, Ahead, B, C, Operand, PairPanels, Tile, along, packing, prefetch, prefetch_far};
+use super::{A, Ahead, B, C, Lines, Operand, PairPanels, Tile, along, packing, prefetch};
 use crate::isa::{Avx2, Avx512, Avx512Bf16, Isa};
 
 /// Writes the tile of one vector type: all heights and widths (in vectors) of a list, of which the largest is named first; `low` is
@@ -71,7 +71,7 @@ macro_rules! simd_tile {
                 self,
                 rows: usize,
                 cols: usize,
-                ahead: *const $unit,
+                ahead: Lines,
                 c: C,
                 a: A<$unit>,
                 b: B<$unit>,
@@ -88,7 +88,7 @@ macro_rules! simd_tile {
                     a: A<$unit>,
                     b: B<$unit>,
                     depth: usize,
-                    mut ahead: *const $unit,
+                    ahead: Lines,
                 ) {
                     let mut acc = [[$zero(); V]; R];
                     if c.from_c {
@@ -100,11 +100,8 @@ macro_rules! simd_tile {
                         }
                     }
                     let (mut a_at, mut b_at) = (a.at, b.at);
-                    for _ in 0..depth {
-                        for line in 0..V * $lanes * size_of::<$unit>() / 64 {
-                            prefetch_far(ahead.cast::<u8>().wrapping_add(64 * line));
-                        }
-                        ahead = ahead.wrapping_add(b.step);
+                    for step in 0..depth {
+                        ahead.ask(step, V * $lanes * size_of::<$unit>() / 64);
                         let mut scalars = [$splat(Default::default()); R];
                         for (i, scalar) in scalars.iter_mut().enumerate() {
                             // SAFETY: A has `R` rows at each of `depth` steps.
@@ -129,7 +126,7 @@ macro_rules! simd_tile {
                 }
 
                 // To ask for what is being read costs little, and the loop need not decide.
-                let ahead = if ahead.is_null() { b.at } else { ahead };
+                let ahead = if ahead.at.is_null() { Lines::below(b.at, b) } else { ahead };
                 // SAFETY: `self` exists, so `detect` has found these features; the rest is the caller's promise.
                 unsafe {
                     match rows {
@@ -180,7 +177,7 @@ macro_rules! simd_tile {
                     }
                     let (mut a_at, mut b_at) = (a.at, b.at);
                     for step in 0..depth {
-                        (0..LINES).for_each(|line| ahead.ask(step * LINES + line));
+                        ahead.ask::<LINES>(step);
                         $(if LINES == 0 {
                             (0..V).for_each(|v| prefetch(b_at.wrapping_add($near * b.step + v * $lanes).cast()));
                         })?
@@ -247,7 +244,7 @@ simd_tile!(
 );
 simd_tile!(
     Avx512, floats(768, (384, 128)), f32, "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma", lying |rows| match rows { 0..3 => Some(8), 3..9 => Some(16), _ => None }, packing avx512, along 4,
-    strip |rows| match rows { 0..19 => (256, 32), 19..41 => (128, 64), _ => (64, 128) }, near 16, lanes 16, room 28,
+    strip |rows| { static S: std::sync::OnceLock<Option<(usize,usize)>> = std::sync::OnceLock::new(); if let Some(x)=S.get_or_init(|| std::env::var("STRIP").ok().map(|s| {let (a,b)=s.split_once('x').unwrap(); (a.parse().unwrap(),b.parse().unwrap())})) {*x} else { match rows { 0..19 => (256, 32), 19..41 => (128, 64), _ => (64, 128) } } }, near 16, lanes 16, room 28,
     vectors 4: [1 2 4], rows 6: [1 2 3 4 5 6], low 8: [1 2 3 4 5 6 7 8],
     _mm512_loadu_ps, _mm512_storeu_ps, _mm512_setzero_ps, _mm512_loadu_ps, _mm512_set1_ps, _mm512_fmadd_ps
 );
