@@ -27,7 +27,6 @@ const MOST_ROWS_BESIDE: usize = 512;
 const LOW: usize = 8;
 /// Bytes of a row of a packed piece where B's columns lie side by side.
 const RUN: usize = 2048;
-static WIDE: std::sync::LazyLock<usize> = std::sync::LazyLock::new(|| std::env::var("TASKC").ok().map_or(512, |x| x.parse().unwrap()));
 /// Steps of K in a piece where they do not.
 const STEPS_ALONG_K: usize = 128; // eight lines of the cache
 /// Units of A that the calling thread packs: it takes no longer than waking another.
@@ -159,7 +158,7 @@ impl Next {
         self.tile += 1;
         let wanted = (self.lines * self.tile).div_ceil(self.tiles).saturating_sub(self.asked);
         let each = ((wanted + depth / 2) / depth).min(2);
-        let from = self.from.skip(self.asked);
+        let from = if each > 0 { self.from.skip(self.asked) } else { Ahead::none() };
         self.asked += each * depth;
         (each, from)
     }
@@ -204,7 +203,7 @@ impl<T: Tile> Work<'_, T> {
     /// Cuts the columns into tasks.
     fn share(&self, k: usize, output: Output) {
         let (m, n) = (self.m, self.b.n());
-        let most = if lies::<T>(&self.b, m) { COLS } else { *WIDE };
+        let most = if lies::<T>(&self.b, m) { COLS } else { RUN / 4 };
         // As many tasks for each thread, all of about the same size.
         let share = n.div_ceil(pool::threads());
         let cols = if m * n * k <= super::TINY { n } else { share.div_ceil(share.div_ceil(most)).max(64) };
@@ -254,7 +253,7 @@ impl<T: Tile> Work<'_, T> {
                     let panel = &data[j * depth..(j + T::NR) * depth];
                     // While a panel is multiplied, the next is asked for, an eighth of it in each place.
                     let lines = if j + T::NR < n { size_of_val(panel) / 64 } else { 0 };
-                    let next = Ahead::rows(panel.as_ptr_range().end.cast(), 8 * lines, lines / 8);
+                    let next = Ahead::in_order(panel.as_ptr_range().end.cast(), lines);
                     let mut next = Next::new(next, lines, self.tiles);
                     self.tiles(Panel::Packed(panel), (j, T::NR.min(end - j), add), 0, k, &place, || {
                         Some(next.of_tile(depth))
@@ -318,7 +317,7 @@ impl<T: Tile> Work<'_, T> {
                 for j in columns.clone().step_by(T::NR) {
                     T::pack(self.isa, &mut scratch[..size], T::NR, &b.t(), j, [k0, kc]);
                     let c = (j, T::NR.min(columns.end - j), add || k0 > 0);
-                    let ahead = || Some((lines, Ahead::in_order(b.address(next.next()?, columns.start))));
+                    let ahead = || Some((lines, Ahead::in_order(b.address(next.next()?, columns.start), RUN / 64)));
                     rest.tiles(Panel::Packed(scratch), c, k0, kc, &place, ahead);
                 }
             }
@@ -386,7 +385,7 @@ impl<T: Tile> Work<'_, T> {
                     // The first tiles ask for the next piece, a line at each step.
                     let mut ahead = (panel..end).step_by(WIDTH).map(|panel| {
                         let next = &pairs.data[panel * k.div_ceil(2) + (k0 + kc).div_ceil(2) * WIDTH..];
-                        (1, Ahead::in_order(next.as_ptr().cast()))
+                        (1, Ahead::in_order(next.as_ptr().cast(), WIDENED / 2 * WIDTH / 16))
                     });
                     for j in (panel..end).step_by(T::NR) {
                         T::widen(self.isa, &mut scratch[..T::NR * kc], pairs, j, [k0, kc]);
@@ -433,7 +432,7 @@ impl<T: Tile> Work<'_, T> {
             scratch.resize(scratch.len().max(STEPS_ALONG_K * T::NR), T::Unit::default());
             for j in columns.clone().step_by(T::NR) {
                 let (lines, from) = (T::NR * k / 16, b.address(0, j + T::NR));
-                let mut next = Next::new(Ahead::rows(from, lines * 8, lines / 8), lines, chunks * self.tiles);
+                let mut next = Next::new(Ahead::in_order(from, lines), lines, chunks * self.tiles);
                 for c in 0..chunks {
                     let k0 = c * STEPS_ALONG_K;
                     let kc = STEPS_ALONG_K.min(k - k0);

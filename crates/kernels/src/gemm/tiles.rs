@@ -88,50 +88,54 @@ pub fn prefetch_near<T>(start: *const T, len: usize) {
     }
 }
 
-/// Memory to ask for while a tile is computed: some lines of the cache in each of eight places at a time, `jump` bytes from one to the
-/// next, since memory gives more to those who read several pages at once.
+/// Memory to ask for while a tile is computed, one or two lines of the cache at each step: in eight places in turn, since memory gives
+/// more to those who read several pages at once.
 #[derive(Clone, Copy)]
 pub struct Ahead {
     /// The first line. Any address will do.
-    pub at: *const u8,
+    at: *const u8,
     /// Distance between places.
-    pub jump: usize,
-    /// Bytes from there on, in each place, before the next eight places.
-    until: usize,
+    jump: usize,
+    /// Bytes of each place.
     run: usize,
+    /// Bytes from `at` on, after which the next eight places follow.
+    until: usize,
 }
 
 impl Ahead {
-    /// Places that are read at once.
-    pub const PLACES: usize = 8;
+    /// Places that are asked for in turn.
+    const PLACES: usize = 8;
 
     /// Nothing that matters: for tiles that ask for no line.
     pub fn none() -> Ahead {
-        Ahead::rows(std::ptr::null(), 0, 0)
+        Ahead::rows(std::ptr::null(), 64, 1)
     }
 
-    pub fn in_order(at: *const u8) -> Ahead {
-        Ahead::rows(at, 4096, 64)
-    }
-
+    /// So many lines of each of some rows, which are `jump` bytes apart.
     pub fn rows(at: *const u8, jump: usize, lines: usize) -> Ahead {
-        Ahead { at, jump, until: lines * 64, run: lines * 64 }
+        let run = 64 * lines.max(1);
+        Ahead { at, jump, run, until: run }
     }
 
-    /// From line n on, a multiple of 8.
+    /// So many lines one after the other, an eighth of them in each place.
+    pub fn in_order(at: *const u8, lines: usize) -> Ahead {
+        let part = lines.div_ceil(Ahead::PLACES);
+        Ahead::rows(at, 64 * part, part)
+    }
+
+    /// Without the first `n` lines, a multiple of eight.
     pub fn skip(self, n: usize) -> Ahead {
-        let line = n / Ahead::PLACES * 64;
-        let (window, line) = (line / self.run, line % self.run);
-        let at = self.at.wrapping_add(window * Ahead::PLACES * self.jump + line);
-        Ahead { at, until: self.run - line, ..self }
+        let before = n / Ahead::PLACES * 64;
+        let (places, before) = (before / self.run * Ahead::PLACES, before % self.run);
+        Ahead { at: self.at.wrapping_add(places * self.jump + before), until: self.run - before, ..self }
     }
 
     /// Asks for the lines of a step, in the second-level cache: the first is full of what is being multiplied.
     #[inline(always)]
     pub fn ask<const LINES: usize>(self, step: usize) {
-        let line = step / Ahead::PLACES * LINES * 64;
-        let more = if line < self.until { 0 } else { Ahead::PLACES * self.jump - self.run };
-        let at = self.at.wrapping_add(step % Ahead::PLACES * self.jump + line + more);
+        let (place, before) = (step % Ahead::PLACES, step / Ahead::PLACES * LINES * 64);
+        let next = if before < self.until { 0 } else { Ahead::PLACES * self.jump - self.run };
+        let at = self.at.wrapping_add(place * self.jump + before).wrapping_add(next);
         (0..LINES).for_each(|line| prefetch_far(at.wrapping_add(line * 64)));
     }
 }
@@ -142,28 +146,33 @@ pub struct Lines {
     /// The first line. Any address will do; null says that there is nothing to ask for.
     pub at: *const u8,
     /// Distance between the lines of a step.
-    pub apart: usize,
+    apart: usize,
     /// Distance from one step to the next.
-    pub step: usize,
+    step: usize,
+    /// Whether they are wanted in the first-level cache.
+    near: bool,
 }
 
 impl Lines {
     /// As B's rows are read, from `at` on.
     pub fn below<U>(at: *const U, b: B<U>) -> Lines {
-        Lines { at: at.cast(), apart: 64, step: b.step * size_of::<U>() }
+        Lines { at: at.cast(), apart: 64, step: b.step * size_of::<U>(), near: false }
     }
 
-    /// What lies side by side from `at` on: as many bytes as `depth` steps of `cols` columns have. Each line of a step begins a part
-    /// of its own, since memory gives more to those who read several pages at once.
+    /// What lies side by side from `at` on: as much as a tile of `depth` steps reads. Each line of a step begins a part of its own,
+    /// since memory gives more to those who read several pages at once.
     pub fn parts<U>(at: *const U, depth: usize) -> Lines {
-        Lines { at: at.cast(), apart: 64 * depth, step: 64 }
+        Lines { at: at.cast(), apart: 64 * depth, step: 64, near: true }
     }
 
-    /// Asks for the lines of a step, in the second-level cache.
+    /// Asks for the lines of a step.
     #[inline(always)]
     pub fn ask(self, step: usize, lines: usize) {
         let at = self.at.wrapping_add(step * self.step);
-        (0..lines).for_each(|line| prefetch_far(at.wrapping_add(line * self.apart)));
+        (0..lines).for_each(|line| match self.near {
+            true => prefetch(at.wrapping_add(line * self.apart)),
+            false => prefetch_far(at.wrapping_add(line * self.apart)),
+        });
     }
 }
 
