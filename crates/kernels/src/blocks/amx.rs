@@ -7,7 +7,7 @@
 use std::arch::x86_64::*;
 use std::cell::RefCell;
 
-use super::tiles::{Kernel, Task};
+use super::tiles::{Ahead, Kernel, Task};
 use super::vnni::{fetch, nibbles, pairs_of, with_pairs};
 use super::x_rows::{Row, XBlock};
 use super::{BLOCK, BlockFormat, CHUNK, PANEL, PLANE, SCALES};
@@ -19,6 +19,7 @@ const FEW: usize = <Avx512Vnni as Kernel>::ROWS;
 
 impl Kernel for Amx {
     const ROWS: usize = 2 * SIDE;
+    const PAGES: bool = true;
 
     fn round(self, row: Row, x: &[f32]) {
         below().round(row, x);
@@ -108,7 +109,7 @@ unsafe fn tile<const BITS: usize, const R: usize>(sums: &mut [f32], task: Task, 
 /// The chunk has 1024 numbers of `BITS` after its scales.
 #[target_feature(enable = "avx512f,avx512bw")]
 #[inline]
-unsafe fn spread<const BITS: usize>(levels: &mut [i8; CHUNK], chunk: &[u8], ahead: usize) {
+unsafe fn spread<const BITS: usize>(levels: &mut [i8; CHUNK], chunk: &[u8], ahead: Ahead) {
     fetch(chunk.as_ptr(), ahead);
     let plane = |i: usize| {
         [0, 1].map(|v| {

@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::mem::MaybeUninit;
 
-use super::tiles::{Kernel, MOST_ROWS, Task, with_kernel};
+use super::tiles::{Ahead, Kernel, MOST_ROWS, Task, with_kernel};
 use super::x_rows::{Tiles, XBlock};
 use super::{BlockFormat, BlockMatrix, PANEL};
 use crate::gemm::{Operand, Output, Sink};
@@ -80,9 +80,9 @@ fn share<K: Kernel>(isa: Isa, kernel: K, tiles: Tiles, x: &[XBlock], w: &BlockMa
         kernel.held(|| {
             for t in t0..t1 {
                 let ahead = match () {
-                    _ if tiles.len() == 1 => ahead_of_few(w.format(), tiles.rows),
-                    _ if t == t0 => next,
-                    _ => 0,
+                    _ if tiles.len() == 1 => ahead_of_few::<K>(w.format(), tiles.rows),
+                    _ if t == t0 => Ahead { behind: next, pages: false },
+                    _ => Ahead { behind: 0, pages: false },
                 };
                 let (first, rows) = (t * tiles.height, tiles.rows_of(t));
                 let (col, cols) = (p0 * PANEL, (p1 * PANEL).min(n) - p0 * PANEL);
@@ -108,15 +108,18 @@ fn share<K: Kernel>(isa: Isa, kernel: K, tiles: Tiles, x: &[XBlock], w: &BlockMa
     });
 }
 
-/// How far ahead to fetch where there is one tile. The fewest rows take less time than the memory takes anyway: the
-/// processor itself sees that they are read in order, and asking for more only gets in its way.
-fn ahead_of_few(format: BlockFormat, rows: usize) -> usize {
+/// What to fetch where there is one tile. The fewest rows take less time than the memory takes anyway: unless it is read in
+/// several pages at once, the processor itself sees that they are read in order, and asking for more only gets in its way.
+fn ahead_of_few<K: Kernel>(format: BlockFormat, rows: usize) -> Ahead {
+    if K::PAGES {
+        return Ahead { behind: Ahead::PAGES, pages: true };
+    }
     let enough = match format {
         BlockFormat::Q8 => 5,
         BlockFormat::Q6 => 3,
         BlockFormat::Q4 => 2,
     };
-    if rows < enough { 0 } else { 16 << 10 }
+    Ahead { behind: if rows < enough { 0 } else { 16 << 10 }, pages: false }
 }
 
 /// The sums of a tile, at the start of a line of the cache.

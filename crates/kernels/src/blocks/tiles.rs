@@ -23,8 +23,34 @@ pub struct Task<'a> {
     pub x: &'a [XBlock],
     /// Distance of the rows of sums.
     pub stride: usize,
-    /// How far behind what is read lies what should be fetched into the cache meanwhile.
-    pub ahead: usize,
+    /// What should be fetched into the cache meanwhile.
+    pub ahead: Ahead,
+}
+
+/// Where what will be wanted lies, as seen from what is being read.
+#[derive(Clone, Copy)]
+pub struct Ahead {
+    /// How many bytes behind; none if there is nothing to fetch.
+    pub behind: usize,
+    /// Whether it is fetched from eight pages in turn, since memory gives more to those who read several at once.
+    pub pages: bool,
+}
+
+impl Ahead {
+    /// Bytes of eight pages.
+    pub const PAGES: usize = 8 << 12;
+
+    /// The line to fetch when the one at an address is read. From eight pages, runs of 256 bytes in turn: the page's number comes from
+    /// the lowest bits of the run's.
+    #[inline(always)]
+    pub fn of(self, at: *const u8) -> *const u8 {
+        if !self.pages {
+            return at.wrapping_add(self.behind);
+        }
+        let within = at.addr() % Ahead::PAGES;
+        let run = within / 256;
+        at.wrapping_sub(within).wrapping_add(self.behind + run % 8 * 4096 + run / 8 * 256 + within % 256)
+    }
 }
 
 impl Task<'_> {
@@ -41,6 +67,9 @@ impl Task<'_> {
 pub trait Kernel: Copy + Sync {
     /// The most rows of a tile.
     const ROWS: usize = 12;
+
+    /// Whether memory gives more if a single tile asks for several pages at once.
+    const PAGES: bool = false;
 
     /// Rounds a row of x.
     fn round(self, row: Row, x: &[f32]);

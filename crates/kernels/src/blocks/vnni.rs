@@ -4,7 +4,7 @@
 
 use std::arch::x86_64::*;
 
-use super::tiles::{Kernel, Task};
+use super::tiles::{Ahead, Kernel, Task};
 use super::x_rows::{self, Row, XBlock};
 use super::{BLOCK, BlockFormat, PLANE, SCALES};
 use crate::isa::Avx512Vnni;
@@ -94,7 +94,7 @@ unsafe fn tile<const R: usize, const BITS: usize>(sums: &mut [f32], task: Task) 
     }
 }
 
-/// Adds the products of all groups, and fetches what lies `ahead` bytes behind each vector.
+/// Adds the products of all groups, and fetches what lies `ahead` of each vector.
 ///
 /// # Safety
 /// `data` has 1024 numbers of `BITS`.
@@ -104,7 +104,7 @@ unsafe fn dots_of_chunk<const R: usize, const BITS: usize>(
     dots: &mut [[__m512i; 2]; R],
     data: *const u8,
     x: &[XBlock; R],
-    ahead: usize,
+    ahead: Ahead,
 ) {
     let plane = |i: usize| {
         [0, 1].map(|v| {
@@ -137,12 +137,12 @@ unsafe fn dots_of_chunk<const R: usize, const BITS: usize>(
     }
 }
 
-/// Brings the line `ahead` bytes behind an address into the second-level cache: the first has no room for what is needed
+/// Brings the line `ahead` of an address into the second-level cache: the first has no room for what is needed
 /// that late.
 #[target_feature(enable = "avx512f")]
 #[inline]
-pub fn fetch(at: *const u8, ahead: usize) {
-    _mm_prefetch::<_MM_HINT_T1>(at.wrapping_add(ahead).cast());
+pub fn fetch(at: *const u8, ahead: Ahead) {
+    _mm_prefetch::<_MM_HINT_T1>(ahead.of(at).cast());
 }
 
 /// The low four bits of each byte, and the high four.

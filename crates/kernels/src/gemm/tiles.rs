@@ -134,7 +134,7 @@ impl Ahead {
     #[inline(always)]
     pub fn ask<const LINES: usize>(self, step: usize) {
         let (place, before) = (step % Ahead::PLACES, step / Ahead::PLACES * LINES * 64);
-        let next = if before < self.until { 0 } else { Ahead::PLACES * self.jump - self.run };
+        let next = if before < self.until { 0 } else { (Ahead::PLACES * self.jump).wrapping_sub(self.run) };
         let at = self.at.wrapping_add(place * self.jump + before).wrapping_add(next);
         (0..LINES).for_each(|line| prefetch_far(at.wrapping_add(line * 64)));
     }
