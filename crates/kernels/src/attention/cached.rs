@@ -492,7 +492,9 @@ unsafe fn product<K: Tile>(
     if n <= K::MR && cols >= K::NR.min(NARROW) && cols.is_power_of_two() && cols <= K::wide_cols(n) {
         // A few queries: B's rows are read whole, in order.
         // SAFETY: the caller's promise.
-        return unsafe { tile.wide(n, cols, Lines::parts(ahead, depth), C { at: c, row, from_c }, a, b, depth) };
+        return unsafe {
+            tile.wide(n, cols, Lines::parts(ahead, depth), C { at: c, row, from_c }, a, b, depth)
+        };
     }
     for i in (0..n).step_by(K::MR) {
         let rows = K::MR.min(n - i);

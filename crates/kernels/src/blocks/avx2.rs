@@ -52,7 +52,9 @@ fn tile<const BITS: usize>(sums: &mut [f32], task: Task) {
     let mut spread: [Spread; Avx2::ROWS] = [[[0; GROUPS]; 2]; Avx2::ROWS];
     for (chunk, x) in panel.chunks_exact(format.block_bytes()).zip(x.chunks_exact(rows)) {
         if ahead.behind > 0 {
-            (0..chunk.len()).step_by(64).for_each(|at| prefetch_far(ahead.of(chunk.as_ptr().wrapping_add(at))));
+            (0..chunk.len())
+                .step_by(64)
+                .for_each(|at| prefetch_far(ahead.of(chunk.as_ptr().wrapping_add(at))));
         }
         let (scales, data) = split(chunk);
         let levels = match data.try_into() {

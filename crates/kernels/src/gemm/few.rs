@@ -317,7 +317,8 @@ impl<T: Tile> Work<'_, T> {
                 for j in columns.clone().step_by(T::NR) {
                     T::pack(self.isa, &mut scratch[..size], T::NR, &b.t(), j, [k0, kc]);
                     let c = (j, T::NR.min(columns.end - j), add || k0 > 0);
-                    let ahead = || Some((lines, Ahead::in_order(b.address(next.next()?, columns.start), RUN / 64)));
+                    let ahead =
+                        || Some((lines, Ahead::in_order(b.address(next.next()?, columns.start), RUN / 64)));
                     rest.tiles(Panel::Packed(scratch), c, k0, kc, &place, ahead);
                 }
             }
@@ -341,7 +342,8 @@ impl<T: Tile> Work<'_, T> {
                 for k0 in (0..k).step_by(step) {
                     let kc = step.min(k - k0);
                     let (row, col) = if k0 + kc < k { (k0 + kc, strip) } else { (0, strip + cols) };
-                    let mut next = Next::new(b.ahead(row, col, cols / 16), step * cols / 16, panels * self.tiles);
+                    let mut next =
+                        Next::new(b.ahead(row, col, cols / 16), step * cols / 16, panels * self.tiles);
                     for j in (strip..).step_by(T::NR).take(panels) {
                         let c = (j, T::NR.min(columns.end - j), add || k0 > 0);
                         let packs = T::PACKS
@@ -443,7 +445,9 @@ impl<T: Tile> Work<'_, T> {
                     }
                     T::pack(self.isa, &mut scratch[..size], T::NR, &b.t().above(j + T::NR), j, [k0, kc]);
                     let c = (j, T::NR.min(columns.end - j), add || k0 > 0);
-                    self.tiles(Panel::Packed(scratch), c, k0, kc, &place, || (T::DEEP == 1).then(|| next.of_tile(kc)));
+                    self.tiles(Panel::Packed(scratch), c, k0, kc, &place, || {
+                        (T::DEEP == 1).then(|| next.of_tile(kc))
+                    });
                 }
             }
         });
@@ -486,9 +490,7 @@ impl<T: Tile> Work<'_, T> {
                     (Some((1, ahead)), Some((raw, to))) => {
                         self.tile.packing::<1>(rows, c, a, raw, to, depth, ahead)
                     }
-                    (_, Some((raw, to))) => {
-                        self.tile.packing::<0>(rows, c, a, raw, to, depth, Ahead::none())
-                    }
+                    (_, Some((raw, to))) => self.tile.packing::<0>(rows, c, a, raw, to, depth, Ahead::none()),
                     (Some((2, ahead)), None) => self.tile.run_ahead::<2>(rows, cols, c, a, b, depth, ahead),
                     (Some((1, ahead)), None) => self.tile.run_ahead::<1>(rows, cols, c, a, b, depth, ahead),
                     (_, None) => self.tile.run(rows, cols, c, a, b, depth),

@@ -149,30 +149,25 @@ pub struct Lines {
     apart: usize,
     /// Distance from one step to the next.
     step: usize,
-    /// Whether they are wanted in the first-level cache.
-    near: bool,
 }
 
 impl Lines {
     /// As B's rows are read, from `at` on.
     pub fn below<U>(at: *const U, b: B<U>) -> Lines {
-        Lines { at: at.cast(), apart: 64, step: b.step * size_of::<U>(), near: false }
+        Lines { at: at.cast(), apart: 64, step: b.step * size_of::<U>() }
     }
 
     /// What lies side by side from `at` on: as much as a tile of `depth` steps reads. Each line of a step begins a part of its own,
     /// since memory gives more to those who read several pages at once.
     pub fn parts<U>(at: *const U, depth: usize) -> Lines {
-        Lines { at: at.cast(), apart: 64 * depth, step: 64, near: true }
+        Lines { at: at.cast(), apart: 64 * depth, step: 64 }
     }
 
-    /// Asks for the lines of a step.
+    /// Asks for the lines of a step, in the first-level cache.
     #[inline(always)]
     pub fn ask(self, step: usize, lines: usize) {
         let at = self.at.wrapping_add(step * self.step);
-        (0..lines).for_each(|line| match self.near {
-            true => prefetch(at.wrapping_add(line * self.apart)),
-            false => prefetch_far(at.wrapping_add(line * self.apart)),
-        });
+        (0..lines).for_each(|line| prefetch(at.wrapping_add(line * self.apart)));
     }
 }
 

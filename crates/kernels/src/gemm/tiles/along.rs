@@ -3,7 +3,7 @@
 
 use std::arch::x86_64::*;
 
-use super::{A, C};
+use super::{A, C, prefetch_far};
 
 /// The columns of a tile.
 pub const COLS: usize = 8;
@@ -46,6 +46,10 @@ unsafe fn of_rows<const R: usize>(c: C, a: A, b: *const f32, row: usize, depth: 
     let whole = depth / STEPS * STEPS;
     let mut a_at = a.at;
     for k in (0..whole).step_by(STEPS) {
+        // The next tile's lines, two at a time: as many as are read here.
+        for j in [0, 1].map(|j| COLS + 2 * (k / STEPS % 4) + j) {
+            prefetch_far(b.wrapping_add(j * row + k / 16 * 16).cast());
+        }
         // SAFETY: B has eight columns of `depth` steps.
         for values in unsafe { turned(b.add(k), row) } {
             for (i, acc) in acc.iter_mut().enumerate() {

@@ -62,16 +62,7 @@ impl Tile for Amx {
     }
 
     #[inline(always)]
-    unsafe fn wide(
-        self,
-        rows: usize,
-        cols: usize,
-        ahead: Lines,
-        c: C,
-        a: A<u32>,
-        b: B<u32>,
-        depth: usize,
-    ) {
+    unsafe fn wide(self, rows: usize, cols: usize, ahead: Lines, c: C, a: A<u32>, b: B<u32>, depth: usize) {
         let ask = |chunk: usize| {
             (chunk * SIDE..(chunk + 1) * SIDE).for_each(|step| ahead.ask(step, cols / SIDE));
         };

@@ -62,16 +62,7 @@ impl Tile for Avx2Pairs {
         if rows == 1 { 2 * COLS } else { COLS }
     }
 
-    unsafe fn wide(
-        self,
-        rows: usize,
-        cols: usize,
-        ahead: Lines,
-        c: C,
-        a: A<u32>,
-        b: B<u32>,
-        depth: usize,
-    ) {
+    unsafe fn wide(self, rows: usize, cols: usize, ahead: Lines, c: C, a: A<u32>, b: B<u32>, depth: usize) {
         let asks = match ahead.at.is_null() {
             true => What::Nothing,
             false => What::Lines(ahead, (4 * cols).div_ceil(64)),

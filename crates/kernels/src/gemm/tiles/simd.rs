@@ -243,7 +243,7 @@ simd_tile!(
     _mm256_loadu_ps, _mm256_storeu_ps, _mm256_setzero_ps, _mm256_loadu_ps, _mm256_set1_ps, _mm256_fmadd_ps
 );
 simd_tile!(
-    Avx512, floats(768, (384, 128)), f32, "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma", lying |rows| match rows { 0..3 => Some(8), 3..9 => Some(16), _ => None }, packing avx512, along 4,
+    Avx512, floats(768, (384, 128)), f32, "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma", lying |rows| match rows { 0..3 => Some(8), 3..9 => Some(32), _ => None }, packing avx512, along 4,
     strip |rows| match rows { 0..41 => (512, 64), _ => (512, 128) }, near 16, lanes 16, room 28,
     vectors 4: [1 2 4], rows 6: [1 2 3 4 5 6], low 8: [1 2 3 4 5 6 7 8],
     _mm512_loadu_ps, _mm512_storeu_ps, _mm512_setzero_ps, _mm512_loadu_ps, _mm512_set1_ps, _mm512_fmadd_ps
