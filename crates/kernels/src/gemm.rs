@@ -239,11 +239,21 @@ impl<'a> Operand<'a> {
         with_matrix!(self, |mat| mat.at(row, col).cast())
     }
 
-    /// Memory from an element on, in runs along rows or columns, whichever lie side by side. Of each 64 bytes, the line that
-    /// they end in: the line that they begin in was wanted before, if it is another.
-    fn ahead(&self, row: usize, col: usize, lines: usize) -> Ahead {
-        let jump = with_matrix!(self, |mat| mat.row_stride.max(mat.col_stride) * size_of_val(&mat.data[0]));
-        Ahead::rows(self.address(row, col).wrapping_add(63), jump, lines)
+    /// Memory from an element on: `len` elements of it and of those below it, or beside it where columns lie side by side. Of each 64
+    /// bytes, the line that they end in: the line that they begin in was wanted before, if it is another.
+    fn ahead(&self, row: usize, col: usize, len: usize) -> Ahead {
+        let jump = with_matrix!(self, |mat| mat.row_stride.max(mat.col_stride) * self.size());
+        Ahead::rows(self.address(row, col).wrapping_add(63), jump, self.lines(len))
+    }
+
+    /// Lines of the cache that so many elements take.
+    fn lines(&self, len: usize) -> usize {
+        len * self.size() / 64
+    }
+
+    /// Bytes of an element.
+    fn size(&self) -> usize {
+        if matches!(self, Operand::F32(_)) { 4 } else { 2 }
     }
 
     /// Asks for the first rows of some columns whose elements lie side by side. Any part may be named, there or not.
@@ -253,8 +263,7 @@ impl<'a> Operand<'a> {
     }
 
     pub(crate) fn bytes(&self) -> f64 {
-        let size = if matches!(self, Operand::F32(_)) { 4.0 } else { 2.0 };
-        size * self.rows() as f64 * self.cols() as f64
+        (self.size() * self.rows() * self.cols()) as f64
     }
 }
 

@@ -138,26 +138,29 @@ enum Rows<U> {
     Packed(*const U, usize),
 }
 
-/// The next piece of B, which is asked for while one is multiplied: some lines of the cache with each tile.
+/// The next piece of B, which is asked for while one is multiplied: some lines of the cache with each tile, as evenly as whole lines
+/// at a step of K allow, so that memory is never without work.
 struct Next {
     from: Ahead,
+    /// Lines in all, and those that were asked for.
     lines: usize,
     asked: usize,
+    /// Tiles in all, and those that have asked.
     tiles: usize,
-    tile: usize,
+    done: usize,
 }
 
 impl Next {
     /// So many lines, in so many tiles.
     fn new(from: Ahead, lines: usize, tiles: usize) -> Next {
-        Next { from, lines, asked: 0, tiles, tile: 0 }
+        Next { from, lines, asked: 0, tiles, done: 0 }
     }
 
-    /// What the next tile asks for, and how many lines at each of `depth` steps.
+    /// What the next tile asks for, and how many lines, at most two, at each of `depth` steps.
     fn of_tile(&mut self, depth: usize) -> (usize, Ahead) {
-        self.tile += 1;
-        let wanted = (self.lines * self.tile).div_ceil(self.tiles).saturating_sub(self.asked);
-        let each = ((wanted + depth / 2) / depth).min(2);
+        self.done += 1;
+        let wanted = (self.lines * self.done).div_ceil(self.tiles).saturating_sub(self.asked);
+        let each = ((wanted + depth / 2) / depth.max(1)).min(2);
         let from = if each > 0 { self.from.skip(self.asked) } else { Ahead::none() };
         self.asked += each * depth;
         (each, from)
@@ -256,7 +259,7 @@ impl<T: Tile> Work<'_, T> {
                     let next = Ahead::in_order(panel.as_ptr_range().end.cast(), lines);
                     let mut next = Next::new(next, lines, self.tiles);
                     self.tiles(Panel::Packed(panel), (j, T::NR.min(end - j), add), 0, k, &place, || {
-                        Some(next.of_tile(depth))
+                        next.of_tile(depth)
                     });
                 }
             }
@@ -317,8 +320,10 @@ impl<T: Tile> Work<'_, T> {
                 for j in columns.clone().step_by(T::NR) {
                     T::pack(self.isa, &mut scratch[..size], T::NR, &b.t(), j, [k0, kc]);
                     let c = (j, T::NR.min(columns.end - j), add || k0 > 0);
-                    let ahead =
-                        || Some((lines, Ahead::in_order(b.address(next.next()?, columns.start), RUN / 64)));
+                    let ahead = || match next.next() {
+                        Some(row) => (lines, Ahead::in_order(b.address(row, columns.start), RUN / 64)),
+                        None => (0, Ahead::none()),
+                    };
                     rest.tiles(Panel::Packed(scratch), c, k0, kc, &place, ahead);
                 }
             }
@@ -343,7 +348,7 @@ impl<T: Tile> Work<'_, T> {
                     let kc = step.min(k - k0);
                     let (row, col) = if k0 + kc < k { (k0 + kc, strip) } else { (0, strip + cols) };
                     let mut next =
-                        Next::new(b.ahead(row, col, cols / 16), step * cols / 16, panels * self.tiles);
+                        Next::new(b.ahead(row, col, cols), b.lines(step * cols), panels * self.tiles);
                     for j in (strip..).step_by(T::NR).take(panels) {
                         let c = (j, T::NR.min(columns.end - j), add || k0 > 0);
                         let packs = T::PACKS
@@ -360,7 +365,7 @@ impl<T: Tile> Work<'_, T> {
                                 Panel::Packed(panel)
                             }
                         };
-                        self.tiles(panel, c, k0, kc, &place, || Some(next.of_tile(kc)));
+                        self.tiles(panel, c, k0, kc, &place, || next.of_tile(kc));
                     }
                 }
             }
@@ -392,7 +397,9 @@ impl<T: Tile> Work<'_, T> {
                     for j in (panel..end).step_by(T::NR) {
                         T::widen(self.isa, &mut scratch[..T::NR * kc], pairs, j, [k0, kc]);
                         let c = (j, T::NR.min(columns.end - j), add || k0 > 0);
-                        self.tiles(Panel::Packed(scratch), c, k0, kc, &place, || ahead.next());
+                        self.tiles(Panel::Packed(scratch), c, k0, kc, &place, || {
+                            ahead.next().unwrap_or((0, Ahead::none()))
+                        });
                     }
                 }
             }
@@ -433,28 +440,29 @@ impl<T: Tile> Work<'_, T> {
         with_kept(&PIECES, |scratch: &mut Vec<T::Unit>| {
             scratch.resize(scratch.len().max(STEPS_ALONG_K * T::NR), T::Unit::default());
             for j in columns.clone().step_by(T::NR) {
-                let (lines, from) = (T::NR * k / 16, b.address(0, j + T::NR));
+                let (lines, from) = (b.lines(T::NR * k), b.address(0, j + T::NR));
                 let mut next = Next::new(Ahead::in_order(from, lines), lines, chunks * self.tiles);
                 for c in 0..chunks {
                     let k0 = c * STEPS_ALONG_K;
                     let kc = STEPS_ALONG_K.min(k - k0);
                     let size = T::NR * kc.div_ceil(T::DEEP);
-                    let ahead = (j + T::NR + c * T::NR / chunks)..(j + T::NR + (c + 1) * T::NR / chunks);
                     if T::DEEP > 1 {
-                        b.prefetch(k, ahead);
+                        let of_chunk = |c: usize| j + T::NR + c * T::NR / chunks;
+                        b.prefetch(k, of_chunk(c)..of_chunk(c + 1));
                     }
                     T::pack(self.isa, &mut scratch[..size], T::NR, &b.t().above(j + T::NR), j, [k0, kc]);
                     let c = (j, T::NR.min(columns.end - j), add || k0 > 0);
-                    self.tiles(Panel::Packed(scratch), c, k0, kc, &place, || {
-                        (T::DEEP == 1).then(|| next.of_tile(kc))
+                    self.tiles(Panel::Packed(scratch), c, k0, kc, &place, || match T::DEEP {
+                        1 => next.of_tile(kc),
+                        _ => (0, Ahead::none()),
                     });
                 }
             }
         });
     }
 
-    /// All rows of a panel's columns: `kc` steps of K from `k0` on. For each tile, `ahead` may name memory to ask for
-    /// meanwhile, one or two lines at each step.
+    /// All rows of a panel's columns: `kc` steps of K from `k0` on. For each tile, `ahead` names memory to ask for
+    /// meanwhile, and how many lines at each step: none, one or two.
     #[inline(always)]
     fn tiles(
         &self,
@@ -463,7 +471,7 @@ impl<T: Tile> Work<'_, T> {
         k0: usize,
         kc: usize,
         place: &impl Fn(usize, usize, usize) -> (*mut f32, usize),
-        mut ahead: impl FnMut() -> Option<(usize, Ahead)>,
+        mut ahead: impl FnMut() -> (usize, Ahead),
     ) {
         let depth = kc.div_ceil(T::DEEP);
         let (at, mut raw) = match panel {
@@ -484,15 +492,17 @@ impl<T: Tile> Work<'_, T> {
             // has these columns.
             unsafe {
                 match (ahead(), raw.take()) {
-                    (Some((2, ahead)), Some((raw, to))) => {
+                    ((2, ahead), Some((raw, to))) => {
                         self.tile.packing::<2>(rows, c, a, raw, to, depth, ahead)
                     }
-                    (Some((1, ahead)), Some((raw, to))) => {
+                    ((1, ahead), Some((raw, to))) => {
                         self.tile.packing::<1>(rows, c, a, raw, to, depth, ahead)
                     }
-                    (_, Some((raw, to))) => self.tile.packing::<0>(rows, c, a, raw, to, depth, Ahead::none()),
-                    (Some((2, ahead)), None) => self.tile.run_ahead::<2>(rows, cols, c, a, b, depth, ahead),
-                    (Some((1, ahead)), None) => self.tile.run_ahead::<1>(rows, cols, c, a, b, depth, ahead),
+                    ((_, ahead), Some((raw, to))) => {
+                        self.tile.packing::<0>(rows, c, a, raw, to, depth, ahead)
+                    }
+                    ((2, ahead), None) => self.tile.run_ahead::<2>(rows, cols, c, a, b, depth, ahead),
+                    ((1, ahead), None) => self.tile.run_ahead::<1>(rows, cols, c, a, b, depth, ahead),
                     (_, None) => self.tile.run(rows, cols, c, a, b, depth),
                 }
             }
