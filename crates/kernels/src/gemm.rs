@@ -239,16 +239,25 @@ impl<'a> Operand<'a> {
         with_matrix!(self, |mat| mat.at(row, col).cast())
     }
 
-    /// Memory from an element on: `len` elements of it and of those below it, or beside it where columns lie side by side. Of each 64
-    /// bytes, the line that they end in: the line that they begin in was wanted before, if it is another.
+    /// Memory from an element on: `len` elements of its row and of the rows below, where a row's elements lie side by side, else of its
+    /// column and of the next columns. Of each 64 bytes, the line that they end in: the line that they begin in was wanted before, if
+    /// it is another.
     fn ahead(&self, row: usize, col: usize, len: usize) -> Ahead {
         let jump = with_matrix!(self, |mat| mat.row_stride.max(mat.col_stride) * self.size());
         Ahead::rows(self.address(row, col).wrapping_add(63), jump, self.lines(len))
     }
 
+    /// Memory from a column on, whose elements lie side by side: `cols` columns.
+    fn ahead_of_columns(&self, col: usize, cols: usize) -> Ahead {
+        if with_matrix!(self, |mat| mat.col_stride == mat.rows) {
+            return Ahead::in_order(self.address(0, col), cols * self.lines(self.rows()));
+        }
+        self.ahead(0, col, self.rows())
+    }
+
     /// Lines of the cache that so many elements take.
     fn lines(&self, len: usize) -> usize {
-        len * self.size() / 64
+        (len * self.size()).div_ceil(64)
     }
 
     /// Bytes of an element.

@@ -30,7 +30,7 @@ pub struct Task<'a> {
 /// Where what will be wanted lies, as seen from what is being read.
 #[derive(Clone, Copy)]
 pub struct Ahead {
-    /// How many bytes behind; none if there is nothing to fetch.
+    /// How many bytes further on; zero if there is nothing to fetch.
     pub behind: usize,
     /// Whether it is fetched from eight pages in turn, since memory gives more to those who read several at once.
     pub pages: bool,

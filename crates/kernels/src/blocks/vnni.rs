@@ -94,7 +94,7 @@ unsafe fn tile<const R: usize, const BITS: usize>(sums: &mut [f32], task: Task) 
     }
 }
 
-/// Adds the products of all groups, and fetches what lies `ahead` of each vector.
+/// Adds the products of all groups, and fetches what `ahead` says for each vector.
 ///
 /// # Safety
 /// `data` has 1024 numbers of `BITS`.
@@ -137,7 +137,7 @@ unsafe fn dots_of_chunk<const R: usize, const BITS: usize>(
     }
 }
 
-/// Brings the line `ahead` of an address into the second-level cache: the first has no room for what is needed
+/// Brings the line that `ahead` names for an address into the second-level cache: the first has no room for what is needed
 /// that late.
 #[target_feature(enable = "avx512f")]
 #[inline]

@@ -72,7 +72,8 @@ pub fn product<T: Tile>(isa: Isa, tile: T, a: Operand, b: Source<T::Unit>, outpu
     // More rows of pairs, too, unless their distance is whole pages, so that all fall into the same places of the cache.
     let spread = |rows: &A<T::Unit>| T::DEEP > 1 && !(rows.row * size_of::<T::Unit>()).is_multiple_of(4096);
     if let Some(rows) = T::rows(&a).filter(|rows| m <= LOW || spread(rows) || beside::<T>(&a)) {
-        return Work { isa, tile, m, tiles, rows: Rows::Lie(rows), b }.share(a.cols(), output);
+        return Work { isa, tile, m, tiles, rows: Rows::Lie(rows), b, several: false }
+            .share(a.cols(), output);
     }
     with_kept(&ROWS, |panels: &mut Vec<T::Unit>| {
         panels.resize(panels.len().max(m * units), T::Unit::default());
@@ -89,7 +90,7 @@ pub fn product<T: Tile>(isa: Isa, tile: T, a: Operand, b: Source<T::Unit>, outpu
             pool::for_each(tiles, pack)
         }
         let rows = Rows::Packed(panels.as_ptr(), units);
-        Work { isa, tile, m, tiles, rows, b }.share(a.cols(), output);
+        Work { isa, tile, m, tiles, rows, b, several: false }.share(a.cols(), output);
     });
 }
 
@@ -162,7 +163,7 @@ impl Next {
         let wanted = (self.lines * self.done).div_ceil(self.tiles).saturating_sub(self.asked);
         let each = ((wanted + depth / 2) / depth.max(1)).min(2);
         let from = if each > 0 { self.from.skip(self.asked) } else { Ahead::none() };
-        self.asked += each * depth;
+        self.asked += each * depth.next_multiple_of(Ahead::PLACES);
         (each, from)
     }
 }
@@ -197,6 +198,8 @@ struct Work<'a, T: Tile> {
     tiles: usize,
     rows: Rows<T::Unit>,
     b: Source<'a, T::Unit>,
+    /// Whether threads have several tasks, each most likely followed by its neighbour.
+    several: bool,
 }
 
 // SAFETY: `rows` points to values that `product` borrows and no one writes to.
@@ -212,9 +215,10 @@ impl<T: Tile> Work<'_, T> {
         let cols = if m * n * k <= super::TINY { n } else { share.div_ceil(share.div_ceil(most)).max(64) };
         let cols = cols.next_multiple_of(T::NR.max(WIDTH)); // whole panels of pairs, too
         let tasks = n.div_ceil(cols);
+        let work = Work { several: tasks > pool::threads(), ..*self };
         match output {
-            Output::Set(c) => self.stored(tasks, cols, c, false),
-            Output::Add(c) => self.stored(tasks, cols, c, true),
+            Output::Set(c) => work.stored(tasks, cols, c, false),
+            Output::Add(c) => work.stored(tasks, cols, c, true),
             Output::To(sink) => pool::for_each(tasks, |task| {
                 let (start, end) = (task * cols, n.min((task + 1) * cols));
                 let mut tiles = TILES.take();
@@ -224,12 +228,17 @@ impl<T: Tile> Work<'_, T> {
                 let values = &mut tiles[..m * row];
                 let all = Shared::new(values);
                 self.tile.held(|| {
-                    self.columns(start, end, false, |i, j, len| (all.pointer(i * row + j - start, len), row));
+                    work.columns(start, end, false, |i, j, len| (all.pointer(i * row + j - start, len), row));
                 });
                 sink.put(self.isa, (0, start), values, row, end - start);
                 TILES.set(tiles);
             }),
         }
+    }
+
+    /// How far the columns go that this thread will want, given where a task ends.
+    fn follows(&self, end: usize) -> usize {
+        if self.several { self.b.n() } else { end }
     }
 
     fn stored(&self, tasks: usize, cols: usize, c: &mut [f32], add: bool) {
@@ -250,12 +259,12 @@ impl<T: Tile> Work<'_, T> {
         place: impl Fn(usize, usize, usize) -> (*mut f32, usize),
     ) {
         match self.b {
-            Source::Panels { data, k, n } => {
+            Source::Panels { data, k, .. } => {
                 let (depth, columns) = (k.div_ceil(T::DEEP), start..end);
                 for j in columns.step_by(T::NR) {
                     let panel = &data[j * depth..(j + T::NR) * depth];
                     // While a panel is multiplied, the next is asked for, an eighth of it in each place.
-                    let lines = if j + T::NR < n { size_of_val(panel) / 64 } else { 0 };
+                    let lines = if j + T::NR < self.follows(end) { size_of_val(panel) / 64 } else { 0 };
                     let next = Ahead::in_order(panel.as_ptr_range().end.cast(), lines);
                     let mut next = Next::new(next, lines, self.tiles);
                     self.tiles(Panel::Packed(panel), (j, T::NR.min(end - j), add), 0, k, &place, || {
@@ -343,12 +352,16 @@ impl<T: Tile> Work<'_, T> {
         with_kept(&PIECES, |scratch: &mut Vec<T::Unit>| {
             scratch.resize(scratch.len().max(T::NR * step), T::Unit::default());
             for strip in columns.clone().step_by(cols) {
-                let panels = (columns.end - strip).min(cols).div_ceil(T::NR);
+                let width = cols.min(columns.end - strip);
+                let panels = width.div_ceil(T::NR);
                 for k0 in (0..k).step_by(step) {
                     let kc = step.min(k - k0);
-                    let (row, col) = if k0 + kc < k { (k0 + kc, strip) } else { (0, strip + cols) };
-                    let mut next =
-                        Next::new(b.ahead(row, col, cols), b.lines(step * cols), panels * self.tiles);
+                    let (row, col, len) = match k0 + kc < k {
+                        true => (k0 + kc, strip, width),
+                        false => (0, strip + width, cols.min(self.follows(columns.end) - strip - width)),
+                    };
+                    let lines = step.min(k - row) * b.lines(len);
+                    let mut next = Next::new(b.ahead(row, col, len), lines, panels * self.tiles);
                     for j in (strip..).step_by(T::NR).take(panels) {
                         let c = (j, T::NR.min(columns.end - j), add || k0 > 0);
                         let packs = T::PACKS
@@ -392,7 +405,7 @@ impl<T: Tile> Work<'_, T> {
                     // The first tiles ask for the next piece, a line at each step.
                     let mut ahead = (panel..end).step_by(WIDTH).map(|panel| {
                         let next = &pairs.data[panel * k.div_ceil(2) + (k0 + kc).div_ceil(2) * WIDTH..];
-                        (1, Ahead::in_order(next.as_ptr().cast(), WIDENED / 2 * WIDTH / 16))
+                        (1, Ahead::in_order(next.as_ptr().cast(), kc))
                     });
                     for j in (panel..end).step_by(T::NR) {
                         T::widen(self.isa, &mut scratch[..T::NR * kc], pairs, j, [k0, kc]);
@@ -440,8 +453,9 @@ impl<T: Tile> Work<'_, T> {
         with_kept(&PIECES, |scratch: &mut Vec<T::Unit>| {
             scratch.resize(scratch.len().max(STEPS_ALONG_K * T::NR), T::Unit::default());
             for j in columns.clone().step_by(T::NR) {
-                let (lines, from) = (b.lines(T::NR * k), b.address(0, j + T::NR));
-                let mut next = Next::new(Ahead::in_order(from, lines), lines, chunks * self.tiles);
+                let cols = self.follows(columns.end).saturating_sub(j + T::NR).min(T::NR);
+                let ahead = b.ahead_of_columns(j + T::NR, cols);
+                let mut next = Next::new(ahead, cols * b.lines(k), chunks * self.tiles);
                 for c in 0..chunks {
                     let k0 = c * STEPS_ALONG_K;
                     let kc = STEPS_ALONG_K.min(k - k0);

@@ -282,8 +282,8 @@ fn transpose_avx2(panel: &mut [f32], width: usize, source: &[f32], [there, strid
     steps
 }
 
-/// Does the steps of K that come in sixteens, for `width` rows, a multiple of 16, of which `there` are not zeros, and returns their
-/// number.
+/// Does the steps of K that come in sixteens, for `width` rows, a multiple of 16, and returns their number. The source has the first
+/// `there` rows; the others are zeros.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f")]
 fn transpose_avx512(
@@ -369,7 +369,7 @@ mod tests {
             let layouts = [Mat::new(&data, m, k), Mat::new(&transposed, k, m).t()];
             for (isa, width) in isa::tested()
                 .into_iter()
-                .flat_map(|isa| [1, 2, 3, 4, 5, 6, 8, 13, 14, 16, 24, 32].map(|w| (isa, w)))
+                .flat_map(|isa| [1, 2, 3, 4, 5, 6, 8, 13, 14, 16, 24, 32, 64].map(|w| (isa, w)))
             {
                 for matrix in layouts {
                     let mut panel = vec![f32::NAN; width * kc];

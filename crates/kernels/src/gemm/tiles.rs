@@ -104,7 +104,7 @@ pub struct Ahead {
 
 impl Ahead {
     /// Places that are asked for in turn.
-    const PLACES: usize = 8;
+    pub const PLACES: usize = 8;
 
     /// Nothing that matters: for tiles that ask for no line.
     pub fn none() -> Ahead {
@@ -134,7 +134,12 @@ impl Ahead {
     #[inline(always)]
     pub fn ask<const LINES: usize>(self, step: usize) {
         let (place, before) = (step % Ahead::PLACES, step / Ahead::PLACES * LINES * 64);
-        let next = if before < self.until { 0 } else { (Ahead::PLACES * self.jump).wrapping_sub(self.run) };
+        let next = if before < self.until {
+            0
+        } else {
+            let turns = 1 + (before - self.until) / self.run;
+            turns.wrapping_mul((Ahead::PLACES * self.jump).wrapping_sub(self.run))
+        };
         let at = self.at.wrapping_add(place * self.jump + before).wrapping_add(next);
         (0..LINES).for_each(|line| prefetch_far(at.wrapping_add(line * 64)));
     }
@@ -258,7 +263,7 @@ pub trait Tile: Copy + Sync {
     }
 
     /// A tile of `rows` (1 to `MR`) and `width` columns, a value of [`Tile::width`]. Asks for `LINES` lines of `ahead`
-    /// at each step, or of what follows its first line.
+    /// at each step.
     ///
     /// # Safety
     /// `a` can be read for `rows` and `depth`, and its rows or its steps lie side by side if it is of pairs, or it is a [`Tile::panel`] where steps go together ([`Tile::GRAIN`]); and `b` for `depth` and `width`. `c` can be written for `rows` and
