@@ -98,8 +98,10 @@ pub struct Ahead {
     jump: usize,
     /// Bytes of each place.
     run: usize,
-    /// Bytes from `at` on, after which the next eight places follow.
+    /// Bytes of each place that are not asked for yet.
     until: usize,
+    /// The place that is next.
+    place: usize,
 }
 
 impl Ahead {
@@ -114,7 +116,7 @@ impl Ahead {
     /// So many lines of each of some rows, which are `jump` bytes apart.
     pub fn rows(at: *const u8, jump: usize, lines: usize) -> Ahead {
         let run = 64 * lines.max(1);
-        Ahead { at, jump, run, until: run }
+        Ahead { at, jump, run, until: run, place: 0 }
     }
 
     /// So many lines one after the other, an eighth of them in each place.
@@ -130,18 +132,27 @@ impl Ahead {
         Ahead { at: self.at.wrapping_add(places * self.jump + before), until: self.run - before, ..self }
     }
 
-    /// Asks for the lines of a step, in the second-level cache: the first is full of what is being multiplied.
+    /// Asks for the next lines, so many of them, in the second-level cache: the first is full of what is being multiplied.
     #[inline(always)]
-    pub fn ask<const LINES: usize>(self, step: usize) {
-        let (place, before) = (step % Ahead::PLACES, step / Ahead::PLACES * LINES * 64);
-        let next = if before < self.until {
-            0
-        } else {
-            let turns = 1 + (before - self.until) / self.run;
-            turns.wrapping_mul((Ahead::PLACES * self.jump).wrapping_sub(self.run))
-        };
-        let at = self.at.wrapping_add(place * self.jump + before).wrapping_add(next);
-        (0..LINES).for_each(|line| prefetch_far(at.wrapping_add(line * 64)));
+    pub fn ask<const LINES: usize>(&mut self) {
+        if LINES == 0 {
+            return;
+        }
+        (0..LINES).for_each(|line| prefetch_far(self.at.wrapping_add(line * 64)));
+        self.at = self.at.wrapping_add(self.jump);
+        self.place += 1;
+        if self.place == Ahead::PLACES {
+            // The next lines of the same places, or the next places.
+            self.place = 0;
+            self.until = self.until.saturating_sub(64 * LINES);
+            self.at = self.at.wrapping_add(64 * LINES);
+            if self.until > 0 {
+                self.at = self.at.wrapping_sub(Ahead::PLACES * self.jump);
+            } else {
+                self.at = self.at.wrapping_sub(self.run);
+                self.until = self.run;
+            }
+        }
     }
 }
 
@@ -168,11 +179,11 @@ impl Lines {
         Lines { at: at.cast(), apart: 64 * depth, step: 64 }
     }
 
-    /// Asks for the lines of a step, in the first-level cache.
+    /// Asks for the lines of the next step, in the first-level cache.
     #[inline(always)]
-    pub fn ask(self, step: usize, lines: usize) {
-        let at = self.at.wrapping_add(step * self.step);
-        (0..lines).for_each(|line| prefetch(at.wrapping_add(line * self.apart)));
+    pub fn ask(&mut self, lines: usize) {
+        (0..lines).for_each(|line| prefetch(self.at.wrapping_add(line * self.apart)));
+        self.at = self.at.wrapping_add(self.step);
     }
 }
 

@@ -31,16 +31,8 @@ impl Avx2Pairs {
     }
 }
 
-/// Memory to ask for while some steps are computed.
-#[derive(Clone, Copy)]
-struct Asks {
-    /// Steps before the first.
-    first: usize,
-    what: What,
-}
-
-#[derive(Clone, Copy)]
-enum What {
+/// Memory to ask for while steps are computed.
+enum Asks {
     Nothing,
     /// So many lines at each step.
     Lines(Lines, usize),
@@ -64,8 +56,8 @@ impl Tile for Avx2Pairs {
 
     unsafe fn wide(self, rows: usize, cols: usize, ahead: Lines, c: C, a: A<u32>, b: B<u32>, depth: usize) {
         let asks = match ahead.at.is_null() {
-            true => What::Nothing,
-            false => What::Lines(ahead, (4 * cols).div_ceil(64)),
+            true => Asks::Nothing,
+            false => Asks::Lines(ahead, (4 * cols).div_ceil(64)),
         };
         // SAFETY: `self` exists, so `detect` has found these features; the rest is the caller's promise.
         unsafe { tile(self.0, rows, cols, c, a, b, depth, asks) };
@@ -82,9 +74,9 @@ impl Tile for Avx2Pairs {
         ahead: Ahead,
     ) {
         let asks = match LINES {
-            0 => What::Nothing,
-            1 => What::One(ahead),
-            _ => What::Two(ahead),
+            0 => Asks::Nothing,
+            1 => Asks::One(ahead),
+            _ => Asks::Two(ahead),
         };
         // SAFETY: `self` exists, so `detect` has found these features; the rest is the caller's promise.
         unsafe { tile(self.0, rows, width, c, a, b, depth, asks) };
@@ -108,13 +100,13 @@ unsafe fn tile(
     mut a: A<u32>,
     mut b: B<u32>,
     depth: usize,
-    asks: What,
+    mut asks: Asks,
 ) {
     let mut a_wide: Wide<{ ROWS * 2 * STEPS }> = [const { MaybeUninit::uninit() }; _];
     let mut b_wide: Wide<{ COLS * 2 * STEPS }> = [const { MaybeUninit::uninit() }; _];
     // Once at least, since C is to be written.
     for first in (0..depth.max(1)).step_by(STEPS) {
-        let (steps, asks) = (STEPS.min(depth - first), Asks { first, what: asks });
+        let (steps, asks) = (STEPS.min(depth - first), &mut asks);
         // SAFETY: the caller's promise, for these steps.
         unsafe {
             let a = widen_a(&mut a_wide, rows, a, steps);
@@ -195,12 +187,12 @@ unsafe fn widen_b(
     width: usize,
     b: B<u32>,
     steps: usize,
-    asks: Asks,
+    asks: &mut Asks,
 ) -> B {
     assert!(width <= COLS && steps <= STEPS, "they fit");
     let at: *mut f32 = out.as_mut_ptr().cast();
     for k in 0..steps {
-        asks.ask(k);
+        asks.ask();
         for j in (0..width).step_by(LANES) {
             // SAFETY: the caller's promise; and there is room for `COLS` values of each half.
             unsafe {
@@ -214,15 +206,14 @@ unsafe fn widen_b(
 }
 
 impl Asks {
-    /// Asks for the lines of a step.
+    /// Asks for the lines of the next step.
     #[inline(always)]
-    fn ask(self, k: usize) {
-        let step = self.first + k;
-        match self.what {
-            What::Nothing => {}
-            What::Lines(lines, n) => lines.ask(step, n),
-            What::One(ahead) => ahead.ask::<1>(step),
-            What::Two(ahead) => ahead.ask::<2>(step),
+    fn ask(&mut self) {
+        match self {
+            Asks::Nothing => {}
+            Asks::Lines(lines, n) => lines.ask(*n),
+            Asks::One(ahead) => ahead.ask::<1>(),
+            Asks::Two(ahead) => ahead.ask::<2>(),
         }
     }
 }
@@ -232,12 +223,11 @@ impl Asks {
 /// # Safety
 /// As for [`Tile::whole`], with a widened A.
 #[target_feature(enable = "avx2,fma")]
-unsafe fn few(rows: usize, width: usize, c: C, a: A, b: B<u32>, steps: usize, asks: Asks) {
-    let mut j = 0;
+unsafe fn few(rows: usize, width: usize, c: C, a: A, b: B<u32>, steps: usize, asks: &mut Asks) {
+    let (mut j, mut nothing) = (0, Asks::Nothing);
+    let mut asks: &mut Asks = asks;
     while j < width {
         let (c, b) = (C { at: c.at.wrapping_add(j), ..c }, B { at: b.at.wrapping_add(j), ..b });
-        // The first columns ask for what all will want.
-        let asks = Asks { what: if j == 0 { asks.what } else { What::Nothing }, ..asks };
         // SAFETY: the caller's promise, for these columns.
         let vectors = unsafe {
             match (rows, (width - j) / LANES) {
@@ -256,6 +246,7 @@ unsafe fn few(rows: usize, width: usize, c: C, a: A, b: B<u32>, steps: usize, as
             }
         };
         j += vectors * LANES;
+        asks = &mut nothing; // the first columns have asked for what all will want
     }
 }
 
@@ -266,7 +257,7 @@ unsafe fn few(rows: usize, width: usize, c: C, a: A, b: B<u32>, steps: usize, as
 #[target_feature(enable = "avx2,fma")]
 #[allow(clippy::needless_range_loop)] // counted to constants, so that sums stay in registers
 #[inline(never)] // else the compiler mixes up the registers of all of them
-unsafe fn kernel<const R: usize, const V: usize>(c: C, a: A, b: B<u32>, steps: usize, asks: Asks) -> usize {
+unsafe fn kernel<const R: usize, const V: usize>(c: C, a: A, b: B<u32>, steps: usize, asks: &mut Asks) -> usize {
     let mut acc = [[_mm256_setzero_ps(); V]; R];
     if c.from_c {
         for i in 0..R {
@@ -277,8 +268,8 @@ unsafe fn kernel<const R: usize, const V: usize>(c: C, a: A, b: B<u32>, steps: u
         }
     }
     let (mut a_at, mut b_at) = (a.at, b.at);
-    for k in 0..steps {
-        asks.ask(k);
+    for _ in 0..steps {
+        asks.ask();
         // SAFETY: B has `V` vectors at each of these steps.
         let pairs: [_; V] =
             std::array::from_fn(|v| unsafe { _mm256_loadu_si256(b_at.add(v * LANES).cast()) });

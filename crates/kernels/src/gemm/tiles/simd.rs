@@ -99,9 +99,9 @@ macro_rules! simd_tile {
                             }
                         }
                     }
-                    let (mut a_at, mut b_at) = (a.at, b.at);
-                    for step in 0..depth {
-                        ahead.ask(step, V * $lanes * size_of::<$unit>() / 64);
+                    let (mut a_at, mut b_at, mut ahead) = (a.at, b.at, ahead);
+                    for _ in 0..depth {
+                        ahead.ask(V * $lanes * size_of::<$unit>() / 64);
                         let mut scalars = [$splat(Default::default()); R];
                         for (i, scalar) in scalars.iter_mut().enumerate() {
                             // SAFETY: A has `R` rows at each of `depth` steps.
@@ -175,9 +175,9 @@ macro_rules! simd_tile {
                             }
                         }
                     }
-                    let (mut a_at, mut b_at) = (a.at, b.at);
-                    for step in 0..depth {
-                        ahead.ask::<LINES>(step);
+                    let (mut a_at, mut b_at, mut ahead) = (a.at, b.at, ahead);
+                    for _ in 0..depth {
+                        ahead.ask::<LINES>();
                         $(if LINES == 0 {
                             (0..V).for_each(|v| prefetch(b_at.wrapping_add($near * b.step + v * $lanes).cast()));
                         })?
