@@ -11,7 +11,7 @@
 
 mod blocked;
 mod few;
-mod pack;
+pub(crate) mod pack;
 pub(crate) mod pair_strips;
 mod pairs;
 mod strips;

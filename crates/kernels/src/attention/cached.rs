@@ -11,10 +11,12 @@ use std::cell::RefCell;
 use std::cmp::Reverse;
 use std::ops::Range;
 
+use bytemuck::{Pod, cast_slice, cast_slice_mut};
+
 use super::{Block, KEYS, QUERIES, Running, absorb, finish};
 use crate::bf16::{bf16, narrow_into};
 use crate::gemm::tiles::{A, B, C, Lines, Tile, with_pair_tile, with_tile};
-use crate::gemm::{Mat, Operand};
+use crate::gemm::{Mat, pack};
 use crate::isa::{self, Isa};
 use crate::pool::{self, Shared};
 use crate::timing;
@@ -36,7 +38,7 @@ pub struct Heads {
 /// A type that keys and values are kept in.
 pub trait Kept: Copy + Default + Send + Sync + 'static {
     /// What a block is made of.
-    type Unit: Copy + Default + Send + Sync + 'static;
+    type Unit: Pod + Default + Send + Sync;
     /// Values in a unit.
     const DEEP: usize;
     /// Replaces part `which` of each unit.
@@ -47,8 +49,6 @@ pub trait Kept: Copy + Default + Send + Sync + 'static {
     fn run(isa: Isa, work: &Work<Self>);
     /// Probabilities as units of a factor; `rounded` is scratch.
     fn factor<'a>(isa: Isa, probs: &'a [f32], rounded: &'a mut Vec<bf16>) -> &'a [Self::Unit];
-    /// Keys (rows, deep units) as a matrix of rows.
-    fn rows(keys: &[Self::Unit], head_dim: usize) -> Operand<'_>;
     /// Stores rows.
     fn store(isa: Isa, out: &mut [Self], rows: &[f32]);
 }
@@ -67,9 +67,6 @@ impl Kept for f32 {
     }
     fn factor<'a>(_: Isa, probs: &'a [f32], _: &'a mut Vec<bf16>) -> &'a [f32] {
         probs
-    }
-    fn rows(keys: &[f32], head_dim: usize) -> Operand<'_> {
-        Mat::new(keys, keys.len() / head_dim, head_dim).into()
     }
     fn store(_: Isa, out: &mut [f32], rows: &[f32]) {
         out.copy_from_slice(rows);
@@ -106,12 +103,6 @@ impl Kept for bf16 {
         let (head, units, tail) = unsafe { rounded.align_to::<u32>() };
         assert!(head.is_empty() && tail.is_empty(), "the allocator aligns to more than 4 bytes");
         units
-    }
-    fn rows(keys: &[u32], head_dim: usize) -> Operand<'_> {
-        // SAFETY: a unit of 32 bits is two numbers of 16.
-        let (_, numbers, _) = unsafe { keys.align_to::<bf16>() };
-        let stride = head_dim.next_multiple_of(2);
-        Mat::strided(numbers, numbers.len() / stride, head_dim, stride).into()
     }
     fn store(isa: Isa, out: &mut [bf16], rows: &[f32]) {
         narrow_into(isa, out, rows);
@@ -431,7 +422,9 @@ impl<T: Kept> Work<'_, T> {
                     // Only panels with keys, and no wider than these need: scores of others are not looked at.
                     let width = K::width(keys.min(K::NR)).max(K::NR.min(NARROW));
                     let turned = &mut turned[..keys.div_ceil(width) * width * deep];
-                    K::pack(isa, turned, width, &T::rows(&key_units[..keys * deep], d), 0, [0, d]);
+                    // Units of either type are 32 bits, which are only moved.
+                    let (all, rows) = (cast_slice_mut(turned), cast_slice(&key_units[..keys * deep]));
+                    pack::panels(isa, all, width, Mat::new(rows, keys, deep), 0, [0, deep]);
                     for (p, panel) in turned.chunks_exact(width * deep).enumerate() {
                         let c = (c.0.wrapping_add(p * width), KEYS, false);
                         let (b, next) = (
