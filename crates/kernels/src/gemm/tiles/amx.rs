@@ -60,7 +60,16 @@ impl Tile for Amx {
     }
 
     #[inline(always)]
-    unsafe fn wide(self, rows: usize, cols: usize, mut ahead: Lines, c: C, a: A<u32>, b: B<u32>, depth: usize) {
+    unsafe fn wide(
+        self,
+        rows: usize,
+        cols: usize,
+        mut ahead: Lines,
+        c: C,
+        a: A<u32>,
+        b: B<u32>,
+        depth: usize,
+    ) {
         // SAFETY: the caller's promise.
         unsafe {
             if ahead.at.is_null() {

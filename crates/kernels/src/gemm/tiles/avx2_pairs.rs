@@ -257,7 +257,13 @@ unsafe fn few(rows: usize, width: usize, c: C, a: A, b: B<u32>, steps: usize, as
 #[target_feature(enable = "avx2,fma")]
 #[allow(clippy::needless_range_loop)] // counted to constants, so that sums stay in registers
 #[inline(never)] // else the compiler mixes up the registers of all of them
-unsafe fn kernel<const R: usize, const V: usize>(c: C, a: A, b: B<u32>, steps: usize, asks: &mut Asks) -> usize {
+unsafe fn kernel<const R: usize, const V: usize>(
+    c: C,
+    a: A,
+    b: B<u32>,
+    steps: usize,
+    asks: &mut Asks,
+) -> usize {
     let mut acc = [[_mm256_setzero_ps(); V]; R];
     if c.from_c {
         for i in 0..R {

@@ -238,7 +238,8 @@ macro_rules! simd_tile {
 }
 
 simd_tile!(
-    Avx2, floats(1536, (48, 128)), f32, "avx2,fma", lying |rows| match rows { 0..3 => Some(8), 3..9 => Some(16), _ => None }, packing avx2, along 8, lanes 8, room 12,
+    Avx2, floats(1536, (48, 128)), f32, "avx2,fma", lying |rows| match rows { 0..3 => Some(8), 3..9 => Some(16), _ => None }, packing avx2, along 8,
+    strip |rows| match rows { 0..25 => (384, 48), _ => (128, 64) }, lanes 8, room 12,
     vectors 2: [1 2], rows 6: [1 2 3 4 5 6], low 6: [1 2 3 4 5 6],
     _mm256_loadu_ps, _mm256_storeu_ps, _mm256_setzero_ps, _mm256_loadu_ps, _mm256_set1_ps, _mm256_fmadd_ps
 );
