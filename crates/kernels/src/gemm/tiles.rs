@@ -135,24 +135,30 @@ impl Ahead {
     /// Asks for the next lines, so many of them, in the second-level cache: the first is full of what is being multiplied.
     #[inline(always)]
     pub fn ask<const LINES: usize>(&mut self) {
-        if LINES == 0 {
-            return;
+        if LINES > 0 {
+            let at = self.next(64 * LINES);
+            (0..LINES).for_each(|line| prefetch_far(at.wrapping_add(line * 64)));
         }
-        (0..LINES).for_each(|line| prefetch_far(self.at.wrapping_add(line * 64)));
-        self.at = self.at.wrapping_add(self.jump);
+    }
+
+    /// Where the next bytes are that are asked for together, and steps past them.
+    #[inline(always)]
+    fn next(&mut self, bytes: usize) -> *const u8 {
+        let at = self.at;
+        self.at = at.wrapping_add(self.jump);
         self.place += 1;
         if self.place == Ahead::PLACES {
-            // The next lines of the same places, or the next places.
-            self.place = 0;
-            self.until = self.until.saturating_sub(64 * LINES);
-            self.at = self.at.wrapping_add(64 * LINES);
-            if self.until > 0 {
+            // The next lines of the same places, or the next places, whose first line may have been asked for.
+            (self.place, self.at) = (0, self.at.wrapping_add(bytes));
+            if self.until > bytes {
+                self.until -= bytes;
                 self.at = self.at.wrapping_sub(Ahead::PLACES * self.jump);
             } else {
+                self.until = (self.until + self.run).saturating_sub(bytes);
                 self.at = self.at.wrapping_sub(self.run);
-                self.until = self.run;
             }
         }
+        at
     }
 }
 
@@ -548,3 +554,30 @@ macro_rules! with_pair_tile {
     }};
 }
 pub(crate) use with_pair_tile;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Addresses asked for in 32 rows, each in so many lines, of which `skip` were asked for before.
+    fn asked(lines: usize, each: usize, skip: usize) -> Vec<usize> {
+        let mut ahead = Ahead::rows(std::ptr::null(), 4096, lines).skip(skip);
+        let steps = (32 * lines - skip) / each;
+        let steps = (0..steps).map(|_| ahead.next(64 * each) as usize);
+        let mut all: Vec<_> = steps.flat_map(|at| (0..each).map(move |line| at + 64 * line)).collect();
+        all.sort_unstable();
+        all
+    }
+
+    #[test]
+    fn every_line_of_some_rows_is_asked_for_once() {
+        for (lines, each) in [(1, 1), (3, 1), (8, 1), (9, 1), (2, 2), (8, 2)] {
+            let rows = (0..32).flat_map(|row| (0..lines).map(move |line| 4096 * row + 64 * line));
+            let wanted: Vec<_> = rows.collect();
+            assert_eq!(asked(lines, each, 0), wanted, "{lines} lines, {each} at once");
+            // The first half, and then the rest, as two tiles ask for them.
+            let half = asked(lines, each, 16 * lines);
+            assert_eq!(half, wanted[16 * lines..], "{lines} lines, {each} at once, from half on");
+        }
+    }
+}
