@@ -68,7 +68,7 @@ pub fn product<T: Tile>(isa: Isa, tile: T, a: Operand, b: Source<T::Unit>, outpu
         Some(_) if lies::<T>(&b, m) => LOW.min(T::LOW),
         _ => T::MR,
     };
-    let tiles = Tiles::new(m, m.div_ceil(most));
+    let tiles = m.div_ceil(most);
     // More rows of pairs, too, unless their distance is whole pages, so that all fall into the same places of the cache.
     let spread = |rows: &A<T::Unit>| T::DEEP > 1 && !(rows.row * size_of::<T::Unit>()).is_multiple_of(4096);
     if let Some(rows) = T::rows(&a).filter(|rows| m <= LOW || spread(rows) || beside::<T>(&a)) {
@@ -79,49 +79,28 @@ pub fn product<T: Tile>(isa: Isa, tile: T, a: Operand, b: Source<T::Unit>, outpu
         panels.resize(panels.len().max(m * units), T::Unit::default());
         let all = Shared::new(panels);
         let pack = |tile: usize| {
-            let rows = tiles.rows(tile);
+            let rows = part(m, tiles, tile);
             // SAFETY: the panels are borrowed here, and each tile's rows are written once.
             let panel = unsafe { all.part(rows.start * units, rows.end * units) };
             T::pack_rows(isa, panel, rows.len(), &a, rows.start, [0, a.cols()]);
         };
         if m * units <= PACKED_ALONE {
-            (0..tiles.n).for_each(pack)
+            (0..tiles).for_each(pack)
         } else {
-            pool::for_each(tiles.n, pack)
+            pool::for_each(tiles, pack)
         }
         let rows = Rows::Packed(panels.as_ptr(), units);
         Work { isa, tile, m, tiles, rows, b, several: false }.share(a.cols(), output);
     });
 }
 
-/// Rows of A in tiles, about as many in each. (Tiles are small: a division would take a good part of their time.)
-#[derive(Clone, Copy)]
-struct Tiles {
-    /// Number of tiles.
-    n: usize,
-    /// Rows of a tile, and how many of the first tiles have one more.
-    height: usize,
-    higher: usize,
+/// The rows of each tile, about as many in all.
+fn parts(m: usize, tiles: usize) -> impl Iterator<Item = Range<usize>> {
+    (0..tiles).map(move |tile| part(m, tiles, tile))
 }
 
-impl Tiles {
-    fn new(m: usize, n: usize) -> Tiles {
-        Tiles { n, height: m / n, higher: m % n }
-    }
-
-    fn rows(self, tile: usize) -> Range<usize> {
-        let start = |tile: usize| tile * self.height + tile.min(self.higher);
-        start(tile)..start(tile + 1)
-    }
-
-    fn all(self) -> impl Iterator<Item = Range<usize>> {
-        (0..self.n).map(move |tile| self.rows(tile))
-    }
-
-    /// Rows of the highest.
-    fn most(self) -> usize {
-        self.height + self.higher.min(1)
-    }
+fn part(m: usize, tiles: usize, tile: usize) -> Range<usize> {
+    tile * m / tiles..(tile + 1) * m / tiles
 }
 
 /// Whether this is the way for a product.
@@ -167,28 +146,23 @@ struct Next {
     /// Lines in all, and those that were asked for.
     lines: usize,
     asked: usize,
-    /// Lines that should be asked for by now, and with each tile, in parts of 2¹⁶.
-    due: usize,
-    each: usize,
+    /// Tiles in all, and those that have asked.
+    tiles: usize,
+    done: usize,
 }
 
 impl Next {
-    /// So many lines, in so many tiles; the last tiles ask for nothing, so that all is there when it is wanted.
+    /// So many lines, in so many tiles.
     fn new(from: Ahead, lines: usize, tiles: usize) -> Next {
-        let asking = tiles - tiles / 8;
-        Next { from, lines, asked: 0, due: 0, each: (lines << 16).div_ceil(asking) }
+        Next { from, lines, asked: 0, tiles, done: 0 }
     }
 
     /// What the next tile asks for, and how many lines, at most two, at each of `depth` steps.
     fn of_tile(&mut self, depth: usize) -> (usize, Ahead) {
-        self.due = (self.due + self.each).min(self.lines << 16);
-        let wanted = (self.due >> 16).saturating_sub(self.asked);
-        let each = match 2 * wanted {
-            wanted if wanted >= 3 * depth => 2,
-            wanted if wanted >= depth && wanted > 0 => 1,
-            _ => return (0, Ahead::none()),
-        };
-        let from = self.from.skip(self.asked);
+        self.done += 1;
+        let wanted = (self.lines * self.done).div_ceil(self.tiles).saturating_sub(self.asked);
+        let each = ((wanted + depth / 2) / depth.max(1)).min(2);
+        let from = if each > 0 { self.from.skip(self.asked) } else { Ahead::none() };
         self.asked += each * depth.next_multiple_of(Ahead::PLACES);
         (each, from)
     }
@@ -220,8 +194,8 @@ struct Work<'a, T: Tile> {
     isa: Isa,
     tile: T,
     m: usize,
-    /// What a column of B is multiplied by.
-    tiles: Tiles,
+    /// Number of tiles that a column of B is multiplied by.
+    tiles: usize,
     rows: Rows<T::Unit>,
     b: Source<'a, T::Unit>,
     /// Whether threads have several tasks, each most likely followed by its neighbour.
@@ -292,7 +266,7 @@ impl<T: Tile> Work<'_, T> {
                     // While a panel is multiplied, the next is asked for, an eighth of it in each place.
                     let lines = if j + T::NR < self.follows(end) { size_of_val(panel) / 64 } else { 0 };
                     let next = Ahead::in_order(panel.as_ptr_range().end.cast(), lines);
-                    let mut next = Next::new(next, lines, self.tiles.n);
+                    let mut next = Next::new(next, lines, self.tiles);
                     self.tiles(Panel::Packed(panel), (j, T::NR.min(end - j), add), 0, k, &place, || {
                         next.of_tile(depth)
                     });
@@ -314,7 +288,7 @@ impl<T: Tile> Work<'_, T> {
         place: impl Fn(usize, usize, usize) -> (*mut f32, usize),
     ) {
         let k = b.rows();
-        let wide = T::wide_cols(self.tiles.most());
+        let wide = T::wide_cols(self.m.div_ceil(self.tiles));
         let mut start = columns.start;
         if let (Some(steps), Some(_)) = (T::lying_steps(self.m), T::columns(b, 0, start)) {
             start += columns.len() / wide * wide;
@@ -322,7 +296,7 @@ impl<T: Tile> Work<'_, T> {
                 let kc = steps.min(k - k0);
                 for j in (columns.start..start).step_by(wide) {
                     let Some(lies) = T::columns(b, k0, j) else { unreachable!("it lies so everywhere") };
-                    for tile in self.tiles.all() {
+                    for tile in parts(self.m, self.tiles) {
                         let (i, rows) = (tile.start, tile.len());
                         let (_, row) = place(i, j, 0);
                         let from_c = add || k0 > 0;
@@ -342,11 +316,10 @@ impl<T: Tile> Work<'_, T> {
             return;
         }
         // Rows that lie can be cut anywhere, so that none of these tiles is too high.
-        let tiles = Tiles::new(self.m, self.tiles.n.max(self.m.div_ceil(T::MR)));
-        let rest = Work { tiles, ..*self };
+        let rest = Work { tiles: self.tiles.max(self.m.div_ceil(T::MR)), ..*self };
         with_kept(&PIECES, |scratch: &mut Vec<T::Unit>| {
             // A run of a tile asks for as many lines as make a row of the next piece, one or two at each step of K.
-            let lines = if rest.tiles.n == 1 { 2 } else { 1 };
+            let lines = if rest.tiles == 1 { 2 } else { 1 };
             let step = (RUN / 64 / lines * T::DEEP).min(k);
             for k0 in (0..k).step_by(step) {
                 let kc = step.min(k - k0);
@@ -388,7 +361,7 @@ impl<T: Tile> Work<'_, T> {
                         false => (0, strip + width, cols.min(self.follows(columns.end) - strip - width)),
                     };
                     let lines = step.min(k - row) * b.lines(len);
-                    let mut next = Next::new(b.ahead(row, col, len), lines, panels * self.tiles.n);
+                    let mut next = Next::new(b.ahead(row, col, len), lines, panels * self.tiles);
                     for j in (strip..).step_by(T::NR).take(panels) {
                         let c = (j, T::NR.min(columns.end - j), add || k0 > 0);
                         let packs = T::PACKS
@@ -460,10 +433,10 @@ impl<T: Tile> Work<'_, T> {
         {
             let rest = columns.end - columns.len() % wide;
             // Rows that lie can be cut anywhere.
-            let tiles = if matches!(self.rows, Rows::Lie(_)) { Tiles::new(self.m, 1) } else { self.tiles };
+            let tiles = if matches!(self.rows, Rows::Lie(_)) { 1 } else { self.tiles };
             for j in (columns.start..rest).step_by(wide) {
                 let from = rows.at.wrapping_add(j * rows.row);
-                for tile in tiles.all() {
+                for tile in parts(self.m, tiles) {
                     let (i, height) = (tile.start, tile.len());
                     let (_, row) = place(i, j, 0);
                     let c = C { at: place(i, j, (height - 1) * row + wide).0, row, from_c: add };
@@ -482,7 +455,7 @@ impl<T: Tile> Work<'_, T> {
             for j in columns.clone().step_by(T::NR) {
                 let cols = self.follows(columns.end).saturating_sub(j + T::NR).min(T::NR);
                 let ahead = b.ahead_of_columns(j + T::NR, cols);
-                let mut next = Next::new(ahead, cols * b.lines(k), chunks * self.tiles.n);
+                let mut next = Next::new(ahead, cols * b.lines(k), chunks * self.tiles);
                 for c in 0..chunks {
                     let k0 = c * STEPS_ALONG_K;
                     let kc = STEPS_ALONG_K.min(k - k0);
@@ -523,7 +496,7 @@ impl<T: Tile> Work<'_, T> {
             }
         };
         let b = B { at, step: T::NR };
-        for tile in self.tiles.all() {
+        for tile in parts(self.m, self.tiles) {
             let (i, rows) = (tile.start, tile.len());
             let (_, row) = place(i, j, 0);
             let c = C { at: place(i, j, (rows - 1) * row + cols).0, row, from_c };

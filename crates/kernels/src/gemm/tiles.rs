@@ -98,10 +98,8 @@ pub struct Ahead {
     jump: usize,
     /// Bytes of each place.
     run: usize,
-    /// Bytes of each place that are not asked for yet.
+    /// Bytes from `at` on, after which the next eight places follow.
     until: usize,
-    /// The place that is next.
-    place: usize,
 }
 
 impl Ahead {
@@ -116,7 +114,7 @@ impl Ahead {
     /// So many lines of each of some rows, which are `jump` bytes apart.
     pub fn rows(at: *const u8, jump: usize, lines: usize) -> Ahead {
         let run = 64 * lines.max(1);
-        Ahead { at, jump, run, until: run, place: 0 }
+        Ahead { at, jump, run, until: run }
     }
 
     /// So many lines one after the other, an eighth of them in each place.
@@ -132,33 +130,18 @@ impl Ahead {
         Ahead { at: self.at.wrapping_add(places * self.jump + before), until: self.run - before, ..self }
     }
 
-    /// Asks for the next lines, so many of them, in the second-level cache: the first is full of what is being multiplied.
+    /// Asks for the lines of a step, in the second-level cache: the first is full of what is being multiplied.
     #[inline(always)]
-    pub fn ask<const LINES: usize>(&mut self) {
-        if LINES > 0 {
-            let at = self.next(64 * LINES);
-            (0..LINES).for_each(|line| prefetch_far(at.wrapping_add(line * 64)));
-        }
-    }
-
-    /// Where the next bytes are that are asked for together, and steps past them.
-    #[inline(always)]
-    fn next(&mut self, bytes: usize) -> *const u8 {
-        let at = self.at;
-        self.at = at.wrapping_add(self.jump);
-        self.place += 1;
-        if self.place == Ahead::PLACES {
-            // The next lines of the same places, or the next places, whose first line may have been asked for.
-            (self.place, self.at) = (0, self.at.wrapping_add(bytes));
-            if self.until > bytes {
-                self.until -= bytes;
-                self.at = self.at.wrapping_sub(Ahead::PLACES * self.jump);
-            } else {
-                self.until = (self.until + self.run).saturating_sub(bytes);
-                self.at = self.at.wrapping_sub(self.run);
-            }
-        }
-        at
+    pub fn ask<const LINES: usize>(self, step: usize) {
+        let (place, before) = (step % Ahead::PLACES, step / Ahead::PLACES * LINES * 64);
+        let next = if before < self.until {
+            0
+        } else {
+            let turns = 1 + (before - self.until) / self.run;
+            turns.wrapping_mul((Ahead::PLACES * self.jump).wrapping_sub(self.run))
+        };
+        let at = self.at.wrapping_add(place * self.jump + before).wrapping_add(next);
+        (0..LINES).for_each(|line| prefetch_far(at.wrapping_add(line * 64)));
     }
 }
 
@@ -185,11 +168,11 @@ impl Lines {
         Lines { at: at.cast(), apart: 64 * depth, step: 64 }
     }
 
-    /// Asks for the lines of the next step, in the first-level cache.
+    /// Asks for the lines of a step, in the first-level cache.
     #[inline(always)]
-    pub fn ask(&mut self, lines: usize) {
-        (0..lines).for_each(|line| prefetch(self.at.wrapping_add(line * self.apart)));
-        self.at = self.at.wrapping_add(self.step);
+    pub fn ask(self, step: usize, lines: usize) {
+        let at = self.at.wrapping_add(step * self.step);
+        (0..lines).for_each(|line| prefetch(at.wrapping_add(line * self.apart)));
     }
 }
 
@@ -554,30 +537,3 @@ macro_rules! with_pair_tile {
     }};
 }
 pub(crate) use with_pair_tile;
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Addresses asked for in 32 rows, each in so many lines, of which `skip` were asked for before.
-    fn asked(lines: usize, each: usize, skip: usize) -> Vec<usize> {
-        let mut ahead = Ahead::rows(std::ptr::null(), 4096, lines).skip(skip);
-        let steps = (32 * lines - skip) / each;
-        let steps = (0..steps).map(|_| ahead.next(64 * each) as usize);
-        let mut all: Vec<_> = steps.flat_map(|at| (0..each).map(move |line| at + 64 * line)).collect();
-        all.sort_unstable();
-        all
-    }
-
-    #[test]
-    fn every_line_of_some_rows_is_asked_for_once() {
-        for (lines, each) in [(1, 1), (3, 1), (8, 1), (9, 1), (2, 2), (8, 2)] {
-            let rows = (0..32).flat_map(|row| (0..lines).map(move |line| 4096 * row + 64 * line));
-            let wanted: Vec<_> = rows.collect();
-            assert_eq!(asked(lines, each, 0), wanted, "{lines} lines, {each} at once");
-            // The first half, and then the rest, as two tiles ask for them.
-            let half = asked(lines, each, 16 * lines);
-            assert_eq!(half, wanted[16 * lines..], "{lines} lines, {each} at once, from half on");
-        }
-    }
-}

@@ -52,30 +52,25 @@ impl Tile for Amx {
         a: A<u32>,
         b: B<u32>,
         depth: usize,
-        mut ahead: Ahead,
+        ahead: Ahead,
     ) {
-        let ask = || (0..SIDE).for_each(|_| ahead.ask::<LINES>());
+        let ask = |chunk: usize| {
+            (chunk * SIDE..(chunk + 1) * SIDE).for_each(|step| ahead.ask::<LINES>(step));
+        };
         // SAFETY: the caller's promise.
         unsafe { product(rows, width, c, a, b, depth, ask) };
     }
 
     #[inline(always)]
-    unsafe fn wide(
-        self,
-        rows: usize,
-        cols: usize,
-        mut ahead: Lines,
-        c: C,
-        a: A<u32>,
-        b: B<u32>,
-        depth: usize,
-    ) {
+    unsafe fn wide(self, rows: usize, cols: usize, ahead: Lines, c: C, a: A<u32>, b: B<u32>, depth: usize) {
+        let ask = |chunk: usize| {
+            (chunk * SIDE..(chunk + 1) * SIDE).for_each(|step| ahead.ask(step, cols / SIDE));
+        };
         // SAFETY: the caller's promise.
         unsafe {
             if ahead.at.is_null() {
-                product(rows, cols, c, a, b, depth, || ())
+                product(rows, cols, c, a, b, depth, |_| ())
             } else {
-                let ask = || (0..SIDE).for_each(|_| ahead.ask(cols / SIDE));
                 product(rows, cols, c, a, b, depth, ask)
             }
         };
@@ -88,7 +83,7 @@ impl Tile for Amx {
 /// # Safety
 /// As for [`Tile::whole`].
 #[inline(always)]
-unsafe fn product(rows: usize, cols: usize, c: C, a: A<u32>, b: B<u32>, depth: usize, ask: impl FnMut()) {
+unsafe fn product(rows: usize, cols: usize, c: C, a: A<u32>, b: B<u32>, depth: usize, ask: impl Fn(usize)) {
     // SAFETY: the caller's promise; the CPU has these instructions, since an `Amx` exists.
     unsafe {
         match (rows > SIDE, cols / SIDE) {
@@ -130,7 +125,7 @@ unsafe fn registers<const R: usize, const V: usize>(
     a: A<u32>,
     b: B<u32>,
     depth: usize,
-    mut ask: impl FnMut(),
+    ask: impl Fn(usize),
 ) {
     let c_row = 4 * c.row;
     let corner = |r: usize, v: usize| c.at.wrapping_add(SIDE * (r * c.row + v));
@@ -181,13 +176,13 @@ unsafe fn registers<const R: usize, const V: usize>(
     };
     let (whole, rest) = (depth / SIDE, depth % SIDE);
     for i in 0..whole {
-        ask();
+        ask(i);
         let a_at = A { at: a.at.wrapping_add(i * SIDE * a.step), ..a };
         chunk(a_at, B { at: b.at.wrapping_add(i * SIDE * b.step), ..b });
     }
     if rest > 0 {
         // The last steps go through buffers, with zeros after them.
-        ask();
+        ask(whole);
         let (mut a_rows, mut b_steps) = ([[0; SIDE]; 2 * SIDE], [[0; 4 * SIDE]; SIDE]);
         for (i, row) in a_rows.iter_mut().enumerate().take(rows) {
             let from = a.at.wrapping_add(whole * SIDE * a.step + i * a.row);

@@ -31,8 +31,16 @@ impl Avx2Pairs {
     }
 }
 
-/// Memory to ask for while steps are computed.
-enum Asks {
+/// Memory to ask for while some steps are computed.
+#[derive(Clone, Copy)]
+struct Asks {
+    /// Steps before the first.
+    first: usize,
+    what: What,
+}
+
+#[derive(Clone, Copy)]
+enum What {
     Nothing,
     /// So many lines at each step.
     Lines(Lines, usize),
@@ -56,8 +64,8 @@ impl Tile for Avx2Pairs {
 
     unsafe fn wide(self, rows: usize, cols: usize, ahead: Lines, c: C, a: A<u32>, b: B<u32>, depth: usize) {
         let asks = match ahead.at.is_null() {
-            true => Asks::Nothing,
-            false => Asks::Lines(ahead, (4 * cols).div_ceil(64)),
+            true => What::Nothing,
+            false => What::Lines(ahead, (4 * cols).div_ceil(64)),
         };
         // SAFETY: `self` exists, so `detect` has found these features; the rest is the caller's promise.
         unsafe { tile(self.0, rows, cols, c, a, b, depth, asks) };
@@ -74,9 +82,9 @@ impl Tile for Avx2Pairs {
         ahead: Ahead,
     ) {
         let asks = match LINES {
-            0 => Asks::Nothing,
-            1 => Asks::One(ahead),
-            _ => Asks::Two(ahead),
+            0 => What::Nothing,
+            1 => What::One(ahead),
+            _ => What::Two(ahead),
         };
         // SAFETY: `self` exists, so `detect` has found these features; the rest is the caller's promise.
         unsafe { tile(self.0, rows, width, c, a, b, depth, asks) };
@@ -100,13 +108,13 @@ unsafe fn tile(
     mut a: A<u32>,
     mut b: B<u32>,
     depth: usize,
-    mut asks: Asks,
+    asks: What,
 ) {
     let mut a_wide: Wide<{ ROWS * 2 * STEPS }> = [const { MaybeUninit::uninit() }; _];
     let mut b_wide: Wide<{ COLS * 2 * STEPS }> = [const { MaybeUninit::uninit() }; _];
     // Once at least, since C is to be written.
     for first in (0..depth.max(1)).step_by(STEPS) {
-        let (steps, asks) = (STEPS.min(depth - first), &mut asks);
+        let (steps, asks) = (STEPS.min(depth - first), Asks { first, what: asks });
         // SAFETY: the caller's promise, for these steps.
         unsafe {
             let a = widen_a(&mut a_wide, rows, a, steps);
@@ -187,12 +195,12 @@ unsafe fn widen_b(
     width: usize,
     b: B<u32>,
     steps: usize,
-    asks: &mut Asks,
+    asks: Asks,
 ) -> B {
     assert!(width <= COLS && steps <= STEPS, "they fit");
     let at: *mut f32 = out.as_mut_ptr().cast();
     for k in 0..steps {
-        asks.ask();
+        asks.ask(k);
         for j in (0..width).step_by(LANES) {
             // SAFETY: the caller's promise; and there is room for `COLS` values of each half.
             unsafe {
@@ -206,14 +214,15 @@ unsafe fn widen_b(
 }
 
 impl Asks {
-    /// Asks for the lines of the next step.
+    /// Asks for the lines of a step.
     #[inline(always)]
-    fn ask(&mut self) {
-        match self {
-            Asks::Nothing => {}
-            Asks::Lines(lines, n) => lines.ask(*n),
-            Asks::One(ahead) => ahead.ask::<1>(),
-            Asks::Two(ahead) => ahead.ask::<2>(),
+    fn ask(self, k: usize) {
+        let step = self.first + k;
+        match self.what {
+            What::Nothing => {}
+            What::Lines(lines, n) => lines.ask(step, n),
+            What::One(ahead) => ahead.ask::<1>(step),
+            What::Two(ahead) => ahead.ask::<2>(step),
         }
     }
 }
@@ -223,11 +232,12 @@ impl Asks {
 /// # Safety
 /// As for [`Tile::whole`], with a widened A.
 #[target_feature(enable = "avx2,fma")]
-unsafe fn few(rows: usize, width: usize, c: C, a: A, b: B<u32>, steps: usize, asks: &mut Asks) {
-    let (mut j, mut nothing) = (0, Asks::Nothing);
-    let mut asks: &mut Asks = asks;
+unsafe fn few(rows: usize, width: usize, c: C, a: A, b: B<u32>, steps: usize, asks: Asks) {
+    let mut j = 0;
     while j < width {
         let (c, b) = (C { at: c.at.wrapping_add(j), ..c }, B { at: b.at.wrapping_add(j), ..b });
+        // The first columns ask for what all will want.
+        let asks = Asks { what: if j == 0 { asks.what } else { What::Nothing }, ..asks };
         // SAFETY: the caller's promise, for these columns.
         let vectors = unsafe {
             match (rows, (width - j) / LANES) {
@@ -246,7 +256,6 @@ unsafe fn few(rows: usize, width: usize, c: C, a: A, b: B<u32>, steps: usize, as
             }
         };
         j += vectors * LANES;
-        asks = &mut nothing; // the first columns have asked for what all will want
     }
 }
 
@@ -257,13 +266,7 @@ unsafe fn few(rows: usize, width: usize, c: C, a: A, b: B<u32>, steps: usize, as
 #[target_feature(enable = "avx2,fma")]
 #[allow(clippy::needless_range_loop)] // counted to constants, so that sums stay in registers
 #[inline(never)] // else the compiler mixes up the registers of all of them
-unsafe fn kernel<const R: usize, const V: usize>(
-    c: C,
-    a: A,
-    b: B<u32>,
-    steps: usize,
-    asks: &mut Asks,
-) -> usize {
+unsafe fn kernel<const R: usize, const V: usize>(c: C, a: A, b: B<u32>, steps: usize, asks: Asks) -> usize {
     let mut acc = [[_mm256_setzero_ps(); V]; R];
     if c.from_c {
         for i in 0..R {
@@ -274,8 +277,8 @@ unsafe fn kernel<const R: usize, const V: usize>(
         }
     }
     let (mut a_at, mut b_at) = (a.at, b.at);
-    for _ in 0..steps {
-        asks.ask();
+    for k in 0..steps {
+        asks.ask(k);
         // SAFETY: B has `V` vectors at each of these steps.
         let pairs: [_; V] =
             std::array::from_fn(|v| unsafe { _mm256_loadu_si256(b_at.add(v * LANES).cast()) });

@@ -47,9 +47,9 @@ macro_rules! packing_tile {
                         }
                     }
                 }
-                let (mut a_at, mut b_at, mut panel, mut ahead) = (a.at, b.at, panel, ahead);
-                for _ in 0..depth {
-                    ahead.ask::<LINES>();
+                let (mut a_at, mut b_at, mut panel) = (a.at, b.at, panel);
+                for step in 0..depth {
+                    ahead.ask::<LINES>(step);
                     // SAFETY: B has these vectors at each of `depth` steps.
                     let values: [_; $vectors] = std::array::from_fn(|v| unsafe { $load(b_at.add(v * $lanes)) });
                     for v in 0..$vectors {

@@ -99,9 +99,9 @@ macro_rules! simd_tile {
                             }
                         }
                     }
-                    let (mut a_at, mut b_at, mut ahead) = (a.at, b.at, ahead);
-                    for _ in 0..depth {
-                        ahead.ask(V * $lanes * size_of::<$unit>() / 64);
+                    let (mut a_at, mut b_at) = (a.at, b.at);
+                    for step in 0..depth {
+                        ahead.ask(step, V * $lanes * size_of::<$unit>() / 64);
                         let mut scalars = [$splat(Default::default()); R];
                         for (i, scalar) in scalars.iter_mut().enumerate() {
                             // SAFETY: A has `R` rows at each of `depth` steps.
@@ -175,9 +175,9 @@ macro_rules! simd_tile {
                             }
                         }
                     }
-                    let (mut a_at, mut b_at, mut ahead) = (a.at, b.at, ahead);
-                    for _ in 0..depth {
-                        ahead.ask::<LINES>();
+                    let (mut a_at, mut b_at) = (a.at, b.at);
+                    for step in 0..depth {
+                        ahead.ask::<LINES>(step);
                         $(if LINES == 0 {
                             (0..V).for_each(|v| prefetch(b_at.wrapping_add($near * b.step + v * $lanes).cast()));
                         })?
@@ -238,8 +238,7 @@ macro_rules! simd_tile {
 }
 
 simd_tile!(
-    Avx2, floats(1536, (48, 128)), f32, "avx2,fma", lying |rows| match rows { 0..3 => Some(8), 3..9 => Some(16), _ => None }, packing avx2, along 8,
-    strip |rows| match rows { 0..25 => (384, 48), _ => (128, 64) }, lanes 8, room 12,
+    Avx2, floats(1536, (48, 128)), f32, "avx2,fma", lying |rows| match rows { 0..3 => Some(8), 3..9 => Some(16), _ => None }, packing avx2, along 8, lanes 8, room 12,
     vectors 2: [1 2], rows 6: [1 2 3 4 5 6], low 6: [1 2 3 4 5 6],
     _mm256_loadu_ps, _mm256_storeu_ps, _mm256_setzero_ps, _mm256_loadu_ps, _mm256_set1_ps, _mm256_fmadd_ps
 );
