@@ -99,10 +99,7 @@ impl Kept for bf16 {
     fn factor<'a>(isa: Isa, probs: &'a [f32], rounded: &'a mut Vec<bf16>) -> &'a [u32] {
         rounded.resize(probs.len(), bf16::ZERO);
         narrow_into(isa, rounded, probs);
-        // SAFETY: pairs of 16 bits are units of 32; the tile reads them at any address.
-        let (head, units, tail) = unsafe { rounded.align_to::<u32>() };
-        assert!(head.is_empty() && tail.is_empty(), "the allocator aligns to more than 4 bytes");
-        units
+        cast_slice(rounded) // the allocator aligns to more than 4 bytes
     }
     fn store(isa: Isa, out: &mut [bf16], rows: &[f32]) {
         narrow_into(isa, out, rows);
@@ -465,9 +462,7 @@ impl<T: Kept> Work<'_, T> {
 /// `n` units in a buffer that serves every type.
 fn units<T: Kept>(buffer: &mut Vec<u64>, n: usize) -> &mut [T::Unit] {
     buffer.resize(buffer.len().max((n * size_of::<T::Unit>()).div_ceil(8)), 0);
-    // SAFETY: units are numbers of 32 bits, of which every pattern is one.
-    let (_, units, _) = unsafe { buffer.align_to_mut::<T::Unit>() };
-    &mut units[..n]
+    &mut cast_slice_mut(buffer)[..n]
 }
 
 /// C (n, cols) from its corner, with rows `row` apart; B may be read in whole tiles. A few rows ask for memory `ahead`.
