@@ -9,6 +9,7 @@ mod download;
 mod examples;
 mod input;
 mod lines;
+mod minutes;
 mod model;
 mod output;
 mod part;

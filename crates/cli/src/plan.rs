@@ -15,6 +15,7 @@ use train::schedule::{Decay, Period, Schedule};
 use train::{Objective, TrainConfig};
 
 use crate::input::{self, Learn};
+use crate::minutes;
 use crate::output::note;
 use crate::settings::Settings;
 
@@ -58,6 +59,7 @@ pub fn check(settings: &Settings) -> Result<()> {
     let mut trial = settings.clone();
     data::read::encoding(trial.encoding.as_deref())?;
     val_fraction(&mut trial)?;
+    settings.minutes.map_or(Ok(()), minutes::check)?;
     let n_embd = match initial_model(&trial) {
         Some(dir) => {
             ensure!(
@@ -322,11 +324,8 @@ pub fn train_config(settings: &mut Settings, n_embd: usize, sequences_per_epoch:
     };
     (settings.max_steps, settings.epochs) = (Some(max_steps), None);
     let optimizer = optimizer(settings)?;
-    let default_interval = (max_steps / 10).clamp(1, 500);
-    let eval_interval = match *settings.eval_interval.get_or_insert(default_interval) {
-        0 => steps_per_epoch,
-        steps => steps,
-    };
+    let asked = *settings.eval_interval.get_or_insert(default_eval_interval(max_steps));
+    let eval_interval = eval_interval(Some(asked), max_steps, steps_per_epoch);
     let clip = |x: &mut Option<f32>, default: f32| Some(*x.get_or_insert(default)).filter(|&x| x != 0.0);
     let config = TrainConfig {
         batch,
@@ -350,6 +349,18 @@ pub fn train_config(settings: &mut Settings, n_embd: usize, sequences_per_epoch:
     };
     config.validate()?;
     Ok(config)
+}
+
+/// Steps between validations.
+pub fn eval_interval(asked: Option<u64>, max_steps: u64, steps_per_epoch: u64) -> u64 {
+    match asked.unwrap_or(default_eval_interval(max_steps)) {
+        0 => steps_per_epoch,
+        steps => steps,
+    }
+}
+
+fn default_eval_interval(max_steps: u64) -> u64 {
+    (max_steps / 10).clamp(1, 500)
 }
 
 /// The precision of this name; `auto` is what is fastest here.

@@ -5,7 +5,7 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 use serde::{Deserialize, Serialize};
 
 /// Everything about a training run that may be typed or stand in a recipe.
@@ -35,7 +35,7 @@ pub struct Settings {
     #[arg(long, value_name = "KIND", help_heading = "Data")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tokenizer: Option<String>,
-    /// stream: cut the whole text into full windows; documents: one sequence each, padded
+    /// stream: cut the whole text into full windows; documents: one sequence each, of its own length
     /// [default: stream]
     #[arg(long, value_name = "stream|documents", help_heading = "Data")]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -92,6 +92,11 @@ pub struct Settings {
     #[arg(long, value_name = "N", conflicts_with = "max_steps", help_heading = "Training")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub epochs: Option<u64>,
+    /// Minutes for all of it, instead of --max-steps: the first steps are timed, and become a number of steps, which is printed and
+    /// saved
+    #[arg(long, value_name = "M", conflicts_with_all = ["max_steps", "epochs"], help_heading = "Training")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub minutes: Option<f64>,
     /// Sequences computed at once [default: 8]
     #[arg(long, value_name = "N", help_heading = "Training")]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -189,7 +194,8 @@ impl Settings {
         let text =
             std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
         let recipe: Settings = toml::from_str(&text).with_context(|| format!("in {}", path.display()))?;
-        refuse_not_finite(&recipe).with_context(|| format!("in {}", path.display()))?;
+        let check = refuse_not_finite(&recipe).and_then(|()| refuse_two_lengths(&recipe));
+        check.with_context(|| format!("in {}", path.display()))?;
         self.over(recipe)
     }
 
@@ -200,9 +206,8 @@ impl Settings {
         let (Some(typed), Some(target)) = (typed.as_object(), merged.as_object_mut()) else {
             bail!("settings are a table");
         };
-        if typed.contains_key("max-steps") || typed.contains_key("epochs") {
-            target.remove("max-steps");
-            target.remove("epochs");
+        if LENGTHS.iter().any(|&name| typed.contains_key(name)) {
+            target.retain(|name, _| !LENGTHS.contains(&name.as_str()));
         }
         if typed.contains_key("preset") {
             target.retain(|name, _| !["n-layer", "n-head", "n-embd", "n-ctx"].contains(&name.as_str()));
@@ -210,6 +215,17 @@ impl Settings {
         target.extend(typed.clone());
         Ok(serde_json::from_value(merged)?)
     }
+}
+
+/// The ways to say how long a run is.
+const LENGTHS: [&str; 3] = ["max-steps", "epochs", "minutes"];
+
+/// Refuses a recipe of which one length would be ignored.
+fn refuse_two_lengths(recipe: &Settings) -> anyhow::Result<()> {
+    let values = serde_json::to_value(recipe)?;
+    let given: Vec<&str> = LENGTHS.into_iter().filter(|&name| values.get(name).is_some()).collect();
+    ensure!(given.len() <= 1, "{} say both how long to train; keep one of them", given.join(" and "));
+    Ok(())
 }
 
 /// Refuses `nan` and `inf`, which would be lost on the way: JSON has no such numbers.
@@ -230,6 +246,16 @@ mod tests {
         let merged = flags.over(recipe).unwrap();
         assert_eq!((merged.lr, merged.batch), (Some(0.2), Some(4)));
         assert_eq!((merged.max_steps, merged.epochs), (Some(10), None));
+    }
+
+    #[test]
+    fn a_recipe_has_one_length() {
+        let recipe = Settings { minutes: Some(3.0), ..Settings::default() };
+        assert!(refuse_two_lengths(&recipe).is_ok());
+        let merged = Settings { epochs: Some(2), ..Settings::default() }.over(recipe.clone()).unwrap();
+        assert_eq!((merged.minutes, merged.epochs), (None, Some(2)));
+        let error = refuse_two_lengths(&Settings { max_steps: Some(10), ..recipe }).unwrap_err().to_string();
+        assert!(error.starts_with("max-steps and minutes"), "{error}");
     }
 
     #[test]

@@ -16,6 +16,7 @@ use tokenizer::Tokenizer;
 use train::{Measured, Outcome, Run, RunLock, StepReport, TrainError, Validation};
 
 use crate::input::{self, duration, grouped};
+use crate::minutes;
 use crate::output::note;
 use crate::plan::{self, Corpus};
 use crate::progress::Progress;
@@ -25,13 +26,6 @@ use crate::signals::StopFlag;
 /// Bytes of stories to train on, in each language, and to validate on.
 const TRAIN_BYTES: usize = 5_500_000;
 const VAL_BYTES: usize = 150_000;
-/// Steps that are timed to turn minutes into a number of steps; the warm-up is longer, so that these steps do not
-/// depend on that number.
-const TIMED_STEPS: u64 = 40;
-const WARMUP_STEPS: u64 = 60;
-const MOST_MINUTES: f64 = 10_000.0;
-/// Share of the time left for validating and writing.
-const TRAIN_SHARE: f64 = 0.93;
 /// Seconds between two lines that the model writes during training.
 const LINE_SECONDS: f64 = 10.0;
 
@@ -69,11 +63,7 @@ pub struct Args {
 }
 
 pub fn run(args: Args) -> Result<()> {
-    ensure!(
-        args.minutes > 0.0 && args.minutes <= MOST_MINUTES,
-        "--minutes {:?}: give a number above 0 and at most {MOST_MINUTES}",
-        args.minutes
-    );
+    minutes::check(args.minutes)?;
     ensure!(args.max_steps != Some(0), "--max-steps 0: it must be at least 1");
     let start = Instant::now();
     let lock = RunLock::take(&args.out).with_context(|| format!("--out {}", args.out.display()))?;
@@ -92,7 +82,7 @@ pub fn run(args: Args) -> Result<()> {
     let tokenizer = learn_vocabulary(&args, &stories)?;
     let mut settings = settings(&args);
     let corpus = prepare(&args, &stories, &tokenizer, &mut settings)?;
-    let (mut run, max_steps) = start_run(&args, corpus, &mut settings, &start)?;
+    let (mut run, max_steps) = start_run(&args, corpus, &mut settings, start)?;
 
     let stop = StopFlag::install()?;
     let mut progress = Progress::new(max_steps, &stop);
@@ -193,10 +183,9 @@ fn settings(args: &Args) -> Settings {
         lr: Some(1e-2),
         min_lr: Some(1e-4),
         schedule: Some("linear".into()),
-        warmup_steps: Some(WARMUP_STEPS),
+        warmup_steps: Some(60),
         beta2: Some(0.99),
         weight_decay: Some(0.05),
-        max_steps: Some(args.max_steps.unwrap_or(u64::MAX / 4)),
         save_interval: Some(0),
         seed: Some(args.seed),
         ..Settings::default()
@@ -227,45 +216,24 @@ fn prepare(
     plan::corpus(settings, Some(&args.out))
 }
 
-/// Builds the run, times its first steps, and fixes its length.
-fn start_run(args: &Args, corpus: Corpus, settings: &mut Settings, start: &Instant) -> Result<(Run, u64)> {
-    let model = plan::model(settings, &corpus.tokenizer)?;
-    let batcher = plan::batcher(settings, &corpus, model.config().n_ctx)?;
-    let mut config = plan::train_config(settings, model.config().n_embd, batcher.sequences_per_epoch())?;
-    note!(
-        "a GPT-2 of {} parameters, {} threads",
-        grouped(model.config().n_params() as u64),
-        tensor::pool::threads()
-    );
-    let build = |model: Gpt2, config, settings: &Settings| {
-        let caller = serde_json::to_value(plan::absolute(settings)?)?;
-        let corpus = (corpus.tokenizer.clone(), batcher.clone(), corpus.val.clone().map(Validation::Tokens));
-        anyhow::Ok(Run::new(model, corpus.0, corpus.1, corpus.2, config, &args.out, caller)?)
-    };
+/// Fixes the run's length, and builds it.
+fn start_run(args: &Args, corpus: Corpus, settings: &mut Settings, start: Instant) -> Result<(Run, u64)> {
     let max_steps = match args.max_steps {
         Some(steps) => steps,
-        None => {
-            // The timed steps are thrown away: the run begins anew, and is the same as with --max-steps.
-            let mut trial = build(model.clone(), config.clone(), settings)?;
-            let mut seconds: Vec<f64> = Vec::new();
-            for _ in 0..TIMED_STEPS {
-                let before = Instant::now();
-                trial.train_step()?;
-                seconds.push(before.elapsed().as_secs_f64());
-            }
-            // The first steps fault in memory and wake threads; the slowest ones met someone else's work.
-            seconds.sort_by(f64::total_cmp);
-            let left = (60.0 * args.minutes * TRAIN_SHARE - start.elapsed().as_secs_f64()).max(1.0);
-            ((left / seconds[seconds.len() / 3]) as u64).max(TIMED_STEPS)
-        }
+        None => minutes::steps(args.minutes, start, settings, &corpus, &args.out)?,
     };
     settings.max_steps = Some(max_steps);
     settings.eval_interval = Some((max_steps / 4).max(1));
-    config.max_steps = max_steps;
-    config.eval_interval = (max_steps / 4).max(1);
+    let model = plan::model(settings, &corpus.tokenizer)?;
+    let batcher = plan::batcher(settings, &corpus, model.config().n_ctx)?;
+    let config = plan::train_config(settings, model.config().n_embd, batcher.sequences_per_epoch())?;
+    let (parameters, threads) = (grouped(model.config().n_params() as u64), tensor::pool::threads());
+    note!("a GPT-2 of {parameters} parameters, {threads} threads");
     note!("{max_steps} steps (--max-steps {max_steps} --seed {} makes the same model again)", args.seed);
     super::train::save_settings(&args.out, "train.toml", settings)?;
-    Ok((build(model, config, settings)?, max_steps))
+    let caller = serde_json::to_value(plan::absolute(settings)?)?;
+    let val = corpus.val.map(Validation::Tokens);
+    Ok((Run::new(model, corpus.tokenizer, batcher, val, config, &args.out, caller)?, max_steps))
 }
 
 fn request(tokenizer: &Tokenizer, prompt: &str, seed: u64, max_tokens: Option<usize>) -> Result<Request> {
