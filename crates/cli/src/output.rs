@@ -4,8 +4,10 @@
 use std::borrow::Cow;
 use std::fmt::Arguments;
 use std::io::Write;
+use std::path::Path;
 
 use anyhow::{Context, Result};
+use atomic_write_file::AtomicWriteFile;
 use tokenizer::Tokenizer;
 
 /// Prints a message as `eprintln!` does, and does not mind if nobody can read it.
@@ -56,6 +58,19 @@ pub fn token_names(ids: &[u32], tokenizer: Option<&Tokenizer>) -> String {
 /// One JSON value on a line of standard output.
 pub fn json(value: &impl serde::Serialize) -> Result<()> {
     result(format_args!("{}", serde_json::to_string(value)?))
+}
+
+/// Writes a file, whole or not at all. What is no plain file, such as a pipe, has no place beside it: it is written to.
+pub fn save(path: &Path, bytes: &[u8]) -> Result<()> {
+    let all = || -> std::io::Result<()> {
+        if path.metadata().is_ok_and(|metadata| !metadata.is_file()) {
+            return std::fs::write(path, bytes);
+        }
+        let mut file = AtomicWriteFile::open(path)?;
+        file.write_all(bytes)?;
+        file.commit()
+    };
+    all().with_context(|| format!("cannot write {}", path.display()))
 }
 
 /// What an error of standard output is said about.

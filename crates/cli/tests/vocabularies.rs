@@ -29,7 +29,7 @@ fn chinese_with_a_bert_vocabulary() {
     let trained = folder.run(&format!("train --data a.txt --tokenizer bert {TINY} --max-steps 3 --out m"));
     assert!(trained.ok, "{}", trained.stderr);
     assert!(
-        trained.stderr.contains("does not keep text as it is: letters become small"),
+        trained.stderr.contains("does not keep text as it is: letters become lower case"),
         "{}",
         trained.stderr
     );

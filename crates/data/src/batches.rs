@@ -8,7 +8,7 @@ use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{DataError, Result, Tokens, mix};
+use crate::{DataError, Result, Tokens, fingerprint, mix};
 
 /// What a sequence is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -187,28 +187,13 @@ impl Batches for Batcher {
     }
 
     fn fingerprint(&self) -> Result<u64> {
-        let mut hash = FNV;
-        for source in &self.sources {
-            for start in (0..source.tokens.len()).step_by(1 << 20) {
-                let ids = source.tokens.read(start..source.tokens.len().min(start + (1 << 20)))?;
-                hash = fnv(hash, &ids);
-            }
-            hash = mix(hash, source.tokens.len() as u64, 0);
-        }
-        Ok(hash)
+        let mut sources = self.sources.iter().map(|source| &source.tokens);
+        sources.try_fold(fingerprint::NOTHING, fingerprint::of_tokens)
     }
 
     fn sequences_per_epoch(&self) -> u64 {
         self.sources.iter().map(|source| source.n).sum()
     }
-}
-
-/// The hash of nothing.
-pub(crate) const FNV: u64 = 0xcbf2_9ce4_8422_2325;
-
-/// Goes on with a hash (FNV-1a).
-pub(crate) fn fnv(hash: u64, ids: &[u32]) -> u64 {
-    ids.iter().fold(hash, |hash, &id| (hash ^ u64::from(id)).wrapping_mul(0x100_0000_01b3))
 }
 
 impl Sequences {

@@ -9,6 +9,7 @@ pub mod batches;
 pub mod corpus;
 mod error;
 pub mod example;
+pub mod fingerprint;
 pub mod packed;
 pub mod prepare;
 pub mod read;

@@ -10,9 +10,9 @@
 //!
 //! The order is that of a keyed permutation, another one in each epoch, as in [`crate::batches`].
 
-use crate::batches::{Batches, FNV, OwnedBatch, Position, fnv, permute, ragged};
+use crate::batches::{Batches, OwnedBatch, Position, permute, ragged};
 use crate::example::{Example, Pair};
-use crate::{DataError, Result, mix};
+use crate::{DataError, Result, fingerprint, mix};
 
 /// How much a batch may hold. It holds one example or pair at least, however long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -120,11 +120,7 @@ impl Batches for Packed {
     }
 
     fn fingerprint(&self) -> Result<u64> {
-        let hash = self.rows.iter().fold(FNV, |hash, row| {
-            let answers: Vec<u32> = row.is_answer.iter().map(|&is_answer| u32::from(is_answer)).collect();
-            mix(fnv(fnv(hash, &row.ids), &answers), row.ids.len() as u64, 0)
-        });
-        Ok(mix(hash, self.rows.len() as u64, self.group as u64))
+        Ok(fingerprint::of_examples(&self.rows, self.group))
     }
 
     fn sequences_per_epoch(&self) -> u64 {

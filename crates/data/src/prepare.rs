@@ -12,7 +12,7 @@ use encoding_rs::Encoding;
 use serde::{Deserialize, Serialize};
 use tokenizer::{Tokenizer, TokenizerError};
 
-use crate::read::{Piece, Source, read};
+use crate::read::{Piece, Source, read, read_some};
 use crate::shards::{Shard, ShardWriter};
 use crate::{DataError, Result, Tokens};
 
@@ -351,13 +351,7 @@ impl Spool<'_> {
 fn copy(from: &mut impl Read, to: &mut ShardWriter, dir: &Path) -> Result<()> {
     let mut bytes = vec![0; 1 << 18];
     loop {
-        let mut n = 0;
-        while n < bytes.len() {
-            match from.read(&mut bytes[n..]).map_err(DataError::io(dir))? {
-                0 => break,
-                more => n += more,
-            }
-        }
+        let n = read_some(from, &mut bytes).map_err(DataError::io(dir))?;
         if n == 0 {
             return Ok(());
         }

@@ -229,7 +229,8 @@ impl Text {
     }
 }
 
-fn read_some(bytes: &mut dyn Read, buffer: &mut [u8]) -> std::io::Result<usize> {
+/// Fills the buffer as far as there are bytes.
+pub(crate) fn read_some(bytes: &mut dyn Read, buffer: &mut [u8]) -> std::io::Result<usize> {
     let mut n = 0;
     while n < buffer.len() {
         match bytes.read(&mut buffer[n..]) {

@@ -183,7 +183,7 @@ fn compile(
     }
     let notes = parser.grammar_warnings();
     // The first mask also says how much the search may cost.
-    let none = || ConstraintError::NoText { what, tokens: LONGEST };
+    let none = || ConstraintError::NoText { what };
     let mut probe = guard(|| Ok(parser.deep_clone()))?;
     let found = guard(|| {
         if !probe.is_accepting()

@@ -305,31 +305,33 @@ pub enum Out {
 impl<'a, T> Mat<'a, T> {
     /// Row-major, without gaps.
     pub fn new(data: &'a [T], rows: usize, cols: usize) -> Mat<'a, T> {
-        assert_eq!(data.len(), rows * cols, "a {rows} × {cols} matrix");
+        assert_eq!(Some(data.len()), rows.checked_mul(cols), "a {rows} × {cols} matrix");
         Mat { data, rows, cols, row_stride: cols, col_stride: 1 }
     }
 
     /// Rows of `cols` values that start `row_stride` apart.
     pub fn strided(data: &'a [T], rows: usize, cols: usize, row_stride: usize) -> Mat<'a, T> {
-        assert!(
-            rows == 0 || (rows - 1) * row_stride + cols <= data.len(),
-            "{rows} rows of {cols}, {row_stride} apart"
-        );
-        Mat { data, rows, cols, row_stride, col_stride: 1 }
+        let mat = Mat { data, rows, cols, row_stride, col_stride: 1 };
+        assert!(mat.is_whole(), "{rows} rows of {cols}, {row_stride} apart");
+        mat
     }
 
     /// `rows` rows from row `first` on.
     pub(crate) fn part(self, first: usize, rows: usize) -> Mat<'a, T> {
-        assert!(first + rows <= self.rows, "rows {first}..{} of {}", first + rows, self.rows);
+        assert!(first <= self.rows && rows <= self.rows - first, "{rows} rows from {first} of {}", self.rows);
         let data = if rows == 0 { &[] } else { &self.data[first * self.row_stride..] };
         Mat { data, rows, ..self }
     }
 
     /// Whether each element lies in `data`.
     pub(crate) fn is_whole(&self) -> bool {
-        let last =
-            self.rows.saturating_sub(1) * self.row_stride + self.cols.saturating_sub(1) * self.col_stride;
-        self.rows == 0 || self.cols == 0 || last < self.data.len()
+        self.rows == 0 || self.cols == 0 || self.last(self.rows).is_some_and(|last| last < self.data.len())
+    }
+
+    /// Where the last element of the first `rows` rows would lie, if there is such a place at all.
+    fn last(&self, rows: usize) -> Option<usize> {
+        let down = rows.saturating_sub(1).checked_mul(self.row_stride)?;
+        down.checked_add(self.cols.saturating_sub(1).checked_mul(self.col_stride)?)
     }
 
     /// Where element (i, j) lies.
@@ -340,8 +342,8 @@ impl<'a, T> Mat<'a, T> {
     /// The first rows only, where there are more.
     fn above(self, rows: usize) -> Mat<'a, T> {
         let rows = rows.min(self.rows);
-        let last = rows.saturating_sub(1) * self.row_stride + self.cols.saturating_sub(1) * self.col_stride;
-        Mat { data: &self.data[..self.data.len().min(last + 1)], rows, ..self }
+        let end = self.last(rows).map_or(usize::MAX, |last| last.saturating_add(1));
+        Mat { data: &self.data[..self.data.len().min(end)], rows, ..self }
     }
 
     /// The transposed view.

@@ -254,7 +254,7 @@ impl<T> Shared<T> {
 
     /// Where the `len` values from `start` on lie. Whoever uses the pointer answers for not overlapping.
     pub fn pointer(&self, start: usize, len: usize) -> *mut T {
-        assert!(start + len <= self.len, "{len} values from {start} of {}", self.len);
+        assert!(start <= self.len && len <= self.len - start, "{len} values from {start} of {}", self.len);
         self.start.wrapping_add(start)
     }
 
@@ -273,6 +273,7 @@ impl<T> Shared<T> {
 /// Calls `f(i, chunk)` for each chunk of `chunk` values (the last may be shorter), on all threads.
 pub fn for_each_chunk_mut<T: Send>(data: &mut [T], chunk: usize, f: impl Fn(usize, &mut [T]) + Sync) {
     let (len, shared) = (data.len(), Shared::new(data));
+    assert!(chunk > 0 || len == 0, "{len} values in chunks of none");
     for_each(len.div_ceil(chunk.max(1)), |i| {
         let start = i * chunk;
         // SAFETY: `data` is borrowed by this function, and chunks do not overlap.

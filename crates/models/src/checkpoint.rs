@@ -333,7 +333,11 @@ fn write_json(path: &Path, value: &serde_json::Value) -> Result<()> {
     write_whole(path, |file| writeln!(file, "{text}"))
 }
 
-/// Writes a file beside its target, syncs it and renames it, so that the target is always whole.
+/// Writes a file as all files are written: beside its target, synced and renamed, so that the target is always whole.
+pub fn write_bytes(path: &Path, bytes: &[u8]) -> Result<()> {
+    write_whole(path, |file| file.write_all(bytes))
+}
+
 fn write_whole(path: &Path, write: impl FnOnce(&mut AtomicWriteFile) -> io::Result<()>) -> Result<()> {
     let write_all = || -> io::Result<()> {
         let mut file = AtomicWriteFile::open(path)?;

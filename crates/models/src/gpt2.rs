@@ -426,7 +426,7 @@ impl Gpt2 {
     /// The summed loss of a batch. In a training pass, [`LmLoss::backward`] then gives the gradients.
     pub fn loss(&self, batch: &Batch, mut pass: Pass) -> Result<LmLoss> {
         pass.lens = batch.lens.map(<[usize]>::to_vec);
-        if pass.tape.is_some() && self.lora.is_some() {
+        if pass.tape.is_some() {
             self.ensure_trainable()?;
         }
         let hidden = self.hidden(batch.ids, batch.batch, &mut pass)?;
@@ -443,7 +443,7 @@ impl Gpt2 {
         weights: impl FnOnce(&[f32]) -> Vec<f32>,
     ) -> Result<LmLoss> {
         pass.lens = batch.lens.map(<[usize]>::to_vec);
-        if pass.tape.is_some() && self.lora.is_some() {
+        if pass.tape.is_some() {
             self.ensure_trainable()?;
         }
         let hidden = self.hidden(batch.ids, batch.batch, &mut pass)?;

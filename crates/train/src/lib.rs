@@ -21,7 +21,7 @@ pub use config::TrainConfig;
 pub use dpo::{Objective, Rewards};
 pub use error::TrainError;
 pub use lock::RunLock;
-pub use run::{EvalReport, Observer, Outcome, Run, StepReport};
+pub use run::{EvalReport, Observer, Outcome, Pace, Run, StepReport};
 pub use state::Before;
 pub use validation::{Measured, PreferenceReport, Validation};
 

@@ -5,6 +5,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use models::checkpoint::write_bytes;
 use serde_json::{Map, Value};
 
 use crate::tensorboard::EventFile;
@@ -38,9 +39,8 @@ impl Metrics {
         fs::create_dir_all(dir).map_err(TrainError::io(dir))?;
         let path = dir.join("metrics.jsonl");
         let (kept, losses) = keep_until(&path, step)?;
-        // Written beside it and renamed, so that a kill leaves the old lines or the kept ones.
-        let beside = dir.join("metrics.jsonl.new");
-        fs::write(&beside, kept).and_then(|()| fs::rename(&beside, &path)).map_err(TrainError::io(&path))?;
+        // A kill leaves the old lines or the kept ones.
+        write_bytes(&path, kept.as_bytes())?;
         let lines = OpenOptions::new().append(true).open(&path).map_err(TrainError::io(&path))?;
         let events = dir.join("events");
         let events = EventFile::create(&events, now()).map_err(TrainError::io(&events))?;
@@ -64,11 +64,14 @@ impl Metrics {
         self.events.scalars(time, step, values).map_err(TrainError::io(&self.dir.join("events")))
     }
 
-    /// Draws `loss.svg`.
-    pub fn plot(&self) -> Result<PathBuf> {
+    /// Draws `loss.svg`, if there are losses.
+    pub fn plot(&self) -> Result<Option<PathBuf>> {
         let path = self.dir.join("loss.svg");
-        plot::draw(&path, &self.losses).map_err(|reason| TrainError::State { path: path.clone(), reason })?;
-        Ok(path)
+        let drawn =
+            plot::draw(&self.losses).map_err(|reason| TrainError::State { path: path.clone(), reason })?;
+        let Some(svg) = drawn else { return Ok(None) };
+        write_bytes(&path, svg.as_bytes())?;
+        Ok(Some(path))
     }
 }
 
@@ -115,7 +118,7 @@ mod tests {
         assert_eq!(metrics.losses.train, [(1, 4.0), (2, 3.0), (3, 2.0)]);
         metrics.write(4, &[("val/loss", 0.5)]).unwrap();
         assert_eq!(fs::read_to_string(&path).unwrap().lines().count(), 4);
-        let svg = fs::read_to_string(metrics.plot().unwrap()).unwrap();
+        let svg = fs::read_to_string(metrics.plot().unwrap().unwrap()).unwrap();
         assert!(svg.contains("<svg") && svg.contains("validation"));
         assert_eq!(fs::read_dir(dir.path().join("events")).unwrap().count(), 2);
     }

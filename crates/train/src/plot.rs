@@ -1,20 +1,18 @@
 //! `loss.svg`: the losses of a run over its steps.
 
-use std::path::Path;
-
 use plotters::prelude::*;
 
 use crate::metrics::Series;
 
-/// Draws the training loss, its running mean, and the validation loss.
-pub(crate) fn draw(path: &Path, losses: &Series) -> Result<(), String> {
+/// Draws the training loss, its running mean, and the validation loss. `None` if there is nothing to draw.
+pub(crate) fn draw(losses: &Series) -> Result<Option<String>, String> {
     let all = losses.train.iter().chain(&losses.val);
     let (mut low, mut high, mut last) = (f64::INFINITY, f64::NEG_INFINITY, 1.0f64);
     for &(step, loss) in all.filter(|(_, loss)| loss.is_finite()) {
         (low, high, last) = (low.min(loss), high.max(loss), last.max(step as f64));
     }
     if low > high {
-        return Ok(()); // Nothing to draw.
+        return Ok(None);
     }
     let margin = 0.05 * (high - low).max(0.1);
     let mut svg = String::new();
@@ -22,7 +20,7 @@ pub(crate) fn draw(path: &Path, losses: &Series) -> Result<(), String> {
         let area = SVGBackend::with_string(&mut svg, (900, 500)).into_drawing_area();
         chart(&area, losses, last, (low - margin)..(high + margin)).map_err(|error| error.to_string())?;
     }
-    std::fs::write(path, svg).map_err(|error| error.to_string())
+    Ok(Some(svg))
 }
 
 type Drawn = Result<(), Box<dyn std::error::Error>>;

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use data::batches::{Batches, OwnedBatch};
+use data::fingerprint;
 use eval::EvalError;
 use models::{Batch, Gpt2, Pass};
 use serde::Serialize;
@@ -23,6 +24,10 @@ use crate::optimizer::{Optimizer, clip_factor, global_norm};
 use crate::state::{self, Before, Progress};
 use crate::validation::{Judge, Measured, Validation};
 use crate::{Result, TrainConfig, TrainError, config};
+
+mod pace;
+
+pub use pace::Pace;
 
 /// A run in progress.
 pub struct Run {
@@ -92,7 +97,7 @@ pub struct Outcome {
     pub best: Option<(f64, u64)>,
     /// Seconds spent training, in all sessions.
     pub seconds: f64,
-    /// The plot.
+    /// The plot, if there was something to draw.
     pub plot: Option<PathBuf>,
 }
 
@@ -147,6 +152,7 @@ impl Run {
             return Err(TrainError::Setting { name: "--patience", got: patience.to_string(), want });
         }
         let data_hash = batches.fingerprint()?;
+        let val_hash = val.as_ref().map(Validation::fingerprint).transpose()?;
         let position = batches.position().clone();
         let flops_per_token = config::cost_of(&model, &config, batches.time()).flops_per_token;
         let progress = Progress {
@@ -155,6 +161,7 @@ impl Run {
             best: None,
             seconds: 0.0,
             data_hash,
+            val_hash,
             base_hash: model.lora().map(|_| hash(&model)),
             before: None,
             reference: Vec::new(),
@@ -192,6 +199,11 @@ impl Run {
                 "the training data is not what this run began with; give the same --data in the same order",
             );
         }
+        if progress.val_hash != self.progress.val_hash {
+            return refuse(
+                "the held-out data is not what this run was judged by so far; give the same --val-data (for finetune, --val)",
+            );
+        }
         if progress.base_hash != self.progress.base_hash {
             return refuse(
                 "the model to start from is not the one that this run's adapter was trained beside",
@@ -220,12 +232,6 @@ impl Run {
     /// Steps made.
     pub fn step(&self) -> u64 {
         self.progress.step
-    }
-
-    /// Changes the length of the run before it has begun.
-    pub fn set_max_steps(&mut self, max_steps: u64) {
-        self.config.max_steps = max_steps;
-        self.progress.config.max_steps = max_steps;
     }
 
     /// Trains until the last step, or until the observer asks to stop.
@@ -528,7 +534,7 @@ impl Run {
 
     /// What the run has come to. The best model is scored on all of the validation data.
     fn outcome(&self, metrics: &Metrics) -> Result<Outcome> {
-        let (plot, finished) = (Some(metrics.plot()?), self.is_finished());
+        let (plot, finished) = (metrics.plot()?, self.is_finished());
         let val = match &self.val {
             Some(val) if finished => {
                 let best = self.model.load_trained(&self.dir)?;
@@ -542,11 +548,11 @@ impl Run {
     }
 }
 
-/// A hash of all weights' bits (FNV-1a, a value at a time).
+/// A hash of all weights' bits.
 fn hash(model: &Gpt2) -> u64 {
     let parameters = model.parameters();
-    let bits = parameters.iter().flat_map(|(_, tensor)| tensor.data()).map(|x| u64::from(x.to_bits()));
-    bits.fold(0xcbf2_9ce4_8422_2325, |hash, bits| (hash ^ bits).wrapping_mul(0x100_0000_01b3))
+    let bits = parameters.iter().flat_map(|(_, tensor)| tensor.data()).map(|x| x.to_bits());
+    fingerprint::of_numbers(fingerprint::NOTHING, bits)
 }
 
 /// Sums over the batches of a step.

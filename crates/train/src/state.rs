@@ -27,6 +27,9 @@ pub struct Progress {
     pub seconds: f64,
     /// A hash of the training tokens.
     pub data_hash: u64,
+    /// A hash of the held-out data.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub val_hash: Option<u64>,
     /// A hash of the weights beside which an adapter is trained: the state does not hold them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub base_hash: Option<u64>,

@@ -1,7 +1,7 @@
 //! What a run is judged by: held-out text, or the answers of held-out examples or pairs.
 
-use data::Tokens;
 use data::example::{Example, Pair};
+use data::{Tokens, fingerprint};
 use eval::{AnswerReport, EvalError, Measure, Report};
 use models::Gpt2;
 use serde::Serialize;
@@ -115,6 +115,18 @@ impl Validation {
         match self {
             Validation::Tokens(tokens) => tokens.len() < 2,
             _ => self.len() == 0,
+        }
+    }
+
+    /// A hash of it.
+    pub(crate) fn fingerprint(&self) -> data::Result<u64> {
+        match self {
+            Validation::Tokens(tokens) => fingerprint::of_tokens(fingerprint::NOTHING, tokens),
+            Validation::Examples(examples) => Ok(fingerprint::of_examples(examples, 1)),
+            Validation::Pairs(pairs) => {
+                let rows = pairs.iter().flat_map(|pair| [&pair.chosen, &pair.rejected]);
+                Ok(fingerprint::of_examples(rows, 2))
+            }
         }
     }
 

@@ -11,7 +11,8 @@ use tensor::timing;
 use train::{Measured, Outcome, Run, RunLock, TrainConfig, Validation};
 
 use crate::input::{self, duration, grouped};
-use crate::output::{note, plus_minus, say};
+use crate::minutes;
+use crate::output::{self, note, plus_minus, say};
 use crate::plan::{self, Corpus};
 use crate::progress::Progress;
 use crate::settings::Settings;
@@ -28,6 +29,7 @@ const EXPECTED_SHARE: f64 = 0.55;
 #[command(after_help = "Examples:\n  \
     gpt2 train --data novel.txt --tokenizer bpe:4000 --preset gpt2-mini --epochs 3 --out out/novel\n  \
     gpt2 train --config configs/shakespeare-char-cpu.toml --data shakespeare.txt --out out/shakespeare\n  \
+    gpt2 train --data novel.txt --minutes 60 --out out/hour\n  \
     gpt2 train --resume --out out/novel")]
 pub struct Args {
     /// Directory to write
@@ -50,6 +52,7 @@ pub struct Args {
 }
 
 pub fn run(args: Args, offline: bool) -> Result<()> {
+    let start = Instant::now();
     let (mut settings, saved) = match args.resume {
         true => (resumed_settings(&args)?, Some(args.out.as_path())),
         false => (typed_settings(&args)?, None),
@@ -62,6 +65,10 @@ pub fn run(args: Args, offline: bool) -> Result<()> {
     plan::check(&settings)?;
     lock.remove_leftovers()?;
     let corpus = plan::corpus(&mut settings, saved)?;
+    if let Some(minutes) = settings.minutes.take() {
+        note!("timing the first steps …");
+        settings.max_steps = Some(minutes::steps(minutes, start, &settings, &corpus, &args.out)?);
+    }
     let model = plan::model(&mut settings, &corpus.tokenizer)?;
     let batcher = plan::batcher(&mut settings, &corpus, model.config().n_ctx)?;
     let config = plan::train_config(&mut settings, model.config().n_embd, batcher.sequences_per_epoch())?;
@@ -153,9 +160,7 @@ fn announce(settings: &Settings, corpus: &Corpus, model: &Gpt2Config, config: &T
 /// Keeps the resolved settings with the model, as a recipe.
 pub fn save_settings(dir: &Path, name: &str, settings: &impl serde::Serialize) -> Result<()> {
     std::fs::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display()))?;
-    let path = dir.join(name);
-    std::fs::write(&path, toml::to_string(settings)?)
-        .with_context(|| format!("cannot write {}", path.display()))
+    output::save(&dir.join(name), toml::to_string(settings)?.as_bytes())
 }
 
 /// With --force, an older run must not be found by a later --resume.

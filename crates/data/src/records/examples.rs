@@ -2,8 +2,10 @@
 //! prompt into those to learn from and those to validate on.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::panic::resume_unwind;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread::ScopedJoinHandle;
 
 use tokenizer::chat::Message;
 use tokenizer::sentences;
@@ -153,7 +155,8 @@ fn in_order<A: Sync, B: Send>(list: &[A], threads: usize, work: impl Fn(&A) -> B
     };
     let mut done: Vec<(usize, Vec<B>)> = std::thread::scope(|scope| {
         let workers: Vec<_> = (0..threads.max(1)).map(|_| scope.spawn(run)).collect();
-        workers.into_iter().flat_map(|worker| worker.join().expect("a worker that does not panic")).collect()
+        let join = |worker: ScopedJoinHandle<_>| worker.join().unwrap_or_else(|panic| resume_unwind(panic));
+        workers.into_iter().flat_map(join).collect()
     });
     done.sort_by_key(|(i, _)| *i);
     done.into_iter().flat_map(|(_, part)| part).collect()

@@ -325,7 +325,7 @@ impl<'a, M: Deref<Target = Gpt2>> Summaries<'a, M> {
     ) -> Result<(), SummarizeError> {
         let n = parts.parts.len();
         for (part, text) in parts.parts.iter().enumerate() {
-            let request = self.request(id, job, text)?;
+            let request = self.request(id, job, text).inspect_err(|_| self.drop_job(id))?;
             let task = self.texts.add(&request).inspect_err(|_| self.drop_job(id))?;
             job.begun += 1;
             self.tasks.insert(task, (id, part, String::new()));

@@ -75,14 +75,12 @@ pub enum ConstraintError {
     },
     /// No text was found that fulfils it.
     #[error(
-        "no text was found that fulfils the {what}: there is none, none of up to {tokens} tokens, or none that this \
-         vocabulary can write; loosen it"
+        "no text was found that fulfils the {what}: there is none, only long ones, or none that this vocabulary can \
+         write; loosen it"
     )]
     NoText {
         /// A schema, a grammar, a regular expression.
         what: &'static str,
-        /// How long a text was looked for.
-        tokens: usize,
     },
     /// Too few tokens to fulfil it.
     #[error(

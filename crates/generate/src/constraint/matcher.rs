@@ -7,11 +7,11 @@ use llguidance::TokenParser;
 
 use super::closing::Search;
 use super::numbers::Numbers;
-use super::{Constraint, ConstraintError, Vocabulary, guard};
+use super::{Constraint, ConstraintError, EFFORT, LONGEST, Vocabulary, guard};
 use crate::sampling::{Draw, History, Sampler, SamplingError};
 
 /// Places that are looked at for an ending when a token has been drawn.
-const EFFORT: usize = 2000;
+const NEXT_EFFORT: usize = 2000;
 /// Tokens that are drawn anew where no text could follow, before the known ending is taken.
 const ATTEMPTS: usize = 8;
 
@@ -49,11 +49,11 @@ impl Matcher {
         let parser = constraint.parser()?;
         let (closing, numbers) = (Closing::default(), constraint.is_json.then(Numbers::default));
         let mut matcher = Matcher { parser, vocabulary, ends: ends.to_vec(), closing, numbers };
-        let none = || ConstraintError::NoText { what: constraint.what, tokens: most };
+        let none = || ConstraintError::NoText { what: constraint.what };
         matcher.closing = match matcher.written(constraint.shortest.clone()) {
             Some(closing) => closing,
             // A token that ends texts was part of it.
-            None => matcher.search(&[], usize::MAX, super::EFFORT)?.ok_or_else(none)?,
+            None => matcher.search(&[], usize::MAX, EFFORT)?.ok_or_else(none)?,
         };
         let need = matcher.closing.tokens.len();
         if need > most { Err(ConstraintError::TooShort { need, most }) } else { Ok(matcher) }
@@ -194,7 +194,7 @@ impl Matcher {
             return Ok(Some(self.closing.clone()));
         }
         let hint = self.closing.bytes.clone();
-        self.search(&hint, 1 << 16, EFFORT)
+        self.search(&hint, LONGEST, NEXT_EFFORT)
     }
 
     fn search(&self, hint: &[u8], longest: usize, effort: usize) -> Result<Option<Closing>, ConstraintError> {

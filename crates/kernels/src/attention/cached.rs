@@ -489,7 +489,7 @@ unsafe fn product<K: Tile>(
         for j in (0..cols).step_by(K::NR) {
             let c = C { at: c.wrapping_add(i * row + j), row, from_c };
             let (a, b) = (A { at: a.at.wrapping_add(i * a.row), ..a }, B { at: b.at.wrapping_add(j), ..b });
-            // SAFETY: the caller's promise; a tile is at most 32 columns wide.
+            // SAFETY: the caller's promise; no tile is wider than what `cols` is padded to.
             unsafe { tile.run(rows, K::NR.min(cols - j), c, a, b, depth) };
         }
     }

@@ -148,14 +148,19 @@ impl Settings {
         Ok(None)
     }
 
+    /// What a field says a rank is.
+    fn rank(&self, field: &str, value: f64) -> Result<usize> {
+        match value.fract() == 0.0 && (1.0..=f64::from(1 << 20)).contains(&value) {
+            true => Ok(value as usize),
+            false => Err(self.refuse(field, "a rank is a whole number of at least 1")),
+        }
+    }
+
     /// The settings as ours. The targets are those of a list, or the layers that have tensors.
     fn config(&self, layers: &[String]) -> Result<LoraConfig> {
-        let r = self.number("r", 8.0)?;
-        if r.fract() != 0.0 || !(1.0..=f64::from(1 << 20)).contains(&r) {
-            return Err(self.refuse("r", "a rank is a whole number of at least 1"));
-        }
+        let r = self.rank("r", self.number("r", 8.0)?)?;
         let config = LoraConfig {
-            r: r as usize,
+            r,
             alpha: self.number("lora_alpha", 8.0)? as f32,
             dropout: self.number("lora_dropout", 0.0)? as f32,
             targets: match self.get("target_modules") {
@@ -265,7 +270,8 @@ pub(crate) fn load_adapter(model: &Gpt2, dir: &Path) -> Result<LoadedAdapter> {
     let mut adapters = HashMap::new();
     for (name, [inputs, outputs]) in sizes {
         let (a, b) = (format!("{name}.lora_A.weight"), format!("{name}.lora_B.weight"));
-        let rank = settings.pattern("rank_pattern", &name)?.map_or(config.r, |rank| rank as usize);
+        let rank = settings.pattern("rank_pattern", &name)?;
+        let rank = rank.map_or(Ok(config.r), |rank| settings.rank("rank_pattern", rank))?;
         let (Some(a_tensor), b_tensor) = (tensors.take(&a, Some(rank), inputs)?, tensors.values.remove(&b))
         else {
             if settings.is_complete() && config.is_target(&name) {
@@ -281,6 +287,7 @@ pub(crate) fn load_adapter(model: &Gpt2, dir: &Path) -> Result<LoadedAdapter> {
             }
         };
         let alpha = settings.pattern("alpha_pattern", &name)?.map_or(config.alpha, |alpha| alpha as f32);
+        LoraConfig { alpha, ..config.clone() }.validate()?;
         let (v, scale) = (Tensor::new(&[rank, outputs], v)?, config.scale(rank, alpha));
         adapters.insert(name, Adapter { a: a_tensor, v, alpha, scale, dropout: config.dropout });
     }

@@ -116,22 +116,22 @@ fn look_at_normalizer(path: &Path, normalizer: &Value, changes: &mut Vec<String>
         let mut add = |change: &str| changes.push(change.to_owned());
         match type_of(step).as_str() {
             "Sequence" => return Err(unsupported(path, "a normalizer within a normalizer")),
-            "Lowercase" => add("letters become small"),
+            "Lowercase" => add("letters become lower case"),
             "StripAccents" => add("accents are dropped"),
             "Strip" => add("white space at the ends is dropped"),
-            "NFKC" | "NFKD" | "Nmt" => add("characters become plainer ones (NFKC)"),
+            "NFKC" | "NFKD" | "Nmt" => add("characters are replaced by compatible ones (NFKC)"),
             "NFC" | "NFD" => add("accents are written in one way (NFC)"),
             "BertNormalizer" => {
                 let small = on(step, "lowercase").unwrap_or(true);
                 if small {
-                    add("letters become small");
+                    add("letters become lower case");
                 }
                 if on(step, "strip_accents").unwrap_or(small) {
                     add("accents are dropped");
                 }
             }
             "Precompiled" => {
-                add("characters become plainer ones (NFKC)");
+                add("characters are replaced by compatible ones (NFKC)");
                 let table = step["precompiled_charsmap"].as_str().unwrap_or_default();
                 charsmap::check(table).map_err(|reason| {
                     format(path, format!("the `precompiled_charsmap` cannot be used: {reason}"))

@@ -156,6 +156,10 @@ fn a_state_that_does_not_fit_is_refused() {
     run_in(dir.path(), config(5)).run(&mut ()).unwrap();
     let other = TrainConfig { clip_norm: None, ..config(5) };
     assert!(run_in(dir.path(), other).resume().unwrap_err().to_string().contains("settings"));
+    let mut judged_otherwise = run_in(dir.path(), config(5));
+    let other = Validation::Tokens(Tokens::new(vec![1, 2, 3]));
+    judged_otherwise.progress.val_hash = Some(other.fingerprint().unwrap());
+    assert!(judged_otherwise.resume().unwrap_err().to_string().contains("held-out data"));
     run_in(dir.path(), config(9)).resume().unwrap();
     let path = state::path(dir.path());
     let bytes = std::fs::read(&path).unwrap();
@@ -200,7 +204,7 @@ fn a_run_that_blows_up_does_not_touch_the_last_good_state() {
     for (eval_interval, step) in [(1000, 5), (1, 4)] {
         let mut again = run_in(dir.path(), TrainConfig { eval_interval: 1000, ..config(3) });
         again.resume().unwrap();
-        again.set_max_steps(9);
+        again.config.max_steps = 9;
         again.config.eval_interval = eval_interval;
         again.config.schedule = Schedule { lr: f32::MAX, warmup_steps: 0, decay: Decay::Constant };
         let error = again.run(&mut ()).unwrap_err().to_string();
@@ -221,7 +225,7 @@ fn a_state_that_the_last_step_has_ruined_is_not_saved() {
         let adam = AdamConfig { beta1: 0.9, beta2: 0.95, eps: 1e-8, weight_decay };
         let mut run = run_in(kept.path(), config(3));
         run.resume().unwrap();
-        run.set_max_steps(4);
+        run.config.max_steps = 4;
         run.val = None;
         run.optimizer = Optimizer::new(OptimizerConfig::AdamW(adam), &run.model);
         run.config.schedule = Schedule { lr, warmup_steps: 0, decay: Decay::Constant };

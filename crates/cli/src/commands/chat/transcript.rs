@@ -3,25 +3,20 @@
 //! `.json` is an array of one conversation for people to read, all else one conversation on a line (JSON lines):
 //! `{"messages": [{"role": "user", "content": "…"}, …]}`. An answer that was interrupted has `"interrupted": true`, too.
 
-use std::io::Write;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
-use atomic_write_file::AtomicWriteFile;
 use generate::Finish;
 use generate::apps::chat::Conversation;
 use serde_json::{Value, json};
 use tokenizer::chat::Message;
 
-use crate::input;
+use crate::{input, output};
 
 /// Writes a conversation, whole or not at all.
 pub fn save(conversation: &Conversation, path: &Path) -> Result<()> {
-    let cannot = || format!("cannot write {}", path.display());
     let text = to_text(conversation, path.extension().is_some_and(|end| end == "json"))?;
-    let mut file = AtomicWriteFile::open(path).with_context(cannot)?;
-    file.write_all(text.as_bytes()).with_context(cannot)?;
-    file.commit().with_context(cannot)
+    output::save(path, text.as_bytes())
 }
 
 fn to_text(conversation: &Conversation, for_people: bool) -> Result<String> {

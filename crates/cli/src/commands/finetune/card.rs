@@ -3,13 +3,13 @@
 use std::fmt::Write;
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use data::records::Shape;
 use train::Outcome;
 
 use super::material::{Counts, Material};
 use super::settings::Settings;
-use crate::output::plus_minus;
+use crate::output::{self, plus_minus};
 
 /// What is told of the data, before it is used up by the run.
 pub struct Sources {
@@ -71,14 +71,9 @@ pub fn sources(material: &Material) -> Sources {
     }
 }
 
-/// Writes the card, beside its place and then into it.
+/// Writes the card.
 pub fn write(out: &Path, settings: &Settings, sources: &Sources, outcome: &Outcome) -> Result<()> {
-    let path = out.join("README.md");
-    let text = text(out, settings, sources, outcome)?;
-    let temporary = out.join("README.md.part");
-    std::fs::write(&temporary, text)
-        .and_then(|()| std::fs::rename(&temporary, &path))
-        .with_context(|| format!("cannot write {}", path.display()))
+    output::save(&out.join("README.md"), text(out, settings, sources, outcome)?.as_bytes())
 }
 
 fn text(out: &Path, settings: &Settings, sources: &Sources, outcome: &Outcome) -> Result<String> {

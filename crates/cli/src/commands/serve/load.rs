@@ -72,7 +72,7 @@ impl Plan {
 
     fn beside(&self, located: &Located, base: &Gpt2, dir: &Path) -> Result<(Gpt2, Tokenizer)> {
         let located = Located { path: located.path.clone(), adapter: Some(dir.to_owned()) };
-        if located.adapter.is_none() || base.lora().is_some() || base.dtype().is_blocks() {
+        if base.lora().is_some() || base.dtype().is_blocks() {
             return located.open(self.dtype); // an adapter is put beside weights before these are rounded
         }
         let mut model = base.clone();

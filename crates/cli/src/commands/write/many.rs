@@ -16,7 +16,7 @@ use super::{Args, Plan, warnings};
 use crate::input;
 use crate::lines::{self, Lines};
 use crate::model::Located;
-use crate::output::{note, say};
+use crate::output::{self, note, say};
 use crate::plan::engine_settings;
 use crate::signals::StopFlag;
 
@@ -219,7 +219,7 @@ impl Sink {
                     "{} is there already, and is another text; --force replaces it",
                     file.display()
                 );
-                one::save(&file, text.as_bytes())?;
+                output::save(&file, text.as_bytes())?;
                 let warnings: Vec<String> = whole.steps.iter().flat_map(warnings).collect();
                 lines.push(&lines::line(
                     head,

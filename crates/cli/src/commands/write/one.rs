@@ -1,11 +1,9 @@
 //! One document: shown part by part, or written to a file.
 
 use std::io::{IsTerminal, Write};
-use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use atomic_write_file::AtomicWriteFile;
 use generate::apps::write::{Job, WriteEvent, Writer, Written};
 use generate::{EngineSettings, Speculation};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -44,8 +42,8 @@ pub fn run(args: &Args, plan: &Plan, model: &Located) -> Result<()> {
     let whole =
         whole.map_err(|error| input::name_damage(&model, error)).with_context(|| plan.source.place())?;
     match (&args.out, args.json) {
-        (Some(path), true) => save(path, format!("{}\n", to_json(plan, &whole)).as_bytes())?,
-        (Some(path), false) => save(path, whole.markdown().as_bytes())?,
+        (Some(path), true) => output::save(path, format!("{}\n", to_json(plan, &whole)).as_bytes())?,
+        (Some(path), false) => output::save(path, whole.markdown().as_bytes())?,
         (None, true) => output::json(&to_json(plan, &whole))?,
         (None, false) => {} // shown as it came
     }
@@ -87,16 +85,6 @@ pub fn to_json(plan: &Plan, whole: &Written) -> Value {
         "seed": whole.seed, "text": whole.markdown(), "steps": whole.steps,
         "warnings": whole.steps.iter().flat_map(warnings).collect::<Vec<_>>(),
     })
-}
-
-/// Writes a file, whole or not at all.
-pub fn save(path: &Path, bytes: &[u8]) -> Result<()> {
-    let all = || -> std::io::Result<()> {
-        let mut file = AtomicWriteFile::open(path)?;
-        file.write_all(bytes)?;
-        file.commit()
-    };
-    all().with_context(|| format!("cannot write {}", path.display()))
 }
 
 /// Texts as they come, on a line of the terminal; nowhere else, since they may yet be written anew.
