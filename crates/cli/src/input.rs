@@ -3,7 +3,7 @@
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use hub::{Name, Wanted};
 use models::checkpoint::{self, Format, Found};
 use models::{Dtype, Gpt2};
@@ -65,15 +65,19 @@ pub fn open_model(dir: &Path, dtype: Option<Dtype>) -> Result<(Gpt2, Tokenizer)>
         Gpt2::open(dir, dtype).with_context(|| format!("cannot load a model from {}", dir.display()))?;
     let tokenizer = tokenizer_of(dir, model.config().vocab_size)
         .with_context(|| format!("cannot load a tokenizer from {}", dir.display()))?;
-    if tokenizer.vocab_size() > model.config().vocab_size {
-        bail!(
-            "the tokenizer in {} has {} tokens, but the model {}; take both from the same model",
-            dir.display(),
-            tokenizer.vocab_size(),
-            model.config().vocab_size
-        );
-    }
+    ensure_fits(&tokenizer, model.config().vocab_size, dir)?;
     Ok((model, tokenizer))
+}
+
+/// Refuses a tokenizer with tokens that the model from this place does not know.
+pub fn ensure_fits(tokenizer: &Tokenizer, vocab_size: usize, place: &Path) -> Result<()> {
+    ensure!(
+        tokenizer.vocab_size() <= vocab_size,
+        "the tokenizer in {} has {} tokens, but the model {vocab_size}; take both from the same training",
+        place.display(),
+        tokenizer.vocab_size()
+    );
+    Ok(())
 }
 
 /// The tokenizer of a model of so many tokens: in its directory, inside its file, or beside it. Weights of GPT-2's size that

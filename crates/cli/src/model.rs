@@ -90,13 +90,7 @@ impl Located {
         let tokenizer = self.tokenizer(&model).with_context(|| {
             format!("cannot load a tokenizer from {} or {}", adapter.display(), self.path.display())
         })?;
-        let (tokens, vocab_size) = (tokenizer.vocab_size(), model.config().vocab_size);
-        ensure!(
-            tokens <= vocab_size,
-            "the tokenizer has {tokens} tokens, but the model with the adapter {} only {vocab_size}; take both from the same \
-             training",
-            adapter.display()
-        );
+        input::ensure_fits(&tokenizer, model.config().vocab_size, adapter)?;
         Ok((model, tokenizer))
     }
 

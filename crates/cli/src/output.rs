@@ -8,6 +8,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use atomic_write_file::AtomicWriteFile;
+use indicatif::{ProgressBar, ProgressStyle};
 use tokenizer::Tokenizer;
 
 /// Prints a message as `eprintln!` does, and does not mind if nobody can read it.
@@ -58,6 +59,12 @@ pub fn token_names(ids: &[u32], tokenizer: Option<&Tokenizer>) -> String {
 /// One JSON value on a line of standard output.
 pub fn json(value: &impl serde::Serialize) -> Result<()> {
     result(format_args!("{}", serde_json::to_string(value)?))
+}
+
+/// A bar for work on so many things, called `unit`; seen on a terminal only.
+pub fn bar(n: usize, unit: &str) -> ProgressBar {
+    let template = format!("{{bar:24}} {{pos}}/{{len}} {unit}, {{eta}} left  {{msg}}");
+    ProgressBar::new(n as u64).with_style(ProgressStyle::with_template(&template).expect("a valid template"))
 }
 
 /// Writes a file, whole or not at all. What is no plain file, such as a pipe, has no place beside it: it is written to.

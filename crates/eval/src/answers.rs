@@ -4,6 +4,7 @@
 //! how examples differ, or tokens where that is more: `measure.rs` says why. Sums are taken in the order of the
 //! examples, so that nothing depends on how many are computed at once.
 
+use data::batches::OwnedBatch;
 use data::example::{Example, Pair};
 use data::packed::pack;
 use models::{Batch, Gpt2, Pass};
@@ -228,14 +229,7 @@ fn score_together(
         return Ok(Vec::new());
     }
     let batch = pack(&rows);
-    let view = Batch {
-        ids: &batch.ids,
-        targets: &batch.targets,
-        weights: &batch.weights,
-        batch: batch.batch,
-        lens: batch.lens.as_deref(),
-    };
-    let scores = model.weighted_scores(&view, Pass::eval().precision(precision))?;
+    let scores = model.weighted_scores(&view(&batch), Pass::eval().precision(precision))?;
     let answers = |sequence: std::ops::Range<usize>| {
         let kept: Vec<usize> = sequence.filter(|&i| batch.weights[i] != 0.0).collect();
         AnswerScore {
@@ -244,6 +238,12 @@ fn score_together(
         }
     };
     Ok(batch.sequences().map(answers).collect())
+}
+
+/// A batch of data as a model takes it.
+pub fn view(batch: &OwnedBatch) -> Batch<'_> {
+    let OwnedBatch { ids, targets, weights, batch, lens, .. } = batch;
+    Batch { ids, targets, weights, batch: *batch, lens: lens.as_deref() }
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use atomic_write_file::AtomicWriteFile;
 
 use crate::name::{is_commit, is_hex};
-use crate::select::{CONFIG, WEIGHTS, Weights, adapter_weights, is_gguf, shards, weights_of};
+use crate::select::{ADAPTER, CONFIG, WEIGHTS, Weights, is_gguf, shards, weights_of};
 use crate::{HubError, Name, Result};
 
 /// The fewest digits that stand for a commit.
@@ -167,7 +167,7 @@ pub(crate) fn has_weights(dir: &Path) -> bool {
 
 /// Whether a directory holds a GGUF file or an adapter.
 fn has_lone_weights(dir: &Path) -> bool {
-    !ggufs(dir).is_empty() || adapter_weights().iter().all(|file| dir.join(file).is_file())
+    !ggufs(dir).is_empty() || ADAPTER.iter().all(|file| dir.join(file).is_file())
 }
 
 fn has_tokenizer(dir: &Path) -> bool {

@@ -7,7 +7,7 @@ use crate::{HubError, Result, Wanted};
 /// The shape of a model.
 pub(crate) const CONFIG: &str = "config.json";
 /// The shape of an adapter, and its weights.
-const ADAPTER: [&str; 2] = ["adapter_config.json", "adapter_model.safetensors"];
+pub(crate) const ADAPTER: [&str; 2] = ["adapter_config.json", "adapter_model.safetensors"];
 /// What a tokenizer may be made of. The same list as the tokenizer's own, which this crate stands beside.
 pub const TOKENIZER: [&str; 8] = [
     "tokenizer.json",
@@ -68,11 +68,6 @@ pub(crate) fn select(repo: &str, files: &[String], wanted: Wanted, url: &str) ->
 /// Weights by the name of their file, or of their list.
 pub(crate) fn weights_of(name: &'static str) -> Weights {
     if name.ends_with(INDEX) { Weights::Index(name) } else { Weights::File(name.to_owned()) }
-}
-
-/// Adapter weights in a directory that holds both files.
-pub(crate) fn adapter_weights() -> [&'static str; 2] {
-    ADAPTER
 }
 
 /// Whether a file of weights has this name.

@@ -1,8 +1,8 @@
 //! Which instruction set to compute with: detected, or forced by `GPT2_ISA`.
 //!
 //! A proof type such as [`Avx2`] can only be made by asking the CPU, so code that holds one may use it. The loops
-//! of [`crate::rows`] and [`crate::optim`] are plain Rust, compiled once for each level by `vectorised`: they
-//! contain no intrinsics, and the compiler vectorises them as wide as the level allows.
+//! of [`crate::rows`] and [`crate::optim`] are plain Rust, compiled three times by `vectorised`, for AVX-512,
+//! AVX2 and any processor: they contain no intrinsics, and the compiler vectorises them as wide as it may.
 
 use std::sync::OnceLock;
 

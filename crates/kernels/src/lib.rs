@@ -2,7 +2,8 @@
 //!
 //! Each kernel has a plain version in [`mod@reference`], which defines the right answer; tests hold the fast ones to
 //! it on every instruction set. Results never depend on the number of threads: a matrix product's element is one
-//! chain of multiply-adds over ascending K, and other sums combine blocks of fixed size in index order.
+//! chain over ascending K, of multiply-adds or, with AMX and weights in blocks, of sums of 32 products; other sums combine
+//! blocks of fixed size in index order.
 //! Shapes are the caller's promise and are asserted. Start at [`gemm`], then [`attention`] and [`rows`].
 
 pub mod activation;

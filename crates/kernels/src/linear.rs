@@ -1,7 +1,7 @@
 //! A linear layer with what follows it: bias, a product of low rank, activation, dropout and the residual sum ride in the
 //! product's last step, while its values are still in the first-level cache.
 //!
-//! x: (rows, K); w: (K, N), always `f32`; b: (N); out: (rows, N). Results are `f32` or bfloat16, as the caller's slices
+//! x: (rows, K); w: (K, N), in any form of [`Weight`]; b: (N), `f32`; out: (rows, N). Results are `f32` or bfloat16, as the caller's slices
 //! are; where x is bfloat16, so is the product, with sums in `f32`.
 
 mod added;

@@ -8,7 +8,6 @@ pub mod summarize;
 pub mod write;
 
 use std::collections::VecDeque;
-use std::hash::{BuildHasher, Hasher, RandomState};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -20,6 +19,7 @@ use serde_json::json;
 use crate::account::Account;
 use crate::conductor::Failure;
 use crate::error::ApiError;
+use crate::openai::choices::random;
 use crate::served::Served;
 use crate::state::State;
 pub use events::{Receipt, Teller};
@@ -158,7 +158,7 @@ impl Queue {
 
 /// A seed where none was given: whole in JavaScript's numbers, too.
 fn random_seed() -> u64 {
-    RandomState::new().build_hasher().finish() >> 11
+    random() >> 11
 }
 
 #[cfg(test)]

@@ -14,7 +14,6 @@ pub mod messages;
 pub mod models;
 pub mod stream;
 
-use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -22,6 +21,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use generate::{Finish, Generation};
 use serde::Serialize;
 
+use self::choices::random;
 use crate::conductor::{Order, Receipt};
 use crate::error::ApiError;
 use crate::served::Served;
@@ -101,11 +101,7 @@ pub fn finish_reason(finish: Finish) -> &'static str {
 /// A name that no other answer has.
 pub(crate) fn new_id() -> String {
     static NUMBER: AtomicU64 = AtomicU64::new(0);
-    let mut hasher = RandomState::new().build_hasher();
-    hasher.write_u64(NUMBER.fetch_add(1, Ordering::Relaxed));
-    let first = hasher.finish();
-    hasher.write_u64(first);
-    format!("{first:016x}{:08x}", hasher.finish() as u32)
+    format!("{:016x}{:08x}", random(), NUMBER.fetch_add(1, Ordering::Relaxed))
 }
 
 /// Hands requests to the conductor.

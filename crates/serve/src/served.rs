@@ -8,7 +8,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use generate::{Constraint, ConstraintError, Vocabulary};
 use models::Gpt2;
 use tokenizer::Tokenizer;
-use tokenizer::chat::{ChatTemplate, Kind, TemplateError};
+use tokenizer::chat::{ChatTemplate, TemplateError};
 
 use crate::conductor::Figures;
 
@@ -89,7 +89,7 @@ impl Served {
 
     /// Whether it has no chat template, so that turns are lines of `User: …` and `Assistant: …`.
     pub fn is_plain(&self) -> bool {
-        self.template.kind() == Kind::Plain && self.tokenizer.chat_template().is_none()
+        self.template.is_assumed()
     }
 
     /// Strings that end a reply.

@@ -1,4 +1,4 @@
-//! The values of a tensor, in one of the two types that are computed with.
+//! The values of a tensor: in one of the two types that are computed with, or weights in a form for running.
 
 use kernels::bf16::{self, Values, ValuesMut, bf16 as Bf16};
 use kernels::gemm::{Operand, Weight};
@@ -41,7 +41,7 @@ impl Precision {
     }
 }
 
-/// Values of one of the two types.
+/// Values, or weights.
 #[derive(Clone, Debug)]
 pub enum Storage {
     /// 32 bits each.
@@ -98,6 +98,9 @@ impl Storage {
     }
 
     /// The values.
+    ///
+    /// # Panics
+    /// If they are weights in another form than `f32`.
     pub fn values(&self) -> Values<'_> {
         match self {
             Storage::F32(values) => Values::F32(values),

@@ -8,6 +8,7 @@
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use kernels::activation::Activation;
+use kernels::gemm::Output;
 
 use crate::memory::Buffer;
 use crate::storage::Storage;
@@ -228,6 +229,13 @@ pub(crate) struct Grad {
 enum GradValues {
     Pooled(Buffer),
     Owned(Vec<f32>),
+}
+
+impl Grad {
+    /// Where a product that is the gradient, or a part of it, goes.
+    pub fn output(&mut self) -> Output<'_> {
+        if self.fresh { Output::Set(self) } else { Output::Add(self) }
+    }
 }
 
 impl std::ops::Deref for Grad {

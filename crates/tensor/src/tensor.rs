@@ -181,7 +181,7 @@ impl Tensor {
     /// The values in row-major order.
     ///
     /// # Panics
-    /// If they are bfloat16, which only training in that precision makes.
+    /// If they are bfloat16, as what is computed in that precision, or weights in another form than `f32`.
     pub fn data(&self) -> &[f32] {
         self.data.f32()
     }

@@ -158,6 +158,9 @@ impl Weights {
     }
 
     /// A row's values.
+    ///
+    /// # Panics
+    /// If there is no such row, or `out` is not as long.
     pub fn row(&self, row: usize, out: &mut [f32]) {
         use half::slice::HalfFloatSliceExt;
         assert!(row < self.rows && out.len() == self.cols, "row {row} of {}", self.rows);

@@ -75,6 +75,7 @@ pub struct ChatTemplate {
     /// Names of special tokens by role, such as `eos_token`.
     names: Vec<(String, String)>,
     stop: Vec<String>,
+    is_assumed: bool,
 }
 
 impl ChatTemplate {
@@ -92,7 +93,14 @@ impl ChatTemplate {
         }
         let has_chatml = CHATML_TOKENS.iter().all(|name| tokenizer.special_id(name).is_some());
         let (kind, text) = if has_chatml { (Kind::ChatMl, CHATML) } else { (Kind::Plain, PLAIN) };
-        ChatTemplate::new(&(before + text), kind, names)
+        let template = ChatTemplate::new(&(before + text), kind, names)?;
+        Ok(ChatTemplate { is_assumed: !has_chatml, ..template })
+    }
+
+    /// Whether the tokenizer brings nothing for conversations, neither a template nor the tokens of one: then lines of `User: …`
+    /// and `Assistant: …` are all there is.
+    pub fn is_assumed(&self) -> bool {
+        self.is_assumed
     }
 
     /// ChatML, for a vocabulary whose texts end with `<|endoftext|>`.
@@ -112,7 +120,8 @@ impl ChatTemplate {
 
     fn new(source: &str, kind: Kind, names: Vec<(String, String)>) -> Result<ChatTemplate, TemplateError> {
         let jinja = Jinja::new(source)?;
-        let mut template = ChatTemplate { source: source.into(), kind, jinja, names, stop: Vec::new() };
+        let mut template =
+            ChatTemplate { source: source.into(), kind, jinja, names, stop: Vec::new(), is_assumed: false };
         template.stop = template.find_stop_strings();
         Ok(template)
     }

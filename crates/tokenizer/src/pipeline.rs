@@ -1,6 +1,6 @@
 //! Vocabularies that Hugging Face's crate runs: WordPiece, Unigram, and BPE that is not GPT-2's.
 //!
-//! The crate normalises, cuts and encodes. What it is given was checked before (`files/checks.rs`); should it panic all
+//! The crate normalises, cuts and encodes. What it is given was checked before (`files/pipeline.rs`, `files/charsmap.rs`); should it panic all
 //! the same, that is an error like any other. Decoding is ours: see [`crate::decode`].
 
 use std::fmt;

@@ -10,10 +10,11 @@
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use data::batches::{Batches, OwnedBatch};
+use data::batches::Batches;
 use data::fingerprint;
 use eval::EvalError;
-use models::{Batch, Gpt2, Pass};
+use eval::answers::view;
+use models::{Gpt2, Pass};
 use serde::Serialize;
 use tensor::Grads;
 use tokenizer::Tokenizer;
@@ -563,12 +564,6 @@ struct Summed {
     weight: f64,
     tokens: usize,
     pairs: dpo::Sums,
-}
-
-/// A batch of the data as the model takes it.
-fn view(batch: &OwnedBatch) -> Batch<'_> {
-    let OwnedBatch { ids, targets, weights, batch, lens, .. } = batch;
-    Batch { ids, targets, weights, batch: *batch, lens: lens.as_deref() }
 }
 
 impl StepReport {

@@ -15,7 +15,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
 use generate::apps::chat::{Chat, Conversation, ReplySettings};
-use tokenizer::chat::{ChatTemplate, Kind};
+use tokenizer::chat::ChatTemplate;
 
 use self::history::History;
 use self::persona::Lang;
@@ -93,7 +93,7 @@ pub fn run(args: Args, offline: bool) -> Result<()> {
     let (model, tokenizer) = args.model.open(offline)?;
     let template = ChatTemplate::of(&tokenizer)
         .with_context(|| format!("cannot use the chat template of {}", args.model))?;
-    let is_base = template.kind() == Kind::Plain && tokenizer.chat_template().is_none();
+    let is_base = template.is_assumed();
 
     let n_ctx = model.config().n_ctx;
     let max_tokens = args.max_tokens.unwrap_or((n_ctx / 4).clamp(1, MAX_TOKENS));

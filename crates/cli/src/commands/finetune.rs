@@ -157,13 +157,7 @@ impl Base {
             .with_context(|| format!("cannot load a model from {}", path.display()))?;
         let tokenizer = input::tokenizer_of(&path, config.vocab_size)
             .with_context(|| format!("cannot load a tokenizer from {}", path.display()))?;
-        ensure!(
-            tokenizer.vocab_size() <= config.vocab_size,
-            "the tokenizer in {} has {} tokens, but the model {}; take both from the same model",
-            path.display(),
-            tokenizer.vocab_size(),
-            config.vocab_size
-        );
+        input::ensure_fits(&tokenizer, config.vocab_size, &path)?;
         let (n_ctx, n_embd, vocab_size) = (config.n_ctx, config.n_embd, config.vocab_size);
         Ok(Base { path, tokenizer, config, n_ctx, n_embd, vocab_size })
     }

@@ -14,14 +14,14 @@ use generate::apps::summarize::{
     Ask, Extracts, Summaries, SummarizeError, Summary, SummaryEvent, SummarySettings,
 };
 use generate::{Processors, Sampler, Sampling, Speculation};
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::ProgressBar;
 use models::Gpt2;
 use tokenizer::Tokenizer;
 
 use self::read::Document;
 use self::report::Report;
 use crate::model::ModelArgs;
-use crate::output::note;
+use crate::output::{self, note};
 use crate::signals::StopFlag;
 use crate::{input, plan};
 
@@ -246,9 +246,7 @@ impl Args {
 /// Summarises all texts and reports them; what is done is kept, whatever comes then.
 fn write(args: &Args, documents: &[Document], mut work: Work, mut report: Report) -> Result<()> {
     let stop = StopFlag::install()?;
-    let bar = ProgressBar::new(documents.len() as u64);
-    let style = ProgressStyle::with_template("{bar:24} {pos}/{len} texts, {eta} left  {msg}");
-    bar.set_style(style.expect("a valid template"));
+    let bar = output::bar(documents.len(), "texts");
     let mut done = 0;
     let written = in_order(args.batch, documents, &mut work, &bar, &stop, &mut |index, summary| {
         bar.suspend(|| report.add(&documents[index], index, &summary))?;

@@ -15,7 +15,7 @@ use generate::constraint::Form;
 use models::Gpt2;
 use sha2::{Digest, Sha256};
 use tokenizer::Tokenizer;
-use tokenizer::chat::{ChatTemplate, Kind};
+use tokenizer::chat::ChatTemplate;
 
 use self::recipes::Source;
 use crate::constrain::Constrain;
@@ -221,8 +221,7 @@ impl Args {
             "never" => None,
             when => {
                 let template = ChatTemplate::of(&tokenizer)?;
-                let has_one = tokenizer.chat_template().is_some() || template.kind() != Kind::Plain;
-                Some(template).filter(|_| has_one || when == "always")
+                Some(template).filter(|template| !template.is_assumed() || when == "always")
             }
         };
         Ok((model, tokenizer, template))

@@ -128,7 +128,7 @@ impl Header {
         if padded < config.vocab_size {
             return Err(damaged(format!("{} tokens are padded to {}", config.vocab_size, number(7))));
         }
-        // Within 2⁴⁸, since `validate` bounds each factor, and `padded` is of 31 bits.
+        // It cannot overflow, since `validate` bounds each factor, and `padded` is of 31 bits.
         let n = config.n_params() + (padded - config.vocab_size) * config.n_embd;
         let want = HEADER + n * kind.size();
         if bytes.len() != want {

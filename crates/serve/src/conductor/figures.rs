@@ -7,7 +7,7 @@ use generate::{Finish, Generation};
 
 use crate::metrics::Times;
 
-/// Counts of one model. Those without "total" in their name go up and down.
+/// Counts of one model.
 #[derive(Debug, Default)]
 pub struct Figures {
     /// Texts that were taken and are not whole yet.

@@ -140,7 +140,7 @@ pub fn limit(
 }
 
 /// A seed from the system's randomness.
-fn random() -> u64 {
+pub(crate) fn random() -> u64 {
     use std::hash::{BuildHasher, Hasher, RandomState};
     RandomState::new().build_hasher().finish()
 }

@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use kernels::gemm::{Output, multiply};
+use kernels::gemm::multiply;
 use kernels::linear::Added;
 
 use super::low_rank::{Factors, LowRank};
@@ -111,8 +111,7 @@ pub(super) fn input_and_weight(operands: Operands, dout: &Storage, back: &mut Ba
     let Operands { x, to_x, w: (w, to_w), low_rank, precision, rows, k, n, .. } = operands;
     let mut dw = back.take_for_overwrite(to_w, k * n);
     if let (Some(dw), Some(x)) = (&mut dw, &x) {
-        let output = if dw.fresh { Output::Set(dw) } else { Output::Add(dw) };
-        multiply(x.matrix(rows, k).t(), dout.matrix(rows, n), output);
+        multiply(x.matrix(rows, k).t(), dout.matrix(rows, n), dw.output());
     }
     back.put(dw);
     let low_rank = low_rank.map(|factors| factors.backward(x.as_deref(), dout, back));

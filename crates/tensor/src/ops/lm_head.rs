@@ -30,8 +30,7 @@ impl Tensor {
             let dout = dout.matrix(rows, v);
             let mut dw = back.take_for_overwrite(targets.1, v * c);
             if let Some(dw) = &mut dw {
-                let output = if dw.fresh { Output::Set(dw) } else { Output::Add(dw) };
-                multiply(dout.t(), x.matrix(rows, c), output);
+                multiply(dout.t(), x.matrix(rows, c), dw.output());
             }
             back.put(dw);
             let mut dx = Buffer::scratch(rows * c);

@@ -78,8 +78,7 @@ impl Factors {
         let dout = dout.matrix(rows, n);
         let mut dv = back.take_for_overwrite(to_v, rank * n);
         if let Some(dv) = &mut dv {
-            let output = if dv.fresh { Output::Set(dv) } else { Output::Add(dv) };
-            multiply(Mat::new(&u, rows, rank).t().into(), dout, output);
+            multiply(Mat::new(&u, rows, rank).t().into(), dout, dv.output());
         }
         back.put(dv);
         let mut du = u; // of the same length, and not needed any more
@@ -90,8 +89,7 @@ impl Factors {
             let x = x.expect("a trained factor keeps its input");
             let y = dropout.map(|dropout| dropped(x, dropout));
             let y = y.as_ref().unwrap_or(x).matrix(rows, k);
-            let output = if da.fresh { Output::Set(da) } else { Output::Add(da) };
-            multiply(Mat::new(&du, rows, rank).t().into(), y, output);
+            multiply(Mat::new(&du, rows, rank).t().into(), y, da.output());
         }
         back.put(da);
         Rest { a, du, rank, dropout }

@@ -5,7 +5,6 @@ use data::example::{Example, Pair};
 use data::records::File;
 use data::records::examples::{self as sets, Tokenize};
 use eval::{AnswerReport, PairReport};
-use indicatif::{ProgressBar, ProgressStyle};
 use models::Gpt2;
 use serde_json::{Value, json};
 use tokenizer::Tokenizer;
@@ -14,7 +13,7 @@ use tokenizer::chat::ChatTemplate;
 use super::replies::{self, Replies};
 use crate::examples::{self, Findings};
 use crate::input::{self, grouped};
-use crate::output::{note, say};
+use crate::output::{self, note, say};
 use crate::part::Part;
 
 /// What is measured.
@@ -98,11 +97,7 @@ impl Items {
     }
 
     fn measure(&self, model: &Gpt2) -> Result<Report> {
-        let bar = ProgressBar::new(self.len() as u64);
-        bar.set_style(
-            ProgressStyle::with_template("{bar:24} {pos}/{len} examples, {eta} left")
-                .expect("a valid template"),
-        );
+        let bar = output::bar(self.len(), "examples");
         let report = match self {
             Items::Examples(examples) => {
                 Report::Answers(eval::answers::evaluate(model, bar.wrap_iter(examples.iter()))?)

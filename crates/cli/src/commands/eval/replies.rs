@@ -6,14 +6,13 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, ensure};
 use data::records::{File, Record};
 use generate::{Finish, Generation, Request, Sampling, Speculation, TextEvent, Texts};
-use indicatif::{ProgressBar, ProgressStyle};
 use models::Gpt2;
 use serde::Serialize;
 use serde_json::json;
 use tokenizer::chat::{ChatTemplate, Message};
 use tokenizer::{Tokenizer, is_chinese};
 
-use crate::output::{note, say};
+use crate::output::{self, note, say};
 use crate::part::Part;
 use crate::signals::StopFlag;
 use crate::{input, plan};
@@ -148,10 +147,7 @@ pub fn write(
     );
 
     let stop = StopFlag::install()?;
-    let bar = ProgressBar::new(asked.len() as u64);
-    bar.set_style(
-        ProgressStyle::with_template("{bar:24} {pos}/{len} replies, {eta} left").expect("a valid template"),
-    );
+    let bar = output::bar(asked.len(), "replies");
     let mut whole: Vec<Option<Generation>> = asked.iter().map(|_| None).collect();
     while !texts.is_idle() && !stop.is_set() {
         for event in texts.step()? {

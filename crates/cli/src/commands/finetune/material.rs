@@ -9,7 +9,7 @@ use data::records::{File, Shape};
 use models::LoraConfig;
 use serde::Serialize;
 use tokenizer::Tokenizer;
-use tokenizer::chat::{CHATML_TOKENS, ChatTemplate, Kind};
+use tokenizer::chat::{CHATML_TOKENS, ChatTemplate};
 
 use super::settings::Settings;
 use crate::examples::{self, Findings};
@@ -88,7 +88,7 @@ pub fn template(tokenizer: Tokenizer, lora: Option<&LoraConfig>) -> Result<(Chat
     let its_own = ChatTemplate::of(&tokenizer).context("the model's chat template")?;
     let has_none = tokenizer.chat_template().is_none();
     let learns_tokens = lora.is_none_or(|lora| lora.embeddings);
-    let grown = match has_none && its_own.kind() == Kind::Plain && learns_tokens {
+    let grown = match its_own.is_assumed() && learns_tokens {
         true => tokenizer.with_special_tokens(&CHATML_TOKENS)?,
         false => tokenizer,
     };

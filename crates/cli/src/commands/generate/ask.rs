@@ -5,7 +5,7 @@ use generate::Request;
 use generate::apps::chat::Conversation;
 use serde_json::json;
 use tokenizer::Tokenizer;
-use tokenizer::chat::{ChatTemplate, Kind, Message};
+use tokenizer::chat::{ChatTemplate, Message};
 
 use super::Args;
 use crate::input;
@@ -74,7 +74,7 @@ pub fn template<'a>(
         return Ok(None);
     }
     let template = ChatTemplate::of(tokenizer).context("cannot use the model's chat template")?;
-    if template.kind() == Kind::Plain && tokenizer.chat_template().is_none() {
+    if template.is_assumed() {
         note!(
             "note: the model has no chat template, so that messages are written as `User: …` and `Assistant: …`; `gpt2 \
              finetune` makes a base model an assistant"

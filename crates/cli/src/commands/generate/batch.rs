@@ -5,7 +5,6 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
 use generate::{Overflow, Request, TextEvent, Texts};
-use indicatif::{ProgressBar, ProgressStyle};
 use models::Gpt2;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -17,7 +16,7 @@ use super::ask::{self, Asked};
 use crate::constrain::Schemas;
 use crate::lines::Lines;
 use crate::model::Located;
-use crate::output::note;
+use crate::output::{self, note};
 use crate::signals::StopFlag;
 use crate::{input, plan};
 
@@ -64,10 +63,7 @@ pub fn run(args: &Args, located: &Located, prompts: &Path, output: &Path) -> Res
     let stop = StopFlag::install()?;
     let engine = plan::engine_settings(&model, args.batch, args.speculation(&model, &tokenizer)?, "--batch");
     let mut texts = Texts::new(&model, &tokenizer, engine)?;
-    let bar = ProgressBar::new(rows.len() as u64);
-    bar.set_style(
-        ProgressStyle::with_template("{bar:24} {pos}/{len} texts, {eta} left").expect("a valid template"),
-    );
+    let bar = output::bar(rows.len(), "texts");
     bar.set_position(done as u64);
     let mut coming = (done..rows.len()).peekable();
     let mut numbers = BTreeMap::new(); // of the lines that are being written

@@ -7,6 +7,7 @@ use models::{Dtype, Gpt2};
 use serve::Served;
 use tokenizer::Tokenizer;
 
+use crate::input;
 use crate::model::Located;
 use crate::output::printable;
 
@@ -80,13 +81,7 @@ impl Plan {
         let tokenizer = located
             .tokenizer(&model)
             .with_context(|| format!("cannot load a tokenizer for the adapter {}", dir.display()))?;
-        ensure!(
-            tokenizer.vocab_size() <= model.config().vocab_size,
-            "the tokenizer of {} has {} tokens, but the model {}; take both from the same training",
-            dir.display(),
-            tokenizer.vocab_size(),
-            model.config().vocab_size
-        );
+        input::ensure_fits(&tokenizer, model.config().vocab_size, dir)?;
         Ok((model, tokenizer))
     }
 }

@@ -7,7 +7,6 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, ensure};
 use generate::EngineSettings;
 use generate::apps::write::{Job, WriteEvent, Writer, Written};
-use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 
 use super::ideas::{self, Idea};
@@ -57,10 +56,7 @@ pub fn run(args: &Args, plan: &Plan, model: &Located, path: &Path) -> Result<()>
         EngineSettings { kept: args.batch, ..settings },
     )?;
     plan.compile(&mut writer)?;
-    let bar = ProgressBar::new(ideas.len() as u64);
-    bar.set_style(
-        ProgressStyle::with_template("{bar:24} {pos}/{len} documents, {eta} left").expect("a valid template"),
-    );
+    let bar = output::bar(ideas.len(), "documents");
     bar.set_position(done as u64);
     let mut coming = jobs(seed).enumerate().skip(done);
     let mut numbers = BTreeMap::new(); // of the documents that are being written

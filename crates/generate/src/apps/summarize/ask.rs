@@ -1,7 +1,7 @@
 //! How a model is asked for a summary.
 
 use tokenizer::Tokenizer;
-use tokenizer::chat::{ChatTemplate, Kind, Message};
+use tokenizer::chat::{ChatTemplate, Message};
 use tokenizer::split::is_han;
 
 use super::SummarizeError;
@@ -23,8 +23,7 @@ impl Ask {
     /// Asks through the template of a tokenizer; with the tokens or the template of no conversation, it is a base model's.
     pub fn of(tokenizer: &Tokenizer) -> Result<Ask, SummarizeError> {
         let template = ChatTemplate::of(tokenizer)?;
-        let is_base = tokenizer.chat_template().is_none() && template.kind() == Kind::Plain;
-        Ok(if is_base { Ask::TlDr } else { Ask::Template(template) })
+        Ok(if template.is_assumed() { Ask::TlDr } else { Ask::Template(template) })
     }
 
     /// Asks through a template even where the tokenizer has none.
