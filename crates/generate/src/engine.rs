@@ -8,189 +8,19 @@
 //! A sequence's tokens depend on its own task alone: each row of a batch has the bits that it has by itself, and each
 //! draw its own random number.
 
+mod sequence;
+mod task;
+
 use std::collections::VecDeque;
 use std::ops::Deref;
-use std::sync::Arc;
 
-use models::{BLOCK, Gpt2, KvCache, KvPool, ModelError, Pass, Run};
-use thiserror::Error;
+use models::{BLOCK, Gpt2, KvCache, KvPool, Pass, Run};
 
-use crate::constraint::{Constraint, ConstraintError, Matcher};
-use crate::sampling::{Draw, History, Sampler, Sampling, SamplingError, TokenLogprobs, top_logprobs};
+use self::sequence::{Sequence, slide};
+pub use self::task::{EngineError, EngineSettings, Event, Overflow, Task, TaskId};
+use crate::constraint::Matcher;
+use crate::sampling::{History, Sampler};
 use crate::speculate::{Drafter, Speculation};
-
-/// What an engine may use.
-#[derive(Clone, Debug)]
-pub struct EngineSettings {
-    /// Sequences that run at once.
-    pub batch: usize,
-    /// Blocks of 64 positions for keys and values; see [`KvPool`].
-    pub blocks: usize,
-    /// Tokens of a step, at most; prompts are cut to it.
-    pub step_tokens: usize,
-    /// Tasks that may wait; more are refused.
-    pub queue: usize,
-    /// Finished sequences whose keys and values are kept, while there is room, for prompts that begin alike.
-    pub kept: usize,
-    /// Where drafts come from, which are then checked several at once.
-    pub speculation: Speculation,
-}
-
-impl EngineSettings {
-    /// For `batch` sequences of full length.
-    pub fn for_batch(model: &Gpt2, batch: usize) -> EngineSettings {
-        let blocks = batch.saturating_mul(KvPool::blocks_for(model.config().n_ctx));
-        EngineSettings {
-            batch,
-            blocks,
-            step_tokens: 512,
-            queue: usize::MAX,
-            kept: 0,
-            speculation: Speculation::Off,
-        }
-    }
-}
-
-/// What happens when the context is full.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Overflow {
-    /// It does not: what could overflow is refused when it is added.
-    #[default]
-    Refuse,
-    /// The first `keep` tokens and the latest half of the others stay; the rest is forgotten.
-    Slide {
-        /// Tokens that always stay.
-        keep: usize,
-    },
-}
-
-/// One text to be continued.
-#[derive(Clone, Debug)]
-pub struct Task {
-    /// The text so far, at least one token.
-    pub prompt: Vec<u32>,
-    /// Tokens to write at most.
-    pub max_new: usize,
-    /// How they are drawn.
-    pub sampling: Sampling,
-    /// Whether the prompt's log-probabilities are wanted, with so many of the most likely tokens.
-    pub prompt_logprobs: Option<usize>,
-    /// The first token of the prompt whose log-probability is wanted; the first of all has none. What stands before it can be
-    /// taken from another text that begins alike.
-    pub logprobs_from: usize,
-    /// What happens when the context is full.
-    pub overflow: Overflow,
-    /// What the text must be as a whole.
-    pub constraint: Option<Arc<Constraint>>,
-}
-
-/// A task's number, in the order in which they were added.
-pub type TaskId = u64;
-
-/// What came of a step, for one task.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Event {
-    /// Log-probabilities of the prompt's tokens from the first that was asked for, in order, as far as they are known now.
-    Prompt(TaskId, Vec<TokenLogprobs>),
-    /// The task runs from now on; so many tokens of its prompt were computed before, for another.
-    Started(TaskId, usize),
-    /// A token was drawn.
-    Token(TaskId, Draw),
-    /// The task is done: the token that ended it, or `None` where it has written all it may. A constraint that nothing could
-    /// follow ends it without a draw.
-    Done(TaskId, Option<Draw>),
-    /// So many tokens in the middle of the context were forgotten.
-    Slid(TaskId, usize),
-    /// The model's numbers were unusable; the task is done.
-    Failed(TaskId, SamplingError),
-}
-
-/// What an engine refuses.
-#[derive(Debug, Error)]
-pub enum EngineError {
-    /// A task without a prompt.
-    #[error("a task needs a prompt of at least one token; start from end-of-text")]
-    EmptyPrompt,
-    /// A token that the model does not have.
-    #[error(
-        "token {id} at position {position} of the prompt is out of range: the model has {vocab_size} tokens"
-    )]
-    TokenOutOfRange {
-        /// The token.
-        id: u32,
-        /// Where it stands.
-        position: usize,
-        /// Tokens there are.
-        vocab_size: usize,
-    },
-    /// More than the context holds.
-    #[error(
-        "the prompt has {prompt} tokens and {max_new} more are asked for, but the model's context is {n_ctx}; \
-         shorten the one, lower the other, or let the context slide"
-    )]
-    Context {
-        /// Tokens of the prompt.
-        prompt: usize,
-        /// Tokens asked for.
-        max_new: usize,
-        /// Positions of the model.
-        n_ctx: usize,
-    },
-    /// Keeping so much leaves no room to slide.
-    #[error("{keep} tokens are to be kept, but the context is {n_ctx}; keep at most {}", .n_ctx.saturating_sub(4))]
-    Keep {
-        /// Tokens to be kept.
-        keep: usize,
-        /// Positions of the model.
-        n_ctx: usize,
-    },
-    /// More blocks than there are.
-    #[error(
-        "the task may need {need} blocks of keys and values, but the budget is {budget}; raise the budget to {need}, \
-         or shorten the task"
-    )]
-    Budget {
-        /// Blocks that the task may need.
-        need: usize,
-        /// Blocks there are.
-        budget: usize,
-    },
-    /// Log-probabilities of no token.
-    #[error(
-        "log-probabilities are wanted from token {from} of the prompt on, but it has {prompt}; ask for an earlier one"
-    )]
-    LogprobsFrom {
-        /// The first token that was asked for.
-        from: usize,
-        /// Tokens of the prompt.
-        prompt: usize,
-    },
-    /// No room to wait.
-    #[error("{waiting} tasks are waiting already; try again when some are done")]
-    QueueFull {
-        /// Tasks that wait.
-        waiting: usize,
-    },
-    /// A vocabulary that does not fit the model's.
-    #[error("the {what} has {got} tokens, but the model {want}; take both from the same family of models")]
-    Vocabulary {
-        /// Whose vocabulary.
-        what: &'static str,
-        /// Its tokens.
-        got: usize,
-        /// The model's.
-        want: usize,
-    },
-    /// Settings that cannot be met.
-    #[error(transparent)]
-    Sampling(#[from] SamplingError),
-    /// A constraint that cannot be met.
-    #[error(transparent)]
-    Constraint(#[from] ConstraintError),
-    /// The model refused.
-    #[error(transparent)]
-    Model(#[from] ModelError),
-}
 
 /// Many sequences on one model.
 #[derive(Debug)]
@@ -204,40 +34,6 @@ pub struct Engine<M: Deref<Target = Gpt2>> {
     running: Vec<Sequence>,
     kept: VecDeque<(Vec<u32>, KvCache)>,
     next: TaskId,
-}
-
-/// A task under way.
-#[derive(Debug)]
-struct Sequence {
-    id: TaskId,
-    task: Task,
-    sampler: Sampler,
-    matcher: Option<Matcher>,
-    generated: Vec<u32>,
-    /// The context: what is in the cache, and what is still to be fed.
-    window: Vec<u32>,
-    cache: KvCache,
-    /// Blocks that are set aside for it.
-    need: usize,
-    /// Where in the context the logits begin that are wanted while it is read.
-    wanted: usize,
-    drafter: Drafter,
-    /// What was fed this step beyond the window.
-    drafts: Vec<u32>,
-    /// Tokens fed this step, drafts included, and the rows of logits that were asked for.
-    fed: usize,
-    rows: usize,
-}
-
-impl Sequence {
-    fn pending(&self) -> usize {
-        self.window.len().saturating_sub(self.cache.len())
-    }
-
-    /// Tokens of the context, from its start, whose logits nobody needs: another's keys and values do for them.
-    fn shareable(&self) -> usize {
-        (self.window.len() - 1).min(self.wanted)
-    }
 }
 
 impl<M: Deref<Target = Gpt2>> Engine<M> {
@@ -530,93 +326,6 @@ impl<M: Deref<Target = Gpt2>> Engine<M> {
             }
         }
     }
-}
-
-impl Sequence {
-    /// Takes in the logits of what was fed; true if the task is done.
-    fn advance(&mut self, rows: &mut [f32], width: usize, n_ctx: usize, events: &mut Vec<Event>) -> bool {
-        let mut rows = rows.chunks_exact_mut(width);
-        if let (Some(k), true) = (self.task.prompt_logprobs, self.generated.is_empty()) {
-            let first = self.cache.len() - self.rows;
-            let last = self.window.len() - 1;
-            let known = rows.by_ref().take(last.saturating_sub(first).min(self.rows));
-            let known = known.zip(&self.window[first + 1..]);
-            let known: Vec<_> =
-                known.map(|(row, &id)| top_logprobs(&row[..self.sampler.vocab_size()], id, k)).collect();
-            events.push(Event::Prompt(self.id, known));
-        }
-        if self.rows == 0 || self.pending() > 0 {
-            return false;
-        }
-        if self.task.max_new == 0 {
-            events.push(Event::Done(self.id, None));
-            return true;
-        }
-        let start = self.window.len();
-        let mut kept = 0; // drafts that were what is drawn
-        for row in rows {
-            let position = (self.task.prompt.len() + self.generated.len()) as u64;
-            let history = History { prompt: &self.task.prompt, generated: &self.generated };
-            let left = self.task.max_new - self.generated.len();
-            let draw = match &mut self.matcher {
-                Some(matcher) => matcher.draw(&self.sampler, row, history, position, left),
-                None => self.sampler.sample(row, history, position),
-            };
-            let draw = match draw {
-                Ok(draw) => draw,
-                Err(error) => {
-                    events.push(Event::Failed(self.id, error));
-                    return true;
-                }
-            };
-            let id = draw.id;
-            if self.sampler.ends(id) {
-                events.push(Event::Done(self.id, Some(draw)));
-                return true;
-            }
-            events.push(Event::Token(self.id, draw));
-            self.generated.push(id);
-            self.window.push(id);
-            let is_long = self.generated.len() >= self.task.sampling.processors.min_new_tokens;
-            if is_long && self.matcher.as_ref().is_some_and(Matcher::is_over) {
-                // Only an end of the text could follow: it need not be drawn.
-                let end = self.sampler.end().map(|id| Draw { id, logprobs: None });
-                events.push(Event::Done(self.id, end));
-                return true;
-            }
-            if self.generated.len() == self.task.max_new {
-                events.push(Event::Done(self.id, None));
-                return true;
-            }
-            if self.drafts.get(kept) != Some(&id) {
-                break;
-            }
-            kept += 1;
-        }
-        self.drafter.learn(self.drafts.len(), kept);
-        self.cache.truncate(start + kept);
-        if let Overflow::Slide { keep } = self.task.overflow {
-            let dropped = slide(&mut self.window, n_ctx, keep);
-            if dropped > 0 {
-                self.cache.truncate(keep);
-                self.drafter.forget(keep);
-                events.push(Event::Slid(self.id, dropped));
-            }
-        }
-        false
-    }
-}
-
-/// Where the context is more than full: keeps its first `keep` tokens and the latest half of the others. Gives the number
-/// of tokens that it drops.
-fn slide(window: &mut Vec<u32>, n_ctx: usize, keep: usize) -> usize {
-    if window.len() <= n_ctx {
-        return 0;
-    }
-    let latest = (n_ctx - keep).div_ceil(2);
-    let dropped = window.len() - keep - latest;
-    window.drain(keep..keep + dropped);
-    dropped
 }
 
 #[cfg(test)]

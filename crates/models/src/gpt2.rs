@@ -4,23 +4,22 @@
 //! Shapes: B sequences of T tokens, width C, vocabulary V. Field names are the checkpoint's. The one forward
 //! pass serves training, evaluation and cached decoding; see [`Pass`].
 
+mod adapters;
+mod encoding;
+mod parameters;
 mod resize;
 
 use std::ops::Range;
 use std::path::Path;
 
 use tensor::ops::{self, AttentionArgs, LmLoss};
-use tensor::weights::{Form, Weights as Encoded};
-use tensor::{Grads, Precision, Tensor};
+use tensor::{Precision, Tensor};
 
-use crate::dtype::{HEAD, is_matrix, is_table};
+use crate::dtype::HEAD;
 use crate::layers::{LayerNorm, Linear, Weights};
 use crate::{
-    Dtype, Gpt2Config, Init, KvCache, KvPool, LoraConfig, ModelError, Pass, Result, checkpoint, equalise,
-    kv_cache,
+    Dtype, Gpt2Config, Init, KvCache, KvPool, LoraConfig, ModelError, Pass, Result, checkpoint, kv_cache,
 };
-
-mod adapters;
 
 pub(crate) use adapters::LoadedAdapter;
 
@@ -89,9 +88,7 @@ impl Block {
         let x = self.attn.forward(&self.ln_1.forward(x, pass.precision)?, x, at, pass)?;
         self.mlp.forward(&self.ln_2.forward(&x, pass.precision)?, &x, at, pass)
     }
-}
 
-impl Block {
     /// [`Block::forward`], of which only `x` is kept: the way back computes the rest again.
     fn forward_again(&self, x: Tensor, at: &Place, pass: &mut Pass) -> Result<Tensor> {
         let Some(tape) = x.tape().cloned() else { return self.forward(&x, at, pass) };
@@ -137,27 +134,6 @@ impl Mlp {
         let dropout = pass.dropout(at.config.dropout.resid);
         self.c_proj.forward_add(&x, dropout, residual, pass)
     }
-}
-
-/// Divides the norm's channels, and multiplies the rows that read them, so that neither has much larger ones.
-fn equalise(norm: &mut LayerNorm, linear: &mut Linear) -> Result<()> {
-    let mut matrix = linear.weight.decoded().into_owned();
-    let factors = equalise::factors(norm.weight.data(), norm.bias.data(), &matrix);
-    if factors.iter().all(|&factor| factor == 1.0) {
-        return Ok(());
-    }
-    for part in [&mut norm.weight, &mut norm.bias] {
-        part.data_mut().iter_mut().zip(&factors).for_each(|(x, factor)| *x /= factor);
-    }
-    for (row, factor) in matrix.chunks_exact_mut(linear.weight.cols()).zip(&factors) {
-        row.iter_mut().for_each(|w| *w *= factor);
-    }
-    linear.weight = Tensor::new(linear.weight.shape(), matrix)?;
-    if let Some(adapter) = &mut linear.adapter {
-        let rows = adapter.a.data_mut().chunks_exact_mut(factors.len());
-        rows.for_each(|row| row.iter_mut().zip(&factors).for_each(|(a, factor)| *a *= factor));
-    }
-    Ok(())
 }
 
 /// Where in the model a block stands.
@@ -339,88 +315,9 @@ impl Gpt2 {
         Ok(hidden.select_rows(&rows.collect::<Vec<_>>())?.lm_head(self.head())?)
     }
 
-    pub(crate) fn set_dtype(&mut self, dtype: Dtype) {
-        self.dtype = dtype;
-    }
-
-    /// The same model with its matrices in another type, for running only. Before blocks are made, channels are
-    /// [equalised](Gpt2::equalised).
-    pub fn to_dtype(&self, dtype: Dtype) -> Result<Gpt2> {
-        let equal;
-        let model = if dtype.is_blocks() {
-            equal = self.equalised()?;
-            &equal
-        } else {
-            self
-        };
-        model.encoded(dtype, &mut |name, tensor| {
-            let shape = (tensor.rows(), tensor.cols());
-            Encoded::encode(dtype.form(name), &tensor.decoded(), shape, is_table(name), None)
-        })
-    }
-
-    /// The same function, with no channel of a norm much larger than the others, as few bits need it; for running only.
-    pub fn equalised(&self) -> Result<Gpt2> {
-        let mut model = self.clone();
-        for Block { ln_1, attn, ln_2, mlp } in &mut model.h {
-            equalise(ln_1, &mut attn.c_attn)?;
-            equalise(ln_2, &mut mlp.c_fc)?;
-        }
-        if model.dtype != Dtype::F32 {
-            // What was read is decoded now.
-            return model.encoded(Dtype::F32, &mut |_, tensor| {
-                Encoded::encode(Form::F32, &tensor.decoded(), (tensor.rows(), tensor.cols()), false, None)
-            });
-        }
-        Ok(model)
-    }
-
-    /// The same model with its matrices in another type, each as `encode` makes it from its name and its values.
-    pub fn encoded(
-        &self,
-        dtype: Dtype,
-        encode: &mut dyn FnMut(&str, &Tensor) -> tensor::Result<Encoded>,
-    ) -> Result<Gpt2> {
-        let mut tensors = self.parameters().into_iter();
-        let mut model = Gpt2::build(self.config.clone(), &mut |name| {
-            let (_, tensor) = tensors.next().expect("as many as there are");
-            if !is_matrix(name, tensor.shape()) {
-                return Ok(tensor.clone());
-            }
-            let (limit, values) = (dtype.overflow(), tensor.decoded());
-            if let Some(&value) = values.iter().find(|x| x.is_finite() && x.abs() >= limit) {
-                return Err(ModelError::TooLarge { name: name.to_owned(), value, dtype });
-            }
-            drop(values);
-            let weights = encode(name, tensor).map_err(ModelError::weights(name))?;
-            Ok(Tensor::from_weights(tensor.rows(), tensor.cols(), weights)?)
-        })?;
-        model.dtype = dtype;
-        model.take_adapters_of(self);
-        Ok(model)
-    }
-
-    /// The type of the weights.
-    pub fn dtype(&self) -> Dtype {
-        self.dtype
-    }
-
-    /// The precision of activations, and of keys and values, where weights are of this type.
-    pub fn precision(&self) -> Precision {
-        if self.dtype == Dtype::F32 { Precision::F32 } else { Precision::Bf16 }
-    }
-
     /// An empty cache for what this model computes.
     pub fn cache(&self) -> KvCache {
         KvCache::of(&KvPool::new(&self.config, self.precision(), usize::MAX))
-    }
-
-    /// Bytes of the weights, as they are kept.
-    pub fn weight_bytes(&self) -> usize {
-        let bytes =
-            |tensor: &Tensor| tensor.weights().map_or(4 * tensor.len(), |weights| weights.bytes().len());
-        let adapters = self.adapter_tensors().into_iter().map(|(_, tensor)| 4 * tensor.len());
-        self.parameters().into_iter().map(|(_, tensor)| bytes(tensor)).chain(adapters).sum()
     }
 
     /// The summed loss of a batch. In a training pass, [`LmLoss::backward`] then gives the gradients.
@@ -481,51 +378,6 @@ impl Gpt2 {
         }
         Ok(scores)
     }
-
-    /// Every weight but an adapter's with its name, in a fixed order: that of [`Gpt2Config::shapes`].
-    pub fn parameters(&self) -> Vec<(String, &Tensor)> {
-        let mut tensors = vec![&self.wte, &self.wpe];
-        for Block { ln_1, attn, ln_2, mlp } in &self.h {
-            tensors.extend([&ln_1.weight, &ln_1.bias]);
-            tensors.extend([&attn.c_attn, &attn.c_proj].into_iter().flat_map(|l| [&l.weight, &l.bias]));
-            tensors.extend([&ln_2.weight, &ln_2.bias]);
-            tensors.extend([&mlp.c_fc, &mlp.c_proj].into_iter().flat_map(|l| [&l.weight, &l.bias]));
-        }
-        tensors.extend([&self.ln_f.weight, &self.ln_f.bias]);
-        tensors.extend(&self.lm_head);
-        self.names().zip(tensors).collect()
-    }
-
-    /// Refuses weights that are NaN or infinite, by name. Reads every one: of a large model that takes seconds.
-    pub fn check_finite(&self) -> Result<()> {
-        let all = self.parameters().into_iter().chain(self.adapter_tensors());
-        all.into_iter().try_for_each(|(name, tensor)| checkpoint::finite(&name, tensor.decoded()).map(drop))
-    }
-
-    /// Every weight but an adapter's with its name, to be changed.
-    pub fn parameters_mut(&mut self) -> Vec<(String, &mut Tensor)> {
-        let names = self.names();
-        let mut tensors = vec![&mut self.wte, &mut self.wpe];
-        for Block { ln_1, attn, ln_2, mlp } in &mut self.h {
-            tensors.extend([&mut ln_1.weight, &mut ln_1.bias]);
-            tensors.extend([&mut attn.c_attn, &mut attn.c_proj].into_iter().flat_map(Linear::tensors_mut));
-            tensors.extend([&mut ln_2.weight, &mut ln_2.bias]);
-            tensors.extend([&mut mlp.c_fc, &mut mlp.c_proj].into_iter().flat_map(Linear::tensors_mut));
-        }
-        tensors.extend([&mut self.ln_f.weight, &mut self.ln_f.bias]);
-        tensors.extend(&mut self.lm_head);
-        names.zip(tensors).collect()
-    }
-
-    fn names(&self) -> impl Iterator<Item = String> + use<> {
-        self.config.shapes().into_iter().map(|(name, _)| name)
-    }
-
-    /// Gradients of zero for every weight that is trained.
-    pub fn zero_grads(&self) -> Grads {
-        let lens: Vec<usize> = self.trainable().iter().map(|(_, tensor)| tensor.len()).collect();
-        Grads::new(&lens)
-    }
 }
 
 impl Block {
@@ -543,12 +395,6 @@ impl Block {
                 c_proj: weights.linear(&name("mlp.c_proj"))?,
             },
         })
-    }
-}
-
-impl Linear {
-    fn tensors_mut(&mut self) -> [&mut Tensor; 2] {
-        [&mut self.weight, &mut self.bias]
     }
 }
 

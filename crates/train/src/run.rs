@@ -15,11 +15,10 @@ use data::fingerprint;
 use eval::EvalError;
 use eval::answers::view;
 use models::{Gpt2, Pass};
-use serde::Serialize;
 use tensor::Grads;
 use tokenizer::Tokenizer;
 
-use crate::dpo::{self, Objective, Rewards};
+use crate::dpo::{self, Objective};
 use crate::metrics::Metrics;
 use crate::optimizer::{Optimizer, clip_factor, global_norm};
 use crate::state::{self, Before, Progress};
@@ -27,8 +26,11 @@ use crate::validation::{Judge, Measured, Validation};
 use crate::{Result, TrainConfig, TrainError, config};
 
 mod pace;
+mod report;
+mod saving;
 
 pub use pace::Pace;
+pub use report::{EvalReport, Observer, Outcome, StepReport};
 
 /// A run in progress.
 pub struct Run {
@@ -44,95 +46,6 @@ pub struct Run {
     flops_per_token: f64,
     /// Steps completed by the state that is saved.
     saved: Option<u64>,
-}
-
-/// One optimiser step.
-#[derive(Clone, Copy, Debug, Serialize)]
-pub struct StepReport {
-    /// Steps made, this one included.
-    pub step: u64,
-    /// Steps of the whole run.
-    pub max_steps: u64,
-    /// Passes over the data, as a fraction.
-    pub epoch: f64,
-    /// Mean loss of the step's tokens, or pairs, before the update.
-    pub loss: f64,
-    /// Of the step's pairs, before the update.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub rewards: Option<Rewards>,
-    /// Learning rate.
-    pub lr: f32,
-    /// Length of the gradient before clipping.
-    pub grad_norm: f64,
-    /// Tokens a second.
-    pub tok_per_sec: f64,
-    /// Floating-point operations a second.
-    pub flops_per_sec: f64,
-}
-
-/// One validation.
-#[derive(Clone, Debug, Serialize)]
-pub struct EvalReport {
-    /// Steps made.
-    pub step: u64,
-    /// What was measured.
-    pub report: Measured,
-    /// Whether the loss is the lowest so far.
-    pub best: bool,
-}
-
-/// How a run ended.
-#[derive(Clone, Debug)]
-pub struct Outcome {
-    /// Steps made.
-    pub step: u64,
-    /// Whether it came to its end, rather than being asked to stop.
-    pub finished: bool,
-    /// Whether it ended because validation had not improved for as long as its patience lasts.
-    pub stopped_early: bool,
-    /// The model on the whole validation data before the first step, where the settings ask for it.
-    pub before: Option<Before>,
-    /// The best model on the whole validation data.
-    pub val: Option<Measured>,
-    /// The lowest validation loss and its step.
-    pub best: Option<(f64, u64)>,
-    /// Seconds spent training, in all sessions.
-    pub seconds: f64,
-    /// The plot, if there was something to draw.
-    pub plot: Option<PathBuf>,
-}
-
-/// Sees what happens.
-pub trait Observer {
-    /// While the model it starts from scores pairs: how many are done, of how many.
-    fn on_prepare(&mut self, _done: usize, _total: usize) {}
-    /// After each step.
-    fn on_step(&mut self, _report: &StepReport, _model: &Gpt2) {}
-    /// After each validation.
-    fn on_eval(&mut self, _report: &EvalReport) {}
-    /// After the state was saved.
-    fn on_save(&mut self, _path: &Path) {}
-    /// Whether to save and stop.
-    fn should_stop(&mut self) -> bool {
-        false
-    }
-}
-
-impl Observer for () {}
-
-/// Refuses a directory that holds a model or a run, unless told to replace them.
-pub(crate) fn refuse_existing(dir: &Path) -> Result<()> {
-    let holds = |what| Err(TrainError::Exists { dir: dir.to_owned(), what });
-    if dir.join(models::checkpoint::WEIGHTS).exists() {
-        return holds("a model");
-    }
-    if dir.join(models::checkpoint::ADAPTER_WEIGHTS).exists() {
-        return holds("an adapter");
-    }
-    if state::path(dir).exists() {
-        return holds("a training run");
-    }
-    Ok(())
 }
 
 impl Run {
@@ -187,7 +100,17 @@ impl Run {
 
     /// Refuses a directory that already holds a model or a run.
     pub fn refuse_existing(dir: &Path) -> Result<()> {
-        refuse_existing(dir)
+        let holds = |what| Err(TrainError::Exists { dir: dir.to_owned(), what });
+        if dir.join(models::checkpoint::WEIGHTS).exists() {
+            return holds("a model");
+        }
+        if dir.join(models::checkpoint::ADAPTER_WEIGHTS).exists() {
+            return holds("an adapter");
+        }
+        if state::path(dir).exists() {
+            return holds("a training run");
+        }
+        Ok(())
     }
 
     /// Takes up the state saved in the run's directory. Data and settings must be the same.
@@ -466,59 +389,6 @@ impl Run {
         Judge { tokenizer, documents, beta, reference: &self.progress.val_reference }
     }
 
-    fn save(&mut self, observer: &mut dyn Observer) -> Result<()> {
-        self.check_weights()?;
-        self.check_next_loss()?;
-        state::save(&self.dir, &self.model, &self.optimizer, &self.progress)
-            .map_err(|error| self.not_saved(error))?;
-        self.saved = Some(self.progress.step);
-        observer.on_save(&state::path(&self.dir));
-        Ok(())
-    }
-
-    fn save_model(&self) -> Result<()> {
-        self.check_weights()?;
-        self.model.save_trained(&self.dir).map_err(|error| self.not_saved(error.into()))
-    }
-
-    fn not_saved(&self, error: TrainError) -> TrainError {
-        match error {
-            TrainError::Model(source) => {
-                TrainError::Save { source, step: self.progress.step, saved: self.saved }
-            }
-            other => other,
-        }
-    }
-
-    /// Refuses to keep weights or moments that are not numbers: nothing could go on from them.
-    fn check_weights(&self) -> Result<()> {
-        let bad = |values: &[f32]| values.iter().copied().find(|value| !value.is_finite());
-        let weight = self.model.trainable().iter().find_map(|(_, tensor)| bad(tensor.data()));
-        let moments = self.optimizer.first.iter().chain(&self.optimizer.second);
-        let moment = moments.filter_map(|values| bad(values)).next();
-        for (what, value) in [("value of a weight", weight), ("value of a moment", moment)] {
-            if let Some(value) = value {
-                return Err(self.not_finite(what, value.into(), self.progress.step));
-            }
-        }
-        Ok(())
-    }
-
-    /// Refuses to keep a state of finite weights that the last step has sent too far to compute with. The loss of the
-    /// sequences that come next tells; the run goes on as if it had not been asked.
-    fn check_next_loss(&mut self) -> Result<()> {
-        let position = self.batches.position().clone();
-        let batch = self.batches.next_batch();
-        self.batches.seek(&position);
-        let batch = batch?;
-        let loss = self.model.loss(&view(&batch), Pass::eval())?;
-        let loss = loss.value / loss.weight;
-        match loss.is_finite() {
-            true => Ok(()),
-            false => Err(self.not_finite("loss after the update", loss, self.progress.step)),
-        }
-    }
-
     /// The last validation and the last save.
     fn finish(&mut self, metrics: &mut Metrics, observer: &mut dyn Observer) -> Result<()> {
         let validated = self.progress.best.is_some() && self.is_due(self.config.eval_interval);
@@ -564,23 +434,6 @@ struct Summed {
     weight: f64,
     tokens: usize,
     pairs: dpo::Sums,
-}
-
-impl StepReport {
-    fn values(&self) -> Vec<(&'static str, f64)> {
-        let mut values = vec![
-            ("train/loss", self.loss),
-            ("lr", f64::from(self.lr)),
-            ("grad_norm", self.grad_norm),
-            ("tok_per_sec", self.tok_per_sec),
-            ("gflops", self.flops_per_sec / 1e9),
-            ("epoch", self.epoch),
-        ];
-        if let Some(Rewards { accuracy, margin }) = self.rewards {
-            values.extend([("rewards/accuracy", accuracy), ("rewards/margin", margin)]);
-        }
-        values
-    }
 }
 
 #[cfg(test)]

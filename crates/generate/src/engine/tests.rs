@@ -6,7 +6,7 @@ use std::sync::Arc;
 use models::{Dtype, Gpt2Config, Init};
 
 use super::*;
-use crate::sampling::Processors;
+use crate::sampling::{Processors, Sampling, TokenLogprobs, top_logprobs};
 
 const VOCAB: usize = 60;
 const EOT: u32 = 59;

@@ -1,6 +1,8 @@
 //! The products against the plain loop, at sizes where tiles, panels and blocks end.
 
 use super::*;
+use crate::bf16::bf16;
+use crate::pool;
 use crate::random::Stream;
 use crate::reference;
 

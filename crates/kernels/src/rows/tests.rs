@@ -1,5 +1,7 @@
 //! The loops against their plain versions, at lengths where vectors and blocks end.
 
+use super::cross_entropy::cross_entropy_on;
+use super::norm::{layer_norm_backward_input_on, layer_norm_backward_on, layer_norm_on};
 use super::*;
 use crate::random::Stream;
 use crate::reference;
