@@ -3,7 +3,7 @@
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use hub::{Name, Wanted};
 use models::checkpoint::{self, Format, Found};
 use models::{Dtype, Gpt2};
@@ -67,6 +67,17 @@ pub fn open_model(dir: &Path, dtype: Option<Dtype>) -> Result<(Gpt2, Tokenizer)>
         .with_context(|| format!("cannot load a tokenizer from {}", dir.display()))?;
     ensure_fits(&tokenizer, model.config().vocab_size, dir)?;
     Ok((model, tokenizer))
+}
+
+/// Refuses what can be read only once, where a vocabulary is learnt from a text before it is cut into tokens.
+pub fn refuse_pipes(paths: &[PathBuf]) -> Result<()> {
+    let pipe = paths.iter().find(|path| path.exists() && !path.is_file() && !path.is_dir());
+    pipe.map_or(Ok(()), |path| {
+        bail!(
+            "{} can be read only once, and its vocabulary is to be learnt first; write it to a file",
+            path.display()
+        )
+    })
 }
 
 /// Refuses a tokenizer with tokens that the model from this place does not know.

@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 use std::fmt::Arguments;
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use atomic_write_file::AtomicWriteFile;
@@ -67,13 +67,23 @@ pub fn bar(n: usize, unit: &str) -> ProgressBar {
     ProgressBar::new(n as u64).with_style(ProgressStyle::with_template(&template).expect("a valid template"))
 }
 
+/// Where links lead to, also where nothing is there yet: a file that is replaced is that, and the link stays.
+pub fn behind_links(path: &Path) -> PathBuf {
+    const MOST: usize = 40; // as the system follows
+    let next = |path: &PathBuf| {
+        let to = std::fs::read_link(path).ok()?;
+        Some(path.parent().unwrap_or(Path::new("")).join(to))
+    };
+    std::iter::successors(Some(path.to_owned()), next).take(MOST).last().unwrap_or_default()
+}
+
 /// Writes a file, whole or not at all. What is no plain file, such as a pipe, has no place beside it: it is written to.
 pub fn save(path: &Path, bytes: &[u8]) -> Result<()> {
     let all = || -> std::io::Result<()> {
         if path.metadata().is_ok_and(|metadata| !metadata.is_file()) {
             return std::fs::write(path, bytes);
         }
-        let mut file = AtomicWriteFile::open(path)?;
+        let mut file = AtomicWriteFile::open(behind_links(path))?;
         file.write_all(bytes)?;
         file.commit()
     };

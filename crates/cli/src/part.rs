@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
+use crate::output::behind_links;
+
 /// The file; what is not moved to its place is removed.
 pub struct Part {
     target: PathBuf,
@@ -16,11 +18,12 @@ pub struct Part {
 impl Part {
     /// Begins a file beside `target`.
     pub fn beside(target: &Path) -> Result<Part> {
-        let mut name = target.as_os_str().to_owned();
+        let behind = behind_links(target);
+        let mut name = behind.as_os_str().to_owned();
         name.push(format!(".{}.part", std::process::id()));
         let path = PathBuf::from(name);
         let file = File::create_new(&path).with_context(|| format!("cannot write {}", target.display()))?;
-        Ok(Part { target: target.to_owned(), path, file: BufWriter::new(file) })
+        Ok(Part { target: behind, path, file: BufWriter::new(file) })
     }
 
     /// Appends a line.

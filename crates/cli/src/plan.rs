@@ -78,7 +78,31 @@ pub fn check(settings: &Settings) -> Result<()> {
     };
     mode(&mut trial, 0)?;
     train_config(&mut trial, n_embd, 1)?;
+    note_unused(settings);
     Ok(())
+}
+
+/// Says which of the settings nothing asks for.
+fn note_unused(settings: &Settings) {
+    let schedule = settings.schedule.as_deref().unwrap_or("cosine");
+    let optimizer = settings.optimizer.as_deref().unwrap_or("adamw");
+    let (is_step, is_sgd) = (schedule == "step", optimizer == "sgd");
+    let has_end = matches!(schedule, "cosine" | "linear");
+    let has_momentum = matches!(optimizer, "sgd" | "muon");
+    for (name, is_given, is_used, of) in [
+        ("step-size", settings.step_size.is_some(), is_step, "--schedule step"),
+        ("gamma", settings.gamma.is_some(), is_step, "--schedule step"),
+        ("schedule-per", settings.schedule_per.is_some(), is_step, "--schedule step"),
+        ("min-lr", settings.min_lr.is_some(), has_end, "--schedule cosine and linear"),
+        ("momentum", settings.momentum.is_some(), has_momentum, "--optimizer sgd and muon"),
+        ("beta1", settings.beta1.is_some(), !is_sgd, "--optimizer adamw, adam and muon"),
+        ("beta2", settings.beta2.is_some(), !is_sgd, "--optimizer adamw, adam and muon"),
+        ("eps", settings.eps.is_some(), !is_sgd, "--optimizer adamw, adam and muon"),
+    ] {
+        if is_given && !is_used {
+            note!("warning: --{name} changes nothing here; it is for {of}");
+        }
+    }
 }
 
 /// Finds or learns the tokenizer, and turns the data into tokens. `saved` is where a resumed run keeps its own.
@@ -179,8 +203,9 @@ fn find_tokenizer(settings: &mut Settings, sources: &[Source]) -> Result<Tokeniz
             )
         }
         Some(learn) => {
-            note!("learning the vocabulary {spec} …");
             let paths: Vec<PathBuf> = sources.iter().map(|source| source.path.clone()).collect();
+            input::refuse_pipes(&paths)?;
+            note!("learning the vocabulary {spec} …");
             learn.learn_from(input::documents(&paths, settings.encoding.as_deref())?)?
         }
     };

@@ -1,6 +1,7 @@
 //! A result that is made beside its place, and moved there when it is whole; what does not get there is removed, after an
 //! error and after a signal.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
@@ -8,6 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use anyhow::{Context, Result};
 
+use crate::output::behind_links;
 use crate::signals;
 
 /// A file or directory being made.
@@ -20,10 +22,19 @@ pub struct Staged {
 }
 
 impl Staged {
-    /// A place beside `target`, in the same file system.
+    /// A place in the same file system as `target`: beside it, or within it where it is a directory already, which may be one of
+    /// another file system than its parent.
     pub fn beside(target: &Path) -> Result<Staged> {
-        let name = target.file_name().with_context(|| format!("{}: give a name", target.display()))?;
-        let parent = target.parent().filter(|parent| *parent != Path::new("")).unwrap_or(Path::new("."));
+        let target = &behind_links(target);
+        let (parent, name) = match target.is_dir() {
+            true => (target.as_path(), OsStr::new("whole")),
+            false => {
+                let name =
+                    target.file_name().with_context(|| format!("{}: give a name", target.display()))?;
+                let parent = target.parent().filter(|parent| *parent != Path::new(""));
+                (parent.unwrap_or(Path::new(".")), name)
+            }
+        };
         let failed = || format!("cannot write {}", target.display());
         fs::create_dir_all(parent).with_context(failed)?;
         let dir = Arc::new(Mutex::new(None));

@@ -237,6 +237,91 @@ fn files_of_prompts() {
 }
 
 #[test]
+fn what_a_run_is_made_from_is_not_written_over() {
+    let folder = trained();
+    let train = format!("train {TINY} --tokenizer char --max-steps 2");
+    let whole = std::fs::read(folder.path("m/model.safetensors")).unwrap();
+    folder.fails(
+        "train --data a.txt --init m --max-steps 2 --out m --force",
+        &["m is the model to start from"],
+    );
+    assert!(std::fs::read(folder.path("m/model.safetensors")).unwrap() == whole);
+    std::fs::create_dir(folder.path("mine")).unwrap();
+    folder.write("mine/train.toml", "max-steps = 2\n");
+    folder.fails(
+        "train --config mine/train.toml --data a.txt --tokenizer char --out mine",
+        &["mine/train.toml would be written over"],
+    );
+    assert_eq!(folder.read("mine/train.toml"), "max-steps = 2\n");
+    // A resumed run that is refused leaves the recipe as it is.
+    folder.succeeds(&format!("{train} --data a.txt --out r"));
+    let recipe = folder.read("r/train.toml");
+    folder.write("b.txt", text() + "more");
+    folder.fails("train --resume --out r --data b.txt --max-steps 4", &["not what this run began with"]);
+    folder.fails("train --resume --out r --val-data b.txt --max-steps 4", &["held-out data"]);
+    folder.fails("train --resume --out r --max-steps 1", &["has made 2 steps already"]);
+    assert_eq!(folder.read("r/train.toml"), recipe);
+    folder.succeeds(&format!("{train} --data a.txt=1 b.txt=1 --out w"));
+    folder.fails(
+        "train --resume --out w --data a.txt=1 b.txt=9 --max-steps 4",
+        &["not what this run began with"],
+    );
+    // A model's tokenizer is not replaced by that of shards.
+    folder.fails(
+        "prepare --data a.txt --tokenizer gpt2 --out m",
+        &["tokenizer.json is there already", "--force"],
+    );
+    folder.succeeds("prepare --data a.txt --tokenizer gpt2 --out shards");
+    folder.fails("prepare --data a.txt --tokenizer gpt2 --out shards", &["prepared data"]);
+    folder.write("ideas.csv", "topic\na bridge\n");
+    folder.fails("write story -m m --input ideas.csv --out ideas.csv --json --force", &["holds the ideas"]);
+}
+
+#[test]
+fn a_file_of_prompts_is_gone_on_with_by_the_same_flags_and_model() {
+    let folder = trained();
+    folder.write("p.jsonl", "{\"prompt\": \"Once\"}\n{\"prompt\": \"The\"}\n");
+    let generate = "generate --input p.jsonl --output o.jsonl --seed 1 -n 3 -m";
+    folder.succeeds(&format!("{generate} m"));
+    let whole = folder.read("o.jsonl");
+    let first = whole.lines().next().unwrap().to_owned() + "\n";
+    folder.write("o.jsonl", &first);
+    folder.succeeds(&format!("train --data a.txt --tokenizer char {TINY} --max-steps 3 --out other"));
+    for rest in ["m --temperature 0", "m --top-k 3", "m --dtype bf16", "other"] {
+        folder.fails(&format!("{generate} {rest}"), &["another model or other flags"]);
+        assert_eq!(folder.read("o.jsonl"), first, "{rest}");
+    }
+    folder.succeeds(&format!("{generate} m --batch 1"));
+    let untimed = |text: String| {
+        text.lines().map(|line| line.split_once("\"timings\"").unwrap().0.to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(untimed(folder.read("o.jsonl")), untimed(whole));
+}
+
+#[cfg(unix)]
+#[test]
+fn links_stay_links() {
+    let folder = trained();
+    let link = |to: &str, at: &str| std::os::unix::fs::symlink(to, folder.path(at)).unwrap();
+    let is_link = |at: &str| folder.path(at).symlink_metadata().unwrap().is_symlink();
+    link("behind.pt", "link.pt");
+    folder.succeeds("convert m link.pt --to pt");
+    folder.succeeds("convert m link.pt --to pt --force");
+    assert!(is_link("link.pt") && folder.path("behind.pt").is_file());
+    std::fs::create_dir(folder.path("volume")).unwrap();
+    link("volume", "data");
+    folder.succeeds("quantize -m m --to q8 --out data");
+    assert!(is_link("data") && folder.exists("volume/model.safetensors"));
+    // A directory that is there can be filled from within.
+    std::fs::create_dir(folder.path("here")).unwrap();
+    let mut inside = folder.command("quantize -m ../m --to q8 --out .");
+    inside.current_dir(folder.path("here"));
+    assert!(folder.finish(inside, b"").ok && folder.exists("here/model.safetensors"));
+    let left = std::fs::read_dir(folder.path("here")).unwrap().map(|entry| entry.unwrap().file_name());
+    assert!(left.into_iter().all(|name| !name.to_str().unwrap().starts_with('.')));
+}
+
+#[test]
 fn benches_of_inference() {
     let folder = trained();
     let fails = |flags: &str, parts: &[&str]| folder.fails(&format!("bench infer -m m {flags}"), parts);

@@ -76,6 +76,7 @@ fn a_text_in_a_batch_is_the_text_alone() {
             let mut got = untimed(&folder.read(&format!("{batch}.jsonl")));
             for (k, line) in got.iter_mut().enumerate() {
                 let line = line.as_object_mut().unwrap();
+                line.remove("settings").unwrap();
                 assert_eq!(
                     (line.remove("index"), line.remove("prompt")),
                     (Some(k.into()), Some(prompts[k].into()))

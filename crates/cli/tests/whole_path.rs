@@ -39,6 +39,23 @@ fn quickstart_writes_learns_and_tells_in_both_languages() {
 }
 
 #[test]
+fn minutes_become_steps_that_make_the_same_model() {
+    let folder = Folder::new();
+    folder.write("a.txt", text());
+    let train = format!("train --data a.txt --tokenizer bpe:320 {TINY}");
+    folder.succeeds(&format!("{train} --minutes 0.05 --out timed"));
+    let recipe = folder.read("timed/train.toml");
+    let steps = recipe.lines().find_map(|line| line.strip_prefix("max-steps = ")).unwrap();
+    assert!(!recipe.contains("minutes") && steps.parse::<u64>().unwrap() > 3, "{recipe}");
+    folder.succeeds(&format!("{train} --max-steps {steps} --out counted"));
+    let [timed, counted] = ["timed", "counted"].map(|dir| folder.path(&format!("{dir}/model.safetensors")));
+    assert!(std::fs::read(timed).unwrap() == std::fs::read(counted).unwrap());
+    folder.fails(&format!("{train} --minutes 0 --out other"), &["--minutes 0.0", "above 0"]);
+    folder.write("two.toml", "minutes = 3\nepochs = 2\n");
+    folder.fails("train --config two.toml --data a.txt --out other", &["epochs and minutes", "keep one"]);
+}
+
+#[test]
 fn train_resume_generate_eval() {
     let folder = Folder::new();
     folder.write("a.txt", text());

@@ -77,7 +77,7 @@ pub trait Batches: std::fmt::Debug + Send {
     /// Tokens of the longest sequence.
     fn time(&self) -> usize;
 
-    /// A hash of all tokens (FNV-1a), to recognise data that has changed.
+    /// A hash of all tokens, and of the shares of weighted sources, to recognise data that has changed.
     fn fingerprint(&self) -> Result<u64>;
 
     /// Sequences, examples or pairs in one pass over the data: what a position counts.
@@ -94,6 +94,8 @@ pub trait Batches: std::fmt::Debug + Send {
 pub struct Batcher {
     sources: Vec<Sequences>,
     shares: Vec<f64>,
+    /// Whether the shares are not those of the sources' sizes.
+    is_weighted: bool,
     batch: usize,
     time: usize,
     seed: u64,
@@ -122,6 +124,7 @@ impl Batcher {
         mode: Mode,
     ) -> Result<Batcher> {
         let weights: Vec<Option<f64>> = sources.iter().map(|source| source.1).collect();
+        let is_weighted = weights.len() > 1 && weights.iter().any(Option::is_some);
         let sources: Vec<Sequences> = sources
             .into_iter()
             .map(|(tokens, _)| Sequences::new(tokens, time, mode))
@@ -132,7 +135,7 @@ impl Batcher {
         let sum: f64 = shares.iter().sum();
         let shares = shares.into_iter().map(|share| share / sum).collect();
         let position = Position { used: vec![0; sources.len()] };
-        Ok(Batcher { sources, shares, batch, time, seed, mode, position })
+        Ok(Batcher { sources, shares, is_weighted, batch, time, seed, mode, position })
     }
 
     /// A sequence and the token after it.
@@ -188,7 +191,9 @@ impl Batches for Batcher {
 
     fn fingerprint(&self) -> Result<u64> {
         let mut sources = self.sources.iter().map(|source| &source.tokens);
-        sources.try_fold(fingerprint::NOTHING, fingerprint::of_tokens)
+        let hash = sources.try_fold(fingerprint::NOTHING, fingerprint::of_tokens)?;
+        let shares = self.shares.iter().filter(|_| self.is_weighted);
+        Ok(shares.fold(hash, |hash, share| mix(hash, share.to_bits(), 0)))
     }
 
     fn sequences_per_epoch(&self) -> u64 {

@@ -11,6 +11,7 @@ use std::sync::OnceLock;
 use tokenizers::Encoding;
 
 use crate::decode::Joins;
+use crate::special::touch;
 use crate::tokens::Tokens;
 use crate::{Result, TokenizerError};
 
@@ -113,13 +114,13 @@ impl Pipeline {
         }
         let (mut ids, mut inside) = (Vec::new(), Vec::new());
         for (&id, &(start, end)) in encoding.get_ids().iter().zip(encoding.get_offsets()) {
-            if is_special(id) && protected.iter().any(|range| range.start < end && start < range.end) {
+            if is_special(id) && touch(protected, &(start..end)) {
                 let name = text.get(start..end).unwrap_or_default();
                 self.encode(name, false, &mut ids).map_err(|error| error.after(start))?;
             } else {
                 ids.push(id);
             }
-            inside.resize(ids.len(), spans.iter().any(|span| span.contains(&start)));
+            inside.resize(ids.len(), touch(spans, &(start..start + 1)));
         }
         Ok((ids, inside))
     }

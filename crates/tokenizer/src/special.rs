@@ -75,7 +75,7 @@ impl Tokenizer {
     }
 
     /// The tokens of a text in which the names of special tokens stand for those tokens, but not where they touch a `protected`
-    /// range of bytes; and which of the tokens start within `spans`, which are in order and apart.
+    /// range of bytes; and which of the tokens start within `spans`. Both are in order and apart.
     ///
     /// Our own vocabularies encode each span by itself, so that its tokens are those that follow when the text before it is
     /// encoded alone.
@@ -93,9 +93,7 @@ impl Tokenizer {
         let bounds = spans.iter().flat_map(|span| [span.start, span.end]).chain([text.len()]);
         let mut start = 0;
         for (end, is_inside) in bounds.zip([false, true].into_iter().cycle()) {
-            let touches = |range: Range<usize>| {
-                protected.iter().any(|one| one.start < start + range.end && start + range.start < one.end)
-            };
+            let touches = |range: Range<usize>| touch(protected, &(start + range.start..start + range.end));
             self.encode_around(
                 &text[start..end],
                 start == 0,
@@ -109,4 +107,10 @@ impl Tokenizer {
         }
         Ok((ids, inside))
     }
+}
+
+/// Whether one of these ranges, which are in order and apart, has a place in common with another one.
+pub(crate) fn touch(ranges: &[Range<usize>], other: &Range<usize>) -> bool {
+    let first = ranges.partition_point(|range| range.end <= other.start);
+    ranges.get(first).is_some_and(|range| range.start < other.end)
 }

@@ -104,6 +104,28 @@ fn a_prompt_is_the_beginning_of_the_conversation() {
 }
 
 #[test]
+fn long_conversations_are_cut_as_short_ones() {
+    for tokenizer in [Tokenizer::gpt2(), gpt2_with_chatml()] {
+        let template = ChatTemplate::of(&tokenizer).unwrap();
+        // White space of messages, answers of nothing, and system prompts in between: not all turns look alike.
+        let said = ["Hi", "你好  ", "a\n", "one two", " \n x"];
+        let mut messages = turns(&[("system", "Be kind.")]);
+        for turn in 0..25 {
+            if turn % 7 == 5 {
+                messages.push(Message::new("system", "Be brief."));
+            }
+            messages.push(Message::new("user", said[turn % 5]));
+            messages.push(Message::new("assistant", if turn % 6 == 4 { "" } else { said[turn % 4] }));
+        }
+        let (whole, _) = template.conversation(&tokenizer, &messages).unwrap();
+        for at in (2..messages.len()).filter(|&at| messages[at].role == "assistant") {
+            let prompt = template.prompt(&tokenizer, &messages[..at]).unwrap();
+            assert!(whole.starts_with(&prompt), "the prompt for message {at} is not a beginning");
+        }
+    }
+}
+
+#[test]
 fn names_of_special_tokens_in_messages_are_text() {
     let tokenizer = gpt2_with_chatml();
     let template = ChatTemplate::of(&tokenizer).unwrap();

@@ -224,8 +224,8 @@ pub fn run(args: Args, offline: bool) -> Result<()> {
     ends.note_changes(args.to, tokenizer.as_ref());
     if args.json {
         return super::print_json(&json!({
-            "from": { "path": from, "format": found.format.name(), "sha256": before.sha256 },
-            "to": { "path": args.target, "format": args.to.name(), "sha256": after.sha256 },
+            "from": { "path": from.display().to_string(), "format": found.format.name(), "sha256": before.sha256 },
+            "to": { "path": args.target.display().to_string(), "format": args.to.name(), "sha256": after.sha256 },
             "type": kind.name(),
             "tokens": ids.len(),
             "max_logit_difference": check.most,

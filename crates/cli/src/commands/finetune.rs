@@ -89,7 +89,6 @@ pub fn run(args: Args, offline: bool) -> Result<()> {
     lock.remove_leftovers()?;
     let ends = template.end_tokens(&tokenizer);
     let model = base.load(&settings, &tokenizer, &ends, lora.as_ref(), is_preference)?;
-    super::train::save_settings(out, "finetune.toml", &settings)?;
     if args.force {
         super::train::remove_old_state(out)?;
     }
@@ -99,8 +98,10 @@ pub fn run(args: Args, offline: bool) -> Result<()> {
         let mut run = new_run(model, tokenizer, material.items, &config, out, &settings)?;
         if args.resume {
             run.resume()?;
+            super::train::ensure_further(run.step(), config.max_steps)?;
             note!("resuming after step {} of {}", run.step(), config.max_steps);
         }
+        super::train::save_settings(out, "finetune.toml", &settings)?;
         // From here on there is something to lose; before, Ctrl-C simply ends the process.
         let stop = StopFlag::install()?;
         let mut progress = Progress::new(config.max_steps, &stop);

@@ -141,6 +141,9 @@ pub fn run(mut args: Args, offline: bool) -> Result<()> {
         "--chat: give a message with -p, -f or --input; `gpt2 chat` holds a conversation"
     );
     ensure!(args.stop.iter().all(|stop| !stop.is_empty()), "--stop: give characters, or leave it out");
+    if !args.stop.is_empty() && args.constrain.form()?.is_some() {
+        note!("note: with a schema or a grammar, --stop ends the text only where it is whole already");
+    }
     ensure!(
         args.choices.logprobs.is_none() || args.json || args.input.is_some(),
         "--logprobs: add --json to see them"

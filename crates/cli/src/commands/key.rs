@@ -1,6 +1,6 @@
 //! `gpt2 key`: a key for `gpt2 serve`.
 
-use std::io::{BufRead, IsTerminal};
+use std::io::{BufRead, IsTerminal, Read};
 
 use anyhow::{Context, Result, ensure};
 use serve::keys;
@@ -52,7 +52,8 @@ fn read() -> Result<String> {
         note!("the key, on one line:");
     }
     let mut line = String::new();
-    input.lock().read_line(&mut line).context("cannot read the key from standard input")?;
+    // No key is as long; but what is given may never end.
+    input.lock().take(1 << 16).read_line(&mut line).context("cannot read the key from standard input")?;
     let key = line.trim();
     ensure!(!key.contains(char::is_whitespace), "a key has no spaces; give one line with the key alone");
     Ok(key.to_owned())

@@ -90,7 +90,7 @@ pub fn run(args: Args, offline: bool) -> Result<()> {
     }
     if args.json {
         return super::print_json(&json!({
-            "path": args.out,
+            "path": args.out.display().to_string(),
             "tokens": ids.len(),
             "max_logit_difference": check.most,
             "mean_logit_difference_of_spread": check.mean,

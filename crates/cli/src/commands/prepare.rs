@@ -51,6 +51,7 @@ pub fn run(args: Args, offline: bool) -> Result<()> {
     let tokenizer = match Learn::parse(&args.tokenizer)? {
         None => input::open_tokenizer(&input::tokenizer_path(&args.tokenizer, offline)?, input::MAY_LEARN)?,
         Some(learn) => {
+            input::refuse_pipes(&args.data)?;
             note!("learning the vocabulary {} …", args.tokenizer);
             learn.learn_from(input::documents(&args.data, args.encoding.as_deref())?)?
         }

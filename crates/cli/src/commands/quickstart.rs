@@ -26,6 +26,8 @@ use crate::signals::StopFlag;
 /// Bytes of stories to train on, in each language, and to validate on.
 const TRAIN_BYTES: usize = 5_500_000;
 const VAL_BYTES: usize = 150_000;
+/// Stories to score, at most.
+const MOST_CHECKED: usize = 100_000;
 /// Seconds between two lines that the model writes during training.
 const LINE_SECONDS: f64 = 10.0;
 
@@ -65,6 +67,7 @@ pub struct Args {
 pub fn run(args: Args) -> Result<()> {
     minutes::check(args.minutes)?;
     ensure!(args.max_steps != Some(0), "--max-steps 0: it must be at least 1");
+    ensure!(args.check <= MOST_CHECKED, "--check {}: at most {MOST_CHECKED}", args.check);
     let start = Instant::now();
     let lock = RunLock::take(&args.out).with_context(|| format!("--out {}", args.out.display()))?;
     if args.force {
@@ -108,7 +111,7 @@ pub fn run(args: Args) -> Result<()> {
         return Ok(());
     }
     let model = Gpt2::load(&args.out)?;
-    report(&args, &outcome, &model, &tokenizer, langs, &stories)
+    report(&args, &outcome, &model, &tokenizer, langs, &stories, &stop)
 }
 
 /// As `train` does, but a quickstart cannot be resumed.
@@ -265,6 +268,7 @@ fn report(
     tokenizer: &Tokenizer,
     langs: &[Lang],
     stories: &[Stories],
+    stop: &StopFlag,
 ) -> Result<()> {
     if let Some(Measured::Text(val)) = &outcome.val {
         note!(
@@ -280,7 +284,7 @@ fn report(
             tell(model, tokenizer, opening(lang), args.seed)?;
         }
     }
-    let scores = (args.check > 0).then(|| check(args, model, tokenizer, stories)).transpose()?;
+    let scores = (args.check > 0).then(|| check(args, model, tokenizer, stories, stop)).transpose()?;
     let out = args.out.display();
     note!("\nTrained for {} in {} steps. Everything is in {out}:", duration(outcome.seconds), outcome.step);
     note!(
@@ -294,7 +298,7 @@ fn report(
     note!("  gpt2 train --data YOUR.txt --tokenizer bpe:4000 --out out/yours");
     if args.json {
         return super::print_json(&json!({
-            "out": args.out, "steps": outcome.step, "seconds": outcome.seconds, "val": outcome.val, "check": scores,
+            "out": out.to_string(), "steps": outcome.step, "seconds": outcome.seconds, "val": outcome.val, "check": scores,
         }));
     }
     Ok(())
@@ -315,7 +319,13 @@ fn tell(model: &Gpt2, tokenizer: &Tokenizer, opening: &str, seed: u64) -> Result
 }
 
 /// Lets the model tell stories and scores them.
-fn check(args: &Args, model: &Gpt2, tokenizer: &Tokenizer, stories: &[Stories]) -> Result<serde_json::Value> {
+fn check(
+    args: &Args,
+    model: &Gpt2,
+    tokenizer: &Tokenizer,
+    stories: &[Stories],
+    stop: &StopFlag,
+) -> Result<serde_json::Value> {
     let mut scores = serde_json::Map::new();
     let mut told: Vec<(String, bool)> = Vec::new();
     let wanted = args.check * stories.len();
@@ -323,7 +333,7 @@ fn check(args: &Args, model: &Gpt2, tokenizer: &Tokenizer, stories: &[Stories]) 
         let enough = stories
             .iter()
             .all(|s| told.iter().filter(|(text, _)| Lang::of(text) == s.lang).count() >= args.check);
-        if enough || i >= 4 * wanted as u64 {
+        if enough || i >= 4 * wanted as u64 || stop.is_set() {
             break;
         }
         let result =

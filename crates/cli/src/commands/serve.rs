@@ -103,7 +103,13 @@ pub fn run(args: Args, offline: bool) -> Result<()> {
     ensure!((1..=MOST_AT_ONCE).contains(&args.batch), "--batch {}: ask for 1 to {MOST_AT_ONCE}", args.batch);
     ensure!(args.max_tokens_limit != Some(0), "--max-tokens-limit 0: allow at least 1");
     ensure!(args.request_timeout > 0, "--request-timeout 0: allow at least 1 second");
-    ensure!(args.connections > 0, "--connections 0: allow at least 1");
+    let connections = 1..=1 << 20;
+    ensure!(
+        connections.contains(&args.connections),
+        "--connections {}: allow 1 to {}",
+        args.connections,
+        1 << 20
+    );
     let plan = Plan::of(&args.model, &args.adapter, args.dtype, offline)?;
     let mut app = args.app.open()?;
     let listener = listen(&args.host, args.port)?;

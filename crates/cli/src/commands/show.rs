@@ -133,7 +133,7 @@ impl Shown {
         };
         let template = self.tokenizer.as_ref().ok().and_then(|tokenizer| tokenizer.chat_template.clone());
         json!({
-            "path": self.path,
+            "path": self.path.display().to_string(),
             "format": self.format.name(),
             "file_bytes": self.file_bytes,
             "dtype": self.dtype,
@@ -151,7 +151,7 @@ impl Shown {
             "assumptions": self.assumptions,
             "adapter": self.adapter.as_ref().map(|(path, lora)| {
                 let mut json = json!(lora);
-                (json["path"], json["parameters"]) = (json!(path), json!(lora.n_params(config)));
+                (json["path"], json["parameters"]) = (json!(path.display().to_string()), json!(lora.n_params(config)));
                 json
             }),
             "provenance": self.provenance.iter().cloned().collect::<std::collections::BTreeMap<_, _>>(),

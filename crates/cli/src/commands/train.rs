@@ -3,8 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use data::batches::Batches;
+use data::read::Source;
 use models::{Gpt2Config, checkpoint};
 use serde_json::json;
 use tensor::timing;
@@ -63,6 +64,7 @@ pub fn run(args: Args, offline: bool) -> Result<()> {
     }
     plan::from_hub(&mut settings, offline)?;
     plan::check(&settings)?;
+    refuse_own_sources(&args, &settings)?;
     lock.remove_leftovers()?;
     let corpus = plan::corpus(&mut settings, saved)?;
     if let Some(minutes) = settings.minutes.take() {
@@ -73,7 +75,6 @@ pub fn run(args: Args, offline: bool) -> Result<()> {
     let batcher = plan::batcher(&mut settings, &corpus, model.config().n_ctx)?;
     let config = plan::train_config(&mut settings, model.config().n_embd, batcher.sequences_per_epoch())?;
     announce(&settings, &corpus, model.config(), &config)?;
-    save_settings(&args.out, "train.toml", &settings)?;
     if args.force {
         remove_old_state(&args.out)?;
     }
@@ -83,8 +84,10 @@ pub fn run(args: Args, offline: bool) -> Result<()> {
     let mut run = Run::new(model, corpus.tokenizer, batcher, val, config.clone(), &args.out, caller)?;
     if args.resume {
         run.resume()?;
+        ensure_further(run.step(), config.max_steps)?;
         note!("resuming after step {} of {}", run.step(), config.max_steps);
     }
+    save_settings(&args.out, "train.toml", &settings)?;
     // From here on there is something to lose; before, Ctrl-C simply ends the process.
     let stop = StopFlag::install()?;
     let mut progress = Progress::new(config.max_steps, &stop);
@@ -96,6 +99,34 @@ pub fn run(args: Args, offline: bool) -> Result<()> {
         note!("{}", timing::report(&timing::take(), wall, &tensor::peak::measure()).trim_end());
     }
     report(&args, &result?)
+}
+
+/// Refuses a length that a run has passed already.
+pub fn ensure_further(step: u64, max_steps: u64) -> Result<()> {
+    ensure!(
+        step <= max_steps,
+        "--max-steps {max_steps}: this run has made {step} steps already; ask for more"
+    );
+    Ok(())
+}
+
+/// Refuses to write over what the run is made from.
+fn refuse_own_sources(args: &Args, settings: &Settings) -> Result<()> {
+    let whole = |path: &Path| path.canonicalize().ok();
+    let Some(out) = whole(&args.out) else { return Ok(()) };
+    let init = settings.init.as_ref().map(PathBuf::from);
+    ensure!(
+        args.resume || init.as_deref().and_then(whole).as_ref() != Some(&out),
+        "--out {} is the model to start from; choose another directory",
+        args.out.display()
+    );
+    let sources = settings.data.iter().filter_map(|spec| Some(Source::parse(spec).ok()?.path));
+    let sources = sources.chain(settings.val_data.clone()).chain(args.config.clone());
+    let written = ["train.toml", "metrics.jsonl", "loss.svg"].map(|name| out.join(name));
+    match sources.filter_map(|path| whole(&path)).find(|path| written.contains(path)) {
+        Some(path) => bail!("{} would be written over; choose another --out", path.display()),
+        None => Ok(()),
+    }
 }
 
 fn typed_settings(args: &Args) -> Result<Settings> {
@@ -205,7 +236,7 @@ fn report(args: &Args, outcome: &Outcome) -> Result<()> {
     }
     if args.json {
         return super::print_json(&json!({
-            "out": args.out, "steps": outcome.step, "finished": outcome.finished, "seconds": outcome.seconds,
+            "out": out.to_string(), "steps": outcome.step, "finished": outcome.finished, "seconds": outcome.seconds,
             "best": outcome.best.map(|(loss, step)| json!({ "val_loss": loss, "step": step })), "val": outcome.val,
         }));
     }

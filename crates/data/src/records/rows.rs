@@ -130,7 +130,13 @@ fn table(mut text: Text, delimiter: u8, options: &Options) -> Result<Rows> {
             None => return Ok(Box::new(std::iter::empty())),
             Some(names) => {
                 let names = names.map_err(|error| table_file_error(&path, error))?;
-                Some(names.iter().map(|name| name.trim().to_owned()).collect())
+                let names: Vec<String> = names.iter().map(|name| name.trim().to_owned()).collect();
+                let mut seen = std::collections::HashSet::new();
+                if let Some(twice) = names.iter().find(|name| !name.is_empty() && !seen.insert(*name)) {
+                    let reason = RecordError::Table { reason: format!("two columns are called `{twice}`") };
+                    return Err(DataError::Record { path, line: 1, reason });
+                }
+                Some(names)
             }
         },
     };

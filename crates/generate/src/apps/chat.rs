@@ -14,6 +14,9 @@ use crate::request::{Finish, GenerateError};
 
 pub use reply::{Answer, Chat, Reply, ReplySettings};
 
+/// Bytes a token, beyond which it is not tried whether a conversation fits whole.
+const MOST_BYTES: usize = 8;
+
 /// What one side said, and what the other answered.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Turn {
@@ -212,27 +215,31 @@ impl Conversation {
             Ok(template.prompt(tokenizer, &messages)?)
         };
         let fits = |ids: &Vec<u32>| ids.len() <= n_ctx - max_tokens;
-        let whole = without(0)?;
-        if fits(&whole) {
-            return Ok(Prompt { ids: whole, dropped: 0 });
+        let n = self.turns.len();
+        let bytes: usize = self.turns.iter().map(|turn| turn.user.len() + turn.answer.len()).sum();
+        if n == 0 || bytes <= MOST_BYTES * n_ctx {
+            let whole = without(0)?;
+            if fits(&whole) {
+                return Ok(Prompt { ids: whole, dropped: 0 });
+            }
         }
-        // Halving: without fewer turns than `least` it does not fit, without `most` of them it does.
-        let (mut least, mut most) = (1, self.turns.len());
-        let mut ids = if most == 0 { whole } else { without(most)? };
+        let (mut kept, mut ids) = (0, without(n)?);
         if !fits(&ids) {
             let message = tokenizer.encode(message)?.len();
             return Err(ChatError::TooLong { message, prompt: ids.len(), max_tokens, n_ctx });
         }
-        while least < most {
-            let middle = least.midpoint(most);
-            let shorter = without(middle)?;
-            if fits(&shorter) {
-                (most, ids) = (middle, shorter);
+        // Of the latest turns twice as many each time, then halving: turns that are left out for long cost nothing.
+        let (mut too_many, mut trial) = (n + 1, 1);
+        while kept + 1 < too_many {
+            let longer = without(n - trial)?;
+            if fits(&longer) {
+                (kept, ids) = (trial, longer);
             } else {
-                least = middle + 1;
+                too_many = trial;
             }
+            trial = if too_many > n { (2 * trial).min(n) } else { kept.midpoint(too_many) };
         }
-        Ok(Prompt { ids, dropped: most })
+        Ok(Prompt { ids, dropped: n - kept })
     }
 }
 

@@ -14,12 +14,22 @@ use super::{Message, TemplateError, python};
 pub(super) struct Marked {
     /// As the template makes it.
     pub text: String,
-    /// Messages by number, and where their words stand.
+    /// Messages by number, and where their words stand; in the order of their starts.
     pub contents: Vec<(usize, Range<usize>)>,
-    /// What came from messages, in which no special token is looked for.
+    /// What came from messages, in which no special token is looked for; in order and apart.
     pub protected: Vec<Range<usize>>,
     /// What the template marks as answers.
     pub generation: Vec<Range<usize>>,
+}
+
+impl Marked {
+    /// Adds a range that ends after all others; those within it are a part of it.
+    fn protect(&mut self, range: Range<usize>) {
+        while self.protected.last().is_some_and(|last| last.start >= range.start) {
+            self.protected.pop();
+        }
+        self.protected.push(range);
+    }
 }
 
 /// What is marked in messages.
@@ -144,12 +154,13 @@ fn take_out(rendered: &str, marks: &[char]) -> Option<Marked> {
         let range = start..at;
         match pair {
             GENERATION => found.generation.push(range),
-            NAMES => found.protected.push(range),
+            NAMES => found.protect(range),
             _ => {
                 found.contents.push((pair - MESSAGES, range.clone()));
-                found.protected.push(range);
+                found.protect(range);
             }
         }
     }
+    found.contents.sort_by_key(|(_, range)| range.start);
     open.is_empty().then_some(found)
 }

@@ -1,14 +1,20 @@
 //! From conversations to tokens: what is a prompt, what an answer, and what ends it.
 
+use std::collections::HashMap;
 use std::ops::Range;
 
 use super::engine::Given;
 use super::marks::Marked;
 use super::{ChatTemplate, Message, TemplateError};
 use crate::Tokenizer;
+use crate::special::touch;
 
 /// The role whose words are answers.
 const ASSISTANT: &str = "assistant";
+/// Answers before which the template is rendered whatever it wrote before others.
+const TRIALS: usize = 8;
+/// Messages that are rendered in all to find out where answers start.
+const MOST_RENDERED: usize = 1 << 16;
 
 impl ChatTemplate {
     /// The tokens of a conversation up to where the assistant is to speak.
@@ -85,7 +91,9 @@ impl ChatTemplate {
         Ok(marked.generation.iter().map(|range| self.with_end(tokenizer, marked, range.clone())).collect())
     }
 
-    /// Where the answers of a template stand that does not mark them.
+    /// Where the answers of a template stand that does not mark them: each starts where the prompt for it ends. What the template
+    /// writes between a message and the answer to it is seen in the first of them; where the same stands before another one,
+    /// its prompt need not be rendered, which for a long conversation would take a time with the square of its length.
     fn find_answers(
         &self,
         tokenizer: &Tokenizer,
@@ -96,15 +104,35 @@ impl ChatTemplate {
         let render = |messages: &[Message], add_generation_prompt| {
             self.jinja.render(messages, &Given { tokens: &names, add_generation_prompt, marks: None })
         };
+        let mut places: Vec<Vec<&Range<usize>>> = vec![Vec::new(); messages.len()];
+        marked.contents.iter().for_each(|(index, range)| places[*index].push(range));
+        let mut leads: HashMap<&str, &str> = HashMap::new();
+        let mut rendered = 0;
         let mut answers: Vec<Range<usize>> = Vec::new();
         for (at, message) in messages.iter().enumerate().filter(|(_, message)| message.role == ASSISTANT) {
             let number = at + 1;
             let done = answers.last().map_or(0, |last| last.end);
-            let words = marked.contents.iter().find(|(index, range)| *index == at && range.start >= done);
-            let words = words.map(|(_, range)| range.clone());
+            let words = places[at].iter().find(|range| range.start >= done).map(|&range| range.clone());
             let start = if at > 0 {
-                let before = render(&messages[..at], true)?;
-                marked.text.starts_with(&before).then_some(before.len())
+                let role = messages[at - 1].role.as_str();
+                let question =
+                    places[at - 1].iter().rfind(|range| range.start >= done).map(|range| range.end);
+                let lead = leads.get(role).filter(|_| answers.len() >= TRIALS);
+                let known = question.zip(lead).filter(|&(end, lead)| marked.text[end..].starts_with(lead));
+                match known {
+                    Some((end, lead)) => Some(end + lead.len()),
+                    None => {
+                        rendered += at;
+                        if rendered > MOST_RENDERED {
+                            return Err(TemplateError::Prefix { number });
+                        }
+                        let before = render(&messages[..at], true)?;
+                        let start = marked.text.starts_with(&before).then_some(before.len());
+                        let lead = question.zip(start).and_then(|(end, start)| marked.text.get(end..start));
+                        lead.and_then(|lead| leads.insert(role, lead));
+                        start
+                    }
+                }
             } else {
                 words.as_ref().map(|words| self.start_of_first(&render(messages, true), marked, words.start))
             };
@@ -145,8 +173,9 @@ impl ChatTemplate {
         if is_ended(tokenizer, marked, answer.end) {
             return answer;
         }
-        let next = marked.contents.iter().map(|(_, range)| range.start).find(|&start| start >= answer.end);
-        let after = &marked.text[answer.end..next.unwrap_or(marked.text.len())];
+        let next = marked.contents.partition_point(|(_, range)| range.start < answer.end);
+        let next = marked.contents.get(next).map_or(marked.text.len(), |(_, range)| range.start);
+        let after = &marked.text[answer.end..next];
         if let Some((len, _)) = end_token(tokenizer, after) {
             return answer.start..answer.end + len;
         }
@@ -201,7 +230,8 @@ impl ChatTemplate {
 /// Whether the template wrote a token that ends a turn before this place.
 fn is_ended(tokenizer: &Tokenizer, marked: &Marked, end: usize) -> bool {
     let text = marked.text[..end].trim_end();
-    let is_said = marked.protected.iter().any(|range| range.start < text.len() && text.len() <= range.end);
+    let last = text.len().checked_sub(1);
+    let is_said = last.is_some_and(|last| touch(&marked.protected, &(last..last + 1)));
     !is_said
         && end_names(tokenizer)
             .any(|(name, _)| !name.trim_end().is_empty() && text.ends_with(name.trim_end()))

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
+use data::fingerprint;
 use generate::{Overflow, Request, TextEvent, Texts};
 use models::Gpt2;
 use serde::Deserialize;
@@ -45,6 +46,14 @@ pub fn run(args: &Args, located: &Located, prompts: &Path, output: &Path) -> Res
     let heads: Vec<String> = rows.iter().enumerate().map(|(k, (asked, _))| asked.head(k)).collect();
     let mut file = Lines::open(output, &heads, "these prompts", "--output")?;
     let done = file.done.len();
+    let settings = settings(args, &model, &tokenizer)?;
+    if let Some(other) = file.done.iter().find_map(|line| line["settings"].as_str()) {
+        ensure!(
+            other == settings,
+            "{} was begun with another model or other flags; repeat those, or name another --output",
+            output.display()
+        );
+    }
     let first_seed = file.first_seed(|k| rows[k].1.seed.is_some());
     let seed = args.seed.or(first_seed).unwrap_or_else(|| input::seed(None));
     if let (Some(given), Some(first)) = (args.seed, first_seed) {
@@ -99,7 +108,8 @@ pub fn run(args: &Args, located: &Located, prompts: &Path, output: &Path) -> Res
             };
             whole.insert(index, value);
         }
-        while let Some(value) = whole.remove(&next) {
+        while let Some(mut value) = whole.remove(&next) {
+            value["settings"] = settings.clone().into();
             refused += usize::from(value.get("error").is_some());
             file.push(&crate::lines::line(&heads[next], &value))?;
             next += 1;
@@ -117,6 +127,18 @@ pub fn run(args: &Args, located: &Located, prompts: &Path, output: &Path) -> Res
         note!("warning: {refused} of the prompts could not be continued; their lines say why, as \"error\"");
     }
     Ok(())
+}
+
+/// A hash of what all lines have in common: the flags, and the model as far as its small tensors tell. A file is gone on with
+/// by the same only.
+fn settings(args: &Args, model: &Gpt2, tokenizer: &Tokenizer) -> Result<String> {
+    let (request, form) = (args.request(tokenizer, "", 0)?, args.constrain.form()?);
+    let text = format!("{request:?} {form:?} {:?} {} {}", model.config(), model.dtype(), args.chat);
+    let parameters = model.parameters();
+    let small = parameters.iter().filter(|(_, tensor)| tensor.weights().is_none());
+    let bits = small.flat_map(|(_, tensor)| tensor.data().iter().map(|x| x.to_bits()));
+    let numbers = text.bytes().map(u32::from).chain(bits);
+    Ok(format!("{:016x}", fingerprint::of_numbers(fingerprint::NOTHING, numbers)))
 }
 
 /// Refuses what would fail for every prompt.

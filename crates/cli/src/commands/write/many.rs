@@ -24,6 +24,12 @@ const INDEX: &str = "index.jsonl";
 
 pub fn run(args: &Args, plan: &Plan, model: &Located, path: &Path) -> Result<()> {
     ensure!(args.json || args.out.is_some(), "--input: add --out DIR for Markdown files, or --json");
+    let whole = |path: &Path| path.canonicalize().ok();
+    ensure!(
+        args.out.as_deref().and_then(whole).is_none_or(|out| whole(path) != Some(out)),
+        "--out {} holds the ideas; choose another file",
+        path.display()
+    );
     let ideas = ideas::read(path, &plan.recipe)?;
     // All is looked through before anything is written.
     let jobs = |seed| ideas.iter().enumerate().map(move |(k, idea)| (idea, row_seed(idea, seed, k)));
