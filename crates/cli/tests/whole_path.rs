@@ -12,8 +12,8 @@ fn json(text: &str) -> Value {
 #[test]
 fn quickstart_writes_learns_and_tells_in_both_languages() {
     let folder = Folder::new();
-    folder.succeeds("quickstart --max-steps 6 --lang both --out one --seed 5");
-    let story = folder.succeeds("quickstart --max-steps 6 --lang both --out two --seed 5");
+    folder.succeeds("quickstart --max-steps 2 --lang both --out one --seed 5");
+    let story = folder.succeeds("quickstart --max-steps 2 --lang both --out two --seed 5");
     assert!(story.starts_with("Once") && story.contains("从前"), "{story}");
     for name in [
         "config.json",
@@ -31,8 +31,8 @@ fn quickstart_writes_learns_and_tells_in_both_languages() {
             ["one", "two"].map(|dir| std::fs::read(folder.path(&format!("{dir}/{name}"))).unwrap());
         assert!(one == two, "{name} is not the same for the same seed and number of steps");
     }
-    folder.fails("quickstart --max-steps 6 --out one", &["already holds a model", "--force"]);
-    let refused = folder.run("quickstart --max-steps 6 --out one").stderr;
+    folder.fails("quickstart --max-steps 2 --out one", &["already holds a model", "--force"]);
+    let refused = folder.run("quickstart --max-steps 2 --out one").stderr;
     assert!(!refused.contains("--resume"), "{refused}");
     let report = json(&folder.succeeds("eval -m one --data one/stories/chinese-val.jsonl --json"));
     assert!(report["loss"].as_f64().unwrap() > 1.0 && report["bits_per_byte_stderr"].as_f64().unwrap() > 0.0);
