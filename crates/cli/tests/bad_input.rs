@@ -266,6 +266,7 @@ fn what_a_run_is_made_from_is_not_written_over() {
         "train --resume --out w --data a.txt=1 b.txt=9 --max-steps 4",
         &["not what this run began with"],
     );
+    folder.fails("convert m m/tokenizer.json --to pt --force", &["where the model itself lies"]);
     // A model's tokenizer is not replaced by that of shards.
     folder.fails(
         "prepare --data a.txt --tokenizer gpt2 --out m",

@@ -171,7 +171,7 @@ pub fn run(args: Args, offline: bool) -> Result<()> {
     let from = located.path.clone();
     refuse_overwriting(&args, &from)?;
     let found = checkpoint::find(&from)?;
-    refuse_own_files(&args, &found)?;
+    refuse_own_files(&args, &from, &found)?;
     checkpoint::assumptions(&from)?.iter().for_each(|assumed| note!("note: {assumed}"));
     let mut model = match located.adapter {
         None => {
@@ -307,14 +307,17 @@ fn refuse_overwriting(args: &Args, from: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Refuses to write over the files that the model is read from.
-fn refuse_own_files(args: &Args, found: &Found) -> Result<()> {
+/// Refuses to write over the files that the model is read from, and those that make a model of them.
+fn refuse_own_files(args: &Args, from: &Path, found: &Found) -> Result<()> {
     let (whole, target) = (|path: &Path| path.canonicalize().ok(), &args.target);
     let own = checkpoint::files(found)?;
     let is_own = match args.to {
         // Its files would get the names of those.
         To::Hf => found.format == Format::Safetensors && whole(target) == found.path.parent().and_then(whole),
-        _ => whole(target).is_some() && own.iter().any(|file| whole(file) == whole(target)),
+        _ => {
+            let beside = super::quantize::beside().map(|name| from.join(name));
+            whole(target).is_some() && own.into_iter().chain(beside).any(|file| whole(&file) == whole(target))
+        }
     };
     ensure!(!is_own, "{} is where the model itself lies; choose another", target.display());
     Ok(())

@@ -14,7 +14,7 @@ const ASSISTANT: &str = "assistant";
 /// Answers before which the template is rendered whatever it wrote before others.
 const TRIALS: usize = 8;
 /// Messages that are rendered in all to find out where answers start.
-const MOST_RENDERED: usize = 1 << 16;
+const MOST_RENDERED: usize = 1 << 19;
 
 impl ChatTemplate {
     /// The tokens of a conversation up to where the assistant is to speak.
