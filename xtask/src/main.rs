@@ -7,12 +7,14 @@ use std::time::Instant;
 use std::{env, fs};
 
 const USAGE: &str =
-    "usage: cargo xtask check    format, clippy, the README's test command, docs; stops at the first failure";
+    "usage: cargo xtask check    format, clippy, the README's test command, docs; stops at the first failure
+       cargo xtask lint     format and clippy alone";
 
 fn main() -> ExitCode {
     let args: Vec<String> = env::args().skip(1).collect();
     let result = match args.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["check"] => check(),
+        ["lint"] => lint(root()),
         _ => Err(USAGE.into()),
     };
     match result {
@@ -24,10 +26,18 @@ fn main() -> ExitCode {
     }
 }
 
-fn check() -> Result<(), String> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask lies in the workspace");
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask lies in the workspace")
+}
+
+fn lint(root: &Path) -> Result<(), String> {
     run(root, "cargo fmt --all --check")?;
-    run(root, "cargo clippy --workspace --all-targets -- -D warnings")?;
+    run(root, "cargo clippy --workspace --all-targets -- -D warnings")
+}
+
+fn check() -> Result<(), String> {
+    let root = root();
+    lint(root)?;
     run(root, &readme_test_command(root)?)?;
     run(root, "cargo doc --workspace --no-deps")
 }

@@ -477,6 +477,15 @@ pub fn ensure_fits(bytes: u64) -> Result<()> {
     Ok(())
 }
 
+/// The most texts that are written at once: a step computes as many tokens.
+pub const MOST_AT_ONCE: usize = 512;
+
+/// Refuses a number of texts at once that is none, or too many.
+pub fn ensure_batch(batch: usize) -> Result<()> {
+    ensure!((1..=MOST_AT_ONCE).contains(&batch), "--batch {batch}: ask for 1 to {MOST_AT_ONCE}");
+    Ok(())
+}
+
 /// The settings of an engine for so many texts at once, as `flag` asks. Where memory is short, texts wait.
 pub fn engine_settings(model: &Gpt2, batch: usize, speculation: Speculation, flag: &str) -> EngineSettings {
     let bytes = |model: &Gpt2| KvPool::new(model.config(), model.precision(), 0).block_bytes();

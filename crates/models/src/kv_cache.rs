@@ -37,6 +37,17 @@ enum Units {
     Bf16(Vec<u32>),
 }
 
+impl Units {
+    /// The contents of another block of the pool, in the memory that is here.
+    fn copy_from(&mut self, other: &Units) {
+        match (self, other) {
+            (Units::F32(units), Units::F32(others)) => units.copy_from_slice(others),
+            (Units::Bf16(units), Units::Bf16(others)) => units.copy_from_slice(others),
+            _ => unreachable!("blocks of a pool are of one type"),
+        }
+    }
+}
+
 #[derive(Debug)]
 struct Block {
     units: Units,
@@ -122,6 +133,10 @@ fn block(pool: &Arc<Shared>, like: Option<&Block>) -> Result<Arc<Block>> {
     }
     let idle = pool.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
     let units = match (idle, like, pool.precision) {
+        (Some(mut units), Some(like), _) => {
+            units.copy_from(&like.units);
+            units
+        }
         (Some(Units::F32(mut units)), None, _) => {
             units.fill(0.0);
             Units::F32(units)
@@ -130,7 +145,7 @@ fn block(pool: &Arc<Shared>, like: Option<&Block>) -> Result<Arc<Block>> {
             units.fill(0);
             Units::Bf16(units)
         }
-        (_, Some(like), _) => like.units.clone(),
+        (None, Some(like), _) => like.units.clone(),
         (None, None, Precision::F32) => Units::F32(vec![0.0; pool.len()]),
         (None, None, Precision::Bf16) => Units::Bf16(vec![0; pool.len()]),
     };

@@ -160,11 +160,7 @@ impl Tape {
     /// # Panics
     /// If `out` was not recorded on this tape or `dout` has another length.
     pub fn backward(self, out: &Tensor, dout: Vec<f32>) -> Grads {
-        self.walk(out, Storage::F32(dout.into()))
-    }
-
-    fn walk(self, out: &Tensor, dout: Storage) -> Grads {
-        let mut back = self.walk_to(out, dout, 0);
+        let mut back = self.walk_to(out, Storage::F32(dout.into()), 0);
         (0..back.grads.len()).for_each(|slot| back.grads.settle(slot));
         back.grads
     }

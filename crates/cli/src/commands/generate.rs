@@ -24,6 +24,7 @@ use crate::constrain::Constrain;
 use crate::input;
 use crate::model::ModelArgs;
 use crate::output::note;
+use crate::plan;
 
 /// Write text with a model
 ///
@@ -125,12 +126,9 @@ const IGNORED_BY_BEAMS: [&str; 10] = [
     "grammar",
 ];
 
-/// The most texts that are written at once: a step computes as many tokens.
-const MOST_AT_ONCE: usize = 512;
-
 pub fn run(mut args: Args, offline: bool) -> Result<()> {
     ensure!(args.samples > 0, "--samples 0: ask for at least 1");
-    ensure!((1..=MOST_AT_ONCE).contains(&args.batch), "--batch {}: ask for 1 to {MOST_AT_ONCE}", args.batch);
+    plan::ensure_batch(args.batch)?;
     ensure!(args.keep == 0 || args.overflow == "slide", "--keep {}: add --overflow slide", args.keep);
     ensure!(
         args.draft.is_none() || args.lookup > 0,

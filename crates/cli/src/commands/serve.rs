@@ -20,7 +20,7 @@ use self::guards::GuardArgs;
 use self::load::Plan;
 use crate::input;
 use crate::output::{note, printable};
-use crate::plan::free_memory;
+use crate::plan::{self, free_memory};
 use crate::signals;
 
 /// Serve models over HTTP: OpenAI's API for programs, and a web page for people
@@ -95,12 +95,9 @@ macro_rules! tell {
     };
 }
 
-/// The most texts that are written at once: a step computes as many tokens.
-const MOST_AT_ONCE: usize = 512;
-
 pub fn run(args: Args, offline: bool) -> Result<()> {
     let start = Instant::now();
-    ensure!((1..=MOST_AT_ONCE).contains(&args.batch), "--batch {}: ask for 1 to {MOST_AT_ONCE}", args.batch);
+    plan::ensure_batch(args.batch)?;
     ensure!(args.max_tokens_limit != Some(0), "--max-tokens-limit 0: allow at least 1");
     ensure!(args.request_timeout > 0, "--request-timeout 0: allow at least 1 second");
     let connections = 1..=1 << 20;

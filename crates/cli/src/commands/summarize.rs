@@ -117,11 +117,8 @@ pub struct Args {
 
 /// Sentences of a summary where no length is asked for, as in the paper.
 const SENTENCES: usize = 3;
-/// The most texts or parts that are read at once.
-const MOST_AT_ONCE: usize = 512;
-
 pub fn run(args: Args, offline: bool) -> Result<()> {
-    ensure!((1..=MOST_AT_ONCE).contains(&args.batch), "--batch {}: ask for 1 to {MOST_AT_ONCE}", args.batch);
+    plan::ensure_batch(args.batch)?;
     ensure!(args.max_sentences != Some(0), "--max-sentences 0: ask for at least 1");
     ensure!(args.max_tokens != Some(0), "--max-tokens 0: ask for at least 1");
     if let Some(ratio) = args.ratio {

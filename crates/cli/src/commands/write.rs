@@ -21,6 +21,7 @@ use self::recipes::Source;
 use crate::constrain::Constrain;
 use crate::model::{Located, ModelArgs};
 use crate::output::{note, say};
+use crate::plan::MOST_AT_ONCE;
 
 /// Write a document by a recipe: a headline and its article, product copy, a report, a story …
 ///
@@ -121,9 +122,6 @@ struct Settings {
     #[arg(long, value_name = "N")]
     retries: Option<usize>,
 }
-
-/// The most texts that are written at once: a step computes as many tokens.
-const MOST_AT_ONCE: usize = 512;
 
 /// What is to be written, resolved.
 struct Plan {

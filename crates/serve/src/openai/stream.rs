@@ -95,14 +95,9 @@ pub async fn respond<W: Writer>(
     (texts, per_prompt): (usize, usize),
     work: Work,
 ) -> Result<Response, ApiError> {
-    let first = receipt.next().await;
-    if let Some(Update::Failed(_)) = first.last() {
-        for update in first {
-            if let Update::Failed(failure) = update {
-                return Err(failure.into());
-            }
-        }
-        return Err(ApiError::internal("the request failed"));
+    let mut first = receipt.next().await;
+    if let Some(Update::Failed(failure)) = first.pop_if(|last| matches!(last, Update::Failed(_))) {
+        return Err(failure.into());
     }
     let mut stream =
         Stream { receipt, writer, events, done: vec![None; texts], per_prompt, over: false, _work: work };

@@ -52,16 +52,20 @@ impl Pace {
     /// The most steps that `seconds` are enough for, at least one, where a run of so many has `interval` steps
     /// between validations.
     pub fn steps(&self, seconds: f64, interval: impl Fn(u64) -> u64) -> u64 {
-        let takes = |steps: f64| {
-            let validations = (steps / interval(steps as u64).max(1) as f64).ceil();
-            steps * self.step + validations * self.validation + self.last_validation
+        let takes = |steps: u64| {
+            let validations = steps.div_ceil(interval(steps).max(1)) as f64;
+            steps as f64 * self.step + validations * self.validation + self.last_validation
         };
-        // Fewer steps take less, but perhaps validate more often, so that what is too much is cut again.
-        let mut steps = (seconds / self.step).max(1.0);
-        for _ in 0..30 {
-            steps = (steps * (seconds / takes(steps)).min(1.0)).max(1.0);
+        let (mut enough, mut too_many) = (1, ((seconds / self.step) as u64).saturating_add(2));
+        while enough + 1 < too_many {
+            let steps = enough.midpoint(too_many);
+            if takes(steps) <= seconds {
+                enough = steps;
+            } else {
+                too_many = steps;
+            }
         }
-        steps as u64
+        enough
     }
 }
 

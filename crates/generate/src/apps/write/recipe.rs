@@ -292,9 +292,7 @@ impl Place<'_> {
             (Some(schemas), None) => schemas.0.map(|schema| Form::JsonSchema(schema.clone())),
             (None, Some(grammars)) => grammars.map(|grammar| Form::Grammar(grammar.clone())),
             (Some(_), Some(_)) => {
-                return self
-                    .wrong("json-schema and grammar: a text is held to one of them".into())
-                    .map(|()| None);
+                return self.wrong("json-schema and grammar: a text is held to one of them".into());
             }
         };
         let others = [
@@ -308,7 +306,7 @@ impl Place<'_> {
                 let problem = format!(
                     "`{key}` cannot stand beside a json-schema or grammar, which says itself where a text begins and ends"
                 );
-                self.wrong(problem).map(|()| None)
+                self.wrong(problem)
             }
             None => Ok(Some(form)),
         }
@@ -344,7 +342,7 @@ impl Place<'_> {
         Ok(())
     }
 
-    fn wrong(&self, problem: String) -> Result<(), RecipeError> {
+    fn wrong<T>(&self, problem: String) -> Result<T, RecipeError> {
         Err(RecipeError::Value { line: self.line, step: self.step.into(), problem })
     }
 
