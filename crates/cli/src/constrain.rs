@@ -36,9 +36,19 @@ impl Constrain {
         Ok(Some((about, make(text))))
     }
 
+    /// Whether anything is asked for.
+    pub fn is_given(&self) -> bool {
+        self.json_schema.is_some() || self.grammar.is_some()
+    }
+
     /// What the text must be, if that is asked for.
     pub fn build(&self, tokenizer: &Tokenizer) -> Result<Option<Arc<Constraint>>> {
-        let Some((about, form)) = self.form()? else { return Ok(None) };
+        Constrain::compile(self.form()?, tokenizer)
+    }
+
+    /// The same, of a form that was read before.
+    pub fn compile(form: Option<(String, Form)>, tokenizer: &Tokenizer) -> Result<Option<Arc<Constraint>>> {
+        let Some((about, form)) = form else { return Ok(None) };
         let constraint = form.compile(&Vocabulary::new(tokenizer)?).with_context(|| about.clone())?;
         for line in constraint.notes() {
             note!("warning: {about}: {line}");

@@ -9,7 +9,6 @@ use anyhow::{Result, ensure};
 use data::batches::Batches;
 use train::{Run, Validation};
 
-use crate::input::duration;
 use crate::plan::{self, Corpus};
 use crate::settings::Settings;
 
@@ -28,8 +27,14 @@ pub fn check(minutes: f64) -> Result<()> {
     Ok(())
 }
 
-/// As many steps of these settings as fit, with their validations, into the minutes since `start`.
-pub fn steps(minutes: f64, start: Instant, settings: &Settings, corpus: &Corpus, out: &Path) -> Result<u64> {
+/// As many steps of these settings as fit into the minutes since `start`, at least one, with a validation every `interval(steps,
+/// steps of an epoch)` of them.
+pub fn steps(
+    minutes: f64,
+    start: Instant,
+    (settings, corpus, out): (&Settings, &Corpus, &Path),
+    interval: impl Fn(u64, u64) -> u64,
+) -> Result<u64> {
     let mut trial = Settings { minutes: None, max_steps: Some(u64::MAX / 4), ..settings.clone() };
     let model = plan::model(&mut trial, &corpus.tokenizer)?;
     let batcher = plan::batcher(&mut trial, corpus, model.config().n_ctx)?;
@@ -40,14 +45,8 @@ pub fn steps(minutes: f64, start: Instant, settings: &Settings, corpus: &Corpus,
     let caller = serde_json::Value::Null;
     let run = Run::new(model, corpus.tokenizer.clone(), batcher, val, config, out, caller)?;
 
-    let all = 60.0 * minutes;
-    let pace = run.pace(Duration::from_secs_f64(TIMING * all))?;
-    let gone = start.elapsed().as_secs_f64();
-    ensure!(
-        gone < all,
-        "--minutes {minutes}: reading the data and timing three steps took {} already; give more, or --max-steps",
-        duration(gone)
-    );
-    let interval = |steps| plan::eval_interval(settings.eval_interval, steps, steps_per_epoch);
-    Ok(pace.steps(PLANNED * all - gone, interval))
+    let seconds = 60.0 * minutes;
+    let pace = run.pace(Duration::from_secs_f64(TIMING * seconds))?;
+    let left = PLANNED * seconds - start.elapsed().as_secs_f64();
+    Ok(pace.steps(left, |steps| interval(steps, steps_per_epoch)))
 }

@@ -77,11 +77,16 @@ pub fn behind_links(path: &Path) -> PathBuf {
     std::iter::successors(Some(path.to_owned()), next).take(MOST).last().unwrap_or_default()
 }
 
+/// Whether a path stands for something that is open, as `/dev/stdout` does, whatever that is.
+pub fn is_device(path: &Path) -> bool {
+    path.is_absolute() && (path.starts_with("/dev") || path.starts_with("/proc"))
+}
+
 /// Writes a file, whole or not at all. What is no plain file, such as a pipe, has no place beside it: it is written to.
 pub fn save(path: &Path, bytes: &[u8]) -> Result<()> {
     let all = || -> std::io::Result<()> {
-        if path.metadata().is_ok_and(|metadata| !metadata.is_file()) {
-            return std::fs::write(path, bytes);
+        if is_device(path) || path.metadata().is_ok_and(|metadata| !metadata.is_file()) {
+            return std::fs::File::options().append(true).open(path)?.write_all(bytes);
         }
         let mut file = AtomicWriteFile::open(behind_links(path))?;
         file.write_all(bytes)?;

@@ -4,9 +4,9 @@ use std::fs::{self, File};
 use std::io::{BufWriter, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
-use crate::output::behind_links;
+use crate::output::{behind_links, is_device};
 
 /// The file; what is not moved to its place is removed.
 pub struct Part {
@@ -18,6 +18,7 @@ pub struct Part {
 impl Part {
     /// Begins a file beside `target`.
     pub fn beside(target: &Path) -> Result<Part> {
+        ensure!(!is_device(target), "{}: no place for a file; name one", target.display());
         let behind = behind_links(target);
         let mut name = behind.as_os_str().to_owned();
         name.push(format!(".{}.part", std::process::id()));

@@ -7,9 +7,9 @@ use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
-use crate::output::behind_links;
+use crate::output::{behind_links, is_device};
 use crate::signals;
 
 /// A file or directory being made.
@@ -25,6 +25,7 @@ impl Staged {
     /// A place in the same file system as `target`: beside it, or within it where it is a directory already, which may be one of
     /// another file system than its parent.
     pub fn beside(target: &Path) -> Result<Staged> {
+        ensure!(!is_device(target), "{}: no place for a file; name one", target.display());
         let target = &behind_links(target);
         let (parent, name) = match target.is_dir() {
             true => (target.as_path(), OsStr::new("whole")),

@@ -262,16 +262,10 @@ fn what_a_run_is_made_from_is_not_written_over() {
     folder.fails("train --resume --out r --max-steps 1", &["has made 2 steps already"]);
     assert_eq!(folder.read("r/train.toml"), recipe);
     folder.succeeds(&format!("{train} --data a.txt=1 b.txt=1 --out w"));
-    folder.fails(
-        "train --resume --out w --data a.txt=1 b.txt=9 --max-steps 4",
-        &["not what this run began with"],
-    );
+    folder.fails("train --resume --out w --data a.txt=1 b.txt=9 --max-steps 4", &["other weights"]);
     folder.fails("convert m m/tokenizer.json --to pt --force", &["where the model itself lies"]);
     // A model's tokenizer is not replaced by that of shards.
-    folder.fails(
-        "prepare --data a.txt --tokenizer gpt2 --out m",
-        &["tokenizer.json is there already", "--force"],
-    );
+    folder.fails("prepare --data a.txt --tokenizer gpt2 --out m", &["holds a model"]);
     folder.succeeds("prepare --data a.txt --tokenizer gpt2 --out shards");
     folder.fails("prepare --data a.txt --tokenizer gpt2 --out shards", &["prepared data"]);
     folder.write("ideas.csv", "topic\na bridge\n");

@@ -77,8 +77,12 @@ pub trait Batches: std::fmt::Debug + Send {
     /// Tokens of the longest sequence.
     fn time(&self) -> usize;
 
-    /// A hash of all tokens, and of the shares of weighted sources, to recognise data that has changed.
+    /// A hash of all tokens, to recognise data that has changed.
     fn fingerprint(&self) -> Result<u64>;
+    /// A hash of the sources' shares, where they are not those of their sizes; else 0.
+    fn mixture(&self) -> u64 {
+        0
+    }
 
     /// Sequences, examples or pairs in one pass over the data: what a position counts.
     fn sequences_per_epoch(&self) -> u64;
@@ -191,9 +195,12 @@ impl Batches for Batcher {
 
     fn fingerprint(&self) -> Result<u64> {
         let mut sources = self.sources.iter().map(|source| &source.tokens);
-        let hash = sources.try_fold(fingerprint::NOTHING, fingerprint::of_tokens)?;
+        sources.try_fold(fingerprint::NOTHING, fingerprint::of_tokens)
+    }
+
+    fn mixture(&self) -> u64 {
         let shares = self.shares.iter().filter(|_| self.is_weighted);
-        Ok(shares.fold(hash, |hash, share| mix(hash, share.to_bits(), 0)))
+        shares.fold(0, |hash, share| mix(hash, share.to_bits(), 0))
     }
 
     fn sequences_per_epoch(&self) -> u64 {

@@ -145,12 +145,6 @@ pub enum DataError {
         /// The directory.
         path: PathBuf,
     },
-    /// A place that holds a tokenizer of something else.
-    #[error("{} is there already, and would be replaced; choose another --out, or --force to replace it", .path.display())]
-    OtherFiles {
-        /// The file.
-        path: PathBuf,
-    },
     /// A file of examples that is none.
     #[error("{}: examples are read from .jsonl, .json, .csv and .tsv, each also as .gz; to train on plain text use `gpt2 train`", .path.display())]
     RecordKind {

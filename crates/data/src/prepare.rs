@@ -298,16 +298,7 @@ pub fn check_out(out: &Path, force: bool) -> Result<()> {
     fs::create_dir_all(out).map_err(DataError::io(out))?;
     tempfile::tempfile_in(out).map_err(DataError::io(out))?;
     let holds = !Shard::open_all(out, "train").is_ok_and(|shards| shards.is_empty());
-    if holds && !force {
-        return Err(DataError::Exists { path: out.to_owned() });
-    }
-    // The tokenizer that comes with shards would take the place of a model's.
-    match tokenizer::DEFINING_FILES.iter().find(|name| out.join(name).exists()) {
-        Some(name) if !out.join(SUMMARY).exists() && !force => {
-            Err(DataError::OtherFiles { path: out.join(name) })
-        }
-        _ => Ok(()),
-    }
+    if holds && !force { Err(DataError::Exists { path: out.to_owned() }) } else { Ok(()) }
 }
 
 /// Refuses a directory that holds prepared data, or empties it of that.

@@ -8,13 +8,18 @@ use models::checkpoint;
 use crate::{Result, TrainError, state};
 
 /// Files that a run writes beside those of its tokenizer, relative to its directory.
-const WRITTEN: [&str; 6] = [
+const WRITTEN: [&str; 11] = [
     "last/state.safetensors",
     checkpoint::WEIGHTS,
     checkpoint::ADAPTER_WEIGHTS,
     checkpoint::ADAPTER_CONFIG,
     checkpoint::CONFIG,
     checkpoint::GENERATION_CONFIG,
+    "train.toml",
+    "finetune.toml",
+    "metrics.jsonl",
+    "loss.svg",
+    "README.md",
 ];
 /// Letters and digits that the name of a half-written file ends with.
 const SUFFIX: usize = 6;

@@ -75,6 +75,7 @@ impl Run {
             best: None,
             seconds: 0.0,
             data_hash,
+            mixture: Some(batches.mixture()),
             val_hash,
             base_hash: model.lora().map(|_| hash(&model)),
             before: None,
@@ -123,7 +124,11 @@ impl Run {
                 "the training data is not what this run began with; give the same --data in the same order",
             );
         }
-        if progress.val_hash != self.progress.val_hash {
+        // States of before these were kept have none.
+        if progress.mixture.is_some() && progress.mixture != self.progress.mixture {
+            return refuse("its sources had other weights; give each --data its `=WEIGHT` as when it began");
+        }
+        if progress.val_hash.is_some() && progress.val_hash != self.progress.val_hash {
             return refuse(
                 "the held-out data is not what this run was judged by so far; give the same --val-data (for finetune, --val)",
             );
@@ -144,7 +149,8 @@ impl Run {
         }
         self.batches.seek(&progress.position);
         self.saved = Some(progress.step);
-        self.progress = Progress { config: self.config.clone(), ..progress };
+        let (mixture, val_hash) = (self.progress.mixture, self.progress.val_hash);
+        self.progress = Progress { config: self.config.clone(), mixture, val_hash, ..progress };
         Ok(())
     }
 

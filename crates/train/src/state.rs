@@ -27,6 +27,9 @@ pub struct Progress {
     pub seconds: f64,
     /// A hash of the training tokens.
     pub data_hash: u64,
+    /// A hash of the shares of the sources, where they are not those of their sizes; else 0.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mixture: Option<u64>,
     /// A hash of the held-out data.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub val_hash: Option<u64>,

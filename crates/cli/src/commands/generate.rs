@@ -139,7 +139,7 @@ pub fn run(mut args: Args, offline: bool) -> Result<()> {
         "--chat: give a message with -p, -f or --input; `gpt2 chat` holds a conversation"
     );
     ensure!(args.stop.iter().all(|stop| !stop.is_empty()), "--stop: give characters, or leave it out");
-    if !args.stop.is_empty() && args.constrain.form()?.is_some() {
+    if !args.stop.is_empty() && args.constrain.is_given() {
         note!("note: with a schema or a grammar, --stop ends the text only where it is whole already");
     }
     ensure!(

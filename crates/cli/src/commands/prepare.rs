@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use anyhow::{Result, ensure};
 use data::prepare::Options;
 use data::read::Source;
+use models::checkpoint;
 
 use crate::input::{self, Learn, grouped};
 use crate::output::{note, say};
@@ -48,6 +49,12 @@ pub fn run(args: Args, offline: bool) -> Result<()> {
     );
     // Before a vocabulary is learnt, which may take long.
     data::prepare::check_out(&args.out, args.force)?;
+    let has = |name: &&str| args.out.join(name).exists();
+    ensure!(
+        args.force || ![checkpoint::WEIGHTS, checkpoint::INDEX].iter().any(has),
+        "{} holds a model, whose tokenizer would be replaced; choose another --out",
+        args.out.display()
+    );
     let tokenizer = match Learn::parse(&args.tokenizer)? {
         None => input::open_tokenizer(&input::tokenizer_path(&args.tokenizer, offline)?, input::MAY_LEARN)?,
         Some(learn) => {

@@ -26,6 +26,8 @@ use crate::signals::StopFlag;
 /// Bytes of stories to train on, in each language, and to validate on.
 const TRAIN_BYTES: usize = 5_500_000;
 const VAL_BYTES: usize = 150_000;
+/// Steps that are made however short the time is.
+const FEWEST_STEPS: u64 = 40;
 /// Stories to score, at most.
 const MOST_CHECKED: usize = 100_000;
 /// Seconds between two lines that the model writes during training.
@@ -223,10 +225,13 @@ fn prepare(
 fn start_run(args: &Args, corpus: Corpus, settings: &mut Settings, start: Instant) -> Result<(Run, u64)> {
     let max_steps = match args.max_steps {
         Some(steps) => steps,
-        None => minutes::steps(args.minutes, start, settings, &corpus, &args.out)?,
+        None => {
+            let all = (&*settings, &corpus, args.out.as_path());
+            minutes::steps(args.minutes, start, all, |steps, _| eval_interval(steps))?.max(FEWEST_STEPS)
+        }
     };
     settings.max_steps = Some(max_steps);
-    settings.eval_interval = Some((max_steps / 4).max(1));
+    settings.eval_interval = Some(eval_interval(max_steps));
     let model = plan::model(settings, &corpus.tokenizer)?;
     let batcher = plan::batcher(settings, &corpus, model.config().n_ctx)?;
     let config = plan::train_config(settings, model.config().n_embd, batcher.sequences_per_epoch())?;
@@ -237,6 +242,11 @@ fn start_run(args: &Args, corpus: Corpus, settings: &mut Settings, start: Instan
     let caller = serde_json::to_value(plan::absolute(settings)?)?;
     let val = corpus.val.map(Validation::Tokens);
     Ok((Run::new(model, corpus.tokenizer, batcher, val, config, &args.out, caller)?, max_steps))
+}
+
+/// Four validations, however long it trains.
+fn eval_interval(max_steps: u64) -> u64 {
+    (max_steps / 4).max(1)
 }
 
 fn request(tokenizer: &Tokenizer, prompt: &str, seed: u64, max_tokens: Option<usize>) -> Result<Request> {

@@ -19,6 +19,8 @@ use crate::progress::Progress;
 use crate::settings::Settings;
 use crate::signals::StopFlag;
 
+/// Steps that make a run.
+const FEWEST_STEPS: u64 = 3;
 /// Share of the measured peak that training is expected to reach, for the estimate of time.
 const EXPECTED_SHARE: f64 = 0.55;
 
@@ -69,7 +71,14 @@ pub fn run(args: Args, offline: bool) -> Result<()> {
     let corpus = plan::corpus(&mut settings, saved)?;
     if let Some(minutes) = settings.minutes.take() {
         note!("timing the first steps …");
-        settings.max_steps = Some(minutes::steps(minutes, start, &settings, &corpus, &args.out)?);
+        let asked = settings.eval_interval;
+        let interval = |steps, epoch| plan::eval_interval(asked, steps, epoch);
+        let steps = minutes::steps(minutes, start, (&settings, &corpus, &args.out), interval)?;
+        ensure!(
+            steps >= FEWEST_STEPS,
+            "--minutes {minutes}: reading the data, timing and validating leave time for {steps} steps; give more, or --max-steps"
+        );
+        settings.max_steps = Some(steps);
     }
     let model = plan::model(&mut settings, &corpus.tokenizer)?;
     let batcher = plan::batcher(&mut settings, &corpus, model.config().n_ctx)?;
@@ -121,9 +130,11 @@ fn refuse_own_sources(args: &Args, settings: &Settings) -> Result<()> {
         args.out.display()
     );
     let sources = settings.data.iter().filter_map(|spec| Some(Source::parse(spec).ok()?.path));
-    let sources = sources.chain(settings.val_data.clone()).chain(args.config.clone());
-    let written = ["train.toml", "metrics.jsonl", "loss.svg"].map(|name| out.join(name));
-    match sources.filter_map(|path| whole(&path)).find(|path| written.contains(path)) {
+    // With --force, a run may be made anew from its own recipe.
+    let recipe = args.config.clone().filter(|_| !args.force);
+    let sources = sources.chain(settings.val_data.clone()).chain(recipe);
+    let written = ["train.toml", "metrics.jsonl", "loss.svg"].map(|name| whole(&out.join(name)));
+    match sources.filter_map(|path| whole(&path)).find(|path| written.contains(&Some(path.clone()))) {
         Some(path) => bail!("{} would be written over; choose another --out", path.display()),
         None => Ok(()),
     }

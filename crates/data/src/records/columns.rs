@@ -49,6 +49,11 @@ impl Columns {
         self.0.is_empty()
     }
 
+    /// Whether a column of a table with a header is one that is read.
+    pub fn may_be(&self, theirs: &str) -> bool {
+        if self.is_empty() { FIELDS.contains(&theirs) } else { self.0.values().any(|name| name == theirs) }
+    }
+
     /// Whether columns have numbers: then tables have no header.
     pub fn are_numbers(&self) -> bool {
         self.0.values().next().is_some_and(|theirs| is_number(theirs))

@@ -118,6 +118,10 @@ fn table(mut text: Text, delimiter: u8, options: &Options) -> Result<Rows> {
         b',' if !first.contains(',') && first.contains(';') => b';',
         other => other,
     };
+    if let Some(line) = open_quote(&all, delimiter).filter(|_| delimiter != b'\t') {
+        let reason = RecordError::Table { reason: "a quote begins here that never ends".to_owned() };
+        return Err(DataError::Record { path, line, reason });
+    }
     let reader = csv::ReaderBuilder::new()
         .delimiter(delimiter)
         .quoting(delimiter != b'\t')
@@ -132,7 +136,9 @@ fn table(mut text: Text, delimiter: u8, options: &Options) -> Result<Rows> {
                 let names = names.map_err(|error| table_file_error(&path, error))?;
                 let names: Vec<String> = names.iter().map(|name| name.trim().to_owned()).collect();
                 let mut seen = std::collections::HashSet::new();
-                if let Some(twice) = names.iter().find(|name| !name.is_empty() && !seen.insert(*name)) {
+                if let Some(twice) =
+                    names.iter().find(|name| !seen.insert(*name) && options.columns.may_be(name))
+                {
                     let reason = RecordError::Table { reason: format!("two columns are called `{twice}`") };
                     return Err(DataError::Record { path, line: 1, reason });
                 }
@@ -141,6 +147,23 @@ fn table(mut text: Text, delimiter: u8, options: &Options) -> Result<Rows> {
         },
     };
     Ok(Box::new(records.map(move |record| table_row(&path, names.as_deref(), record))))
+}
+
+/// The line in which a quoted cell begins that goes on to the end of the text: the reader of tables takes all of it for the cell.
+fn open_quote(text: &str, delimiter: u8) -> Option<u64> {
+    let (mut line, mut is_start, mut quoted) = (1, true, None);
+    let mut bytes = text.bytes().peekable();
+    while let Some(byte) = bytes.next() {
+        match (byte, quoted) {
+            // Two quotes in a quoted cell are one of its characters.
+            (b'"', Some(_)) if bytes.next_if_eq(&b'"').is_none() => quoted = None,
+            (b'"', None) if is_start => quoted = Some(line),
+            _ => {}
+        }
+        is_start = quoted.is_none() && (byte == delimiter || byte == b'\n');
+        line += u64::from(byte == b'\n');
+    }
+    quoted
 }
 
 fn table_row(

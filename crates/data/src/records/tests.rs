@@ -170,6 +170,11 @@ fn tables() {
     assert!(fails("a.tsv", "Hi\n", &numbered).contains("asks for `2`"));
     let error = fails("a.csv", "prompt,completion\nHi,Hello\nHi\n", &options);
     assert!(error.contains("line 3") && error.contains("1 cells"), "{error}");
+    let open = "prompt,completion\nHi,5\" of \"it\"\nHi,\"He said \"\"no\"\"\nYo,Yes\n";
+    let error = fails("a.csv", open, &options);
+    assert!(error.contains("line 3") && error.contains("never ends"), "{error}");
+    let error = fails("a.csv", "prompt,completion,prompt\nHi,Hello,Yo\n", &options);
+    assert!(error.contains("line 1") && error.contains("two columns are called `prompt`"), "{error}");
     let skipping = Options { skip_bad: true, ..Options::default() };
     let file = read_text("a.csv", "prompt,completion\nHi,Hello\nHi\nYo,Yes\n", &skipping).unwrap();
     assert_eq!((file.records.len(), file.dropped.total()), (2, 1));

@@ -192,7 +192,7 @@ impl Gpt2 {
     }
 
     /// The adapters' tensors with their names.
-    pub(super) fn adapter_tensors(&self) -> Vec<(String, &Tensor)> {
+    pub fn adapter_tensors(&self) -> Vec<(String, &Tensor)> {
         let mut all = Vec::new();
         for (name, linear) in self.linears() {
             if let Some(Adapter { a, v, .. }) = &linear.adapter {

@@ -75,6 +75,15 @@ pub enum TemplateError {
         /// The message, from 1.
         number: usize,
     },
+    /// Too many messages for a template that must be rendered for each answer.
+    #[error(
+        "the conversation of {messages} messages is too long for finding its answers in what the chat template writes; shorten \
+         it, or mark answers in the template with {{% generation %}}"
+    )]
+    TooMany {
+        /// How many.
+        messages: usize,
+    },
     /// The end of an answer cannot be found.
     #[error(
         "the chat template changes the answer in message {number}, so that it cannot be found in the text; mark answers in \

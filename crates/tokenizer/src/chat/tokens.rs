@@ -21,7 +21,10 @@ impl ChatTemplate {
     pub fn prompt(&self, tokenizer: &Tokenizer, messages: &[Message]) -> Result<Vec<u32>, TemplateError> {
         let marked = self.marked(tokenizer, messages, true)?;
         // Earlier answers are cut as they were when they were given.
-        let answers = self.answers(tokenizer, messages, &marked).unwrap_or_default();
+        let answers = match self.answers(tokenizer, messages, &marked) {
+            (answers, None | Some(TemplateError::TooMany { .. })) => answers,
+            (_, Some(_)) => Vec::new(),
+        };
         Ok(tokenizer.encode_marked(&marked.text, &marked.protected, &answers)?.0)
     }
 
@@ -37,7 +40,8 @@ impl ChatTemplate {
         messages: &[Message],
     ) -> Result<(Vec<u32>, Vec<bool>), TemplateError> {
         let marked = self.marked(tokenizer, messages, false)?;
-        let answers = self.answers(tokenizer, messages, &marked)?;
+        let (answers, error) = self.answers(tokenizer, messages, &marked);
+        error.map_or(Ok(()), Err)?;
         let last = answers.last().filter(|_| messages.last().is_some_and(|last| last.role == ASSISTANT));
         let unended = last
             .map(|last| last.end)
@@ -78,17 +82,20 @@ impl ChatTemplate {
         self.jinja.render_marked(messages, &given, &self.source, &special)
     }
 
-    /// Where the answers stand, with what ends them.
+    /// Where the answers stand, with what ends them; where that cannot be told of all, of the first ones, and why.
     fn answers(
         &self,
         tokenizer: &Tokenizer,
         messages: &[Message],
         marked: &Marked,
-    ) -> Result<Vec<Range<usize>>, TemplateError> {
+    ) -> (Vec<Range<usize>>, Option<TemplateError>) {
         if marked.generation.is_empty() {
             return self.find_answers(tokenizer, messages, marked);
         }
-        Ok(marked.generation.iter().map(|range| self.with_end(tokenizer, marked, range.clone())).collect())
+        (
+            marked.generation.iter().map(|range| self.with_end(tokenizer, marked, range.clone())).collect(),
+            None,
+        )
     }
 
     /// Where the answers of a template stand that does not mark them: each starts where the prompt for it ends. What the template
@@ -99,35 +106,35 @@ impl ChatTemplate {
         tokenizer: &Tokenizer,
         messages: &[Message],
         marked: &Marked,
-    ) -> Result<Vec<Range<usize>>, TemplateError> {
+    ) -> (Vec<Range<usize>>, Option<TemplateError>) {
         let names = tokenizer.special_names();
-        let render = |messages: &[Message], add_generation_prompt| {
+        let mut rendered = 0;
+        let mut render = |messages: &[Message], add_generation_prompt| {
+            rendered += messages.len();
+            if rendered > MOST_RENDERED {
+                return Err(TemplateError::TooMany { messages: messages.len() });
+            }
             self.jinja.render(messages, &Given { tokens: &names, add_generation_prompt, marks: None })
         };
         let mut places: Vec<Vec<&Range<usize>>> = vec![Vec::new(); messages.len()];
         marked.contents.iter().for_each(|(index, range)| places[*index].push(range));
         let mut leads: HashMap<&str, &str> = HashMap::new();
-        let mut rendered = 0;
-        let mut answers: Vec<Range<usize>> = Vec::new();
-        for (at, message) in messages.iter().enumerate().filter(|(_, message)| message.role == ASSISTANT) {
-            let number = at + 1;
-            let done = answers.last().map_or(0, |last| last.end);
+        let mut answer = |at: usize, before: &[Range<usize>]| -> Result<Range<usize>, TemplateError> {
+            let (message, number) = (&messages[at], at + 1);
+            let done = before.last().map_or(0, |last| last.end);
             let words = places[at].iter().find(|range| range.start >= done).map(|&range| range.clone());
             let start = if at > 0 {
                 let role = messages[at - 1].role.as_str();
                 let question =
                     places[at - 1].iter().rfind(|range| range.start >= done).map(|range| range.end);
-                let lead = leads.get(role).filter(|_| answers.len() >= TRIALS);
+                // White space alone may be the message's as well.
+                let lead = leads.get(role).filter(|lead| before.len() >= TRIALS && !lead.trim().is_empty());
                 let known = question.zip(lead).filter(|&(end, lead)| marked.text[end..].starts_with(lead));
                 match known {
                     Some((end, lead)) => Some(end + lead.len()),
                     None => {
-                        rendered += at;
-                        if rendered > MOST_RENDERED {
-                            return Err(TemplateError::Prefix { number });
-                        }
-                        let before = render(&messages[..at], true)?;
-                        let start = marked.text.starts_with(&before).then_some(before.len());
+                        let prompt = render(&messages[..at], true)?;
+                        let start = marked.text.starts_with(&prompt).then_some(prompt.len());
                         let lead = question.zip(start).and_then(|(end, start)| marked.text.get(end..start));
                         lead.and_then(|lead| leads.insert(role, lead));
                         start
@@ -149,9 +156,16 @@ impl ChatTemplate {
                     is_whole.then_some(end).ok_or(TemplateError::Answer { number })?
                 }
             };
-            answers.push(self.with_end(tokenizer, marked, start..end));
+            Ok(self.with_end(tokenizer, marked, start..end))
+        };
+        let mut answers: Vec<Range<usize>> = Vec::new();
+        for (at, _) in messages.iter().enumerate().filter(|(_, message)| message.role == ASSISTANT) {
+            match answer(at, &answers) {
+                Ok(range) => answers.push(range),
+                Err(error) => return (answers, Some(error)),
+            }
         }
-        Ok(answers)
+        (answers, None)
     }
 
     /// Where the answer starts that a conversation begins with: after the prompt for one, if that stands before it.

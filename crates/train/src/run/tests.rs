@@ -160,6 +160,11 @@ fn a_state_that_does_not_fit_is_refused() {
     let other = Validation::Tokens(Tokens::new(vec![1, 2, 3]));
     judged_otherwise.progress.val_hash = Some(other.fingerprint().unwrap());
     assert!(judged_otherwise.resume().unwrap_err().to_string().contains("held-out data"));
+    // A state of before the hash was kept.
+    let mut progress = state::load_progress(dir.path()).unwrap();
+    progress.val_hash = None;
+    let old = run_in(dir.path(), config(5));
+    state::save(dir.path(), &old.model, &old.optimizer, &progress).unwrap();
     run_in(dir.path(), config(9)).resume().unwrap();
     let path = state::path(dir.path());
     let bytes = std::fs::read(&path).unwrap();

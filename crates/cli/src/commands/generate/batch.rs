@@ -5,6 +5,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
 use data::fingerprint;
+use generate::constraint::Form;
 use generate::{Overflow, Request, TextEvent, Texts};
 use models::Gpt2;
 use serde::Deserialize;
@@ -14,7 +15,7 @@ use tokenizer::chat::{ChatTemplate, Message};
 
 use super::Args;
 use super::ask::{self, Asked};
-use crate::constrain::Schemas;
+use crate::constrain::{Constrain, Schemas};
 use crate::lines::Lines;
 use crate::model::Located;
 use crate::output::{self, note};
@@ -41,12 +42,13 @@ pub fn run(args: &Args, located: &Located, prompts: &Path, output: &Path) -> Res
     let rows = read(prompts, args.chat)?;
     let (model, tokenizer) = located.open(args.model.dtype)?;
     check(args, &model, &tokenizer)?;
-    let (constraint, mut schemas) = (args.constrain.build(&tokenizer)?, Schemas::default());
+    let form = args.constrain.form()?;
+    let settings = settings(args, &model, &tokenizer, form.as_ref().map(|(_, form)| form))?;
+    let (constraint, mut schemas) = (Constrain::compile(form, &tokenizer)?, Schemas::default());
     let template = ask::template(&tokenizer, rows.iter().map(|(asked, _)| asked))?;
     let heads: Vec<String> = rows.iter().enumerate().map(|(k, (asked, _))| asked.head(k)).collect();
     let mut file = Lines::open(output, &heads, "these prompts", "--output")?;
     let done = file.done.len();
-    let settings = settings(args, &model, &tokenizer)?;
     if let Some(other) = file.done.iter().find_map(|line| line["settings"].as_str()) {
         ensure!(
             other == settings,
@@ -129,16 +131,19 @@ pub fn run(args: &Args, located: &Located, prompts: &Path, output: &Path) -> Res
     Ok(())
 }
 
-/// A hash of what all lines have in common: the flags, and the model as far as its small tensors tell. A file is gone on with
-/// by the same only.
-fn settings(args: &Args, model: &Gpt2, tokenizer: &Tokenizer) -> Result<String> {
-    let (request, form) = (args.request(tokenizer, "", 0)?, args.constrain.form()?);
-    let text = format!("{request:?} {form:?} {:?} {} {}", model.config(), model.dtype(), args.chat);
-    let parameters = model.parameters();
-    let small = parameters.iter().filter(|(_, tensor)| tensor.weights().is_none());
-    let bits = small.flat_map(|(_, tensor)| tensor.data().iter().map(|x| x.to_bits()));
-    let numbers = text.bytes().map(u32::from).chain(bits);
-    Ok(format!("{:016x}", fingerprint::of_numbers(fingerprint::NOTHING, numbers)))
+/// A hash of what all lines have in common, by which alone a file is gone on with: the flags, the tokens, and the model as far as
+/// those of its tensors tell that lie in memory as numbers, an adapter's among them.
+fn settings(args: &Args, model: &Gpt2, tokenizer: &Tokenizer, form: Option<&Form>) -> Result<String> {
+    let request = args.request(tokenizer, "", 0)?;
+    let (config, dtype, parse_special) = (model.config(), model.dtype(), args.parse_special);
+    let text = format!("{request:?} {form:?} {config:?} {dtype} {} {parse_special}", args.chat);
+    let tokens =
+        (0..tokenizer.vocab_size() as u32).flat_map(|id| tokenizer.token_bytes(id).unwrap_or_default());
+    let tensors = model.parameters().into_iter().chain(model.adapter_tensors());
+    let numbers = tensors.filter(|(_, tensor)| tensor.weights().is_none());
+    let bits = numbers.flat_map(|(_, tensor)| tensor.data().iter().map(|x| x.to_bits()));
+    let all = text.bytes().map(u32::from).chain(tokens.map(|&byte| u32::from(byte))).chain(bits);
+    Ok(format!("{:016x}", fingerprint::of_numbers(fingerprint::NOTHING, all)))
 }
 
 /// Refuses what would fail for every prompt.
