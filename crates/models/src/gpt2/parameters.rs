@@ -7,7 +7,7 @@ use crate::layers::Linear;
 use crate::{Result, checkpoint};
 
 impl Gpt2 {
-    /// Every weight but an adapter's with its name, in a fixed order: that of [`Gpt2Config::shapes`].
+    /// Every weight but an adapter's with its name, in a fixed order: that of [`Gpt2Config::shapes`](crate::Gpt2Config::shapes).
     pub fn parameters(&self) -> Vec<(String, &Tensor)> {
         let mut tensors = vec![&self.wte, &self.wpe];
         for Block { ln_1, attn, ln_2, mlp } in &self.h {
