@@ -77,9 +77,10 @@ pub fn behind_links(path: &Path) -> PathBuf {
     std::iter::successors(Some(path.to_owned()), next).take(MOST).last().unwrap_or_default()
 }
 
-/// Whether a path stands for something that is open, as `/dev/stdout` does, whatever that is.
+/// Whether a path stands for a device, or for something that is open, as `/dev/stdout` does, whatever that is. Files may lie in
+/// `/dev/shm`.
 pub fn is_device(path: &Path) -> bool {
-    path.is_absolute() && (path.starts_with("/dev") || path.starts_with("/proc"))
+    path.starts_with("/proc") || (path.starts_with("/dev") && !path.starts_with("/dev/shm"))
 }
 
 /// Writes a file, whole or not at all. What is no plain file, such as a pipe, has no place beside it: it is written to.
@@ -103,4 +104,18 @@ pub fn is_broken_pipe(error: &anyhow::Error) -> bool {
     error.chain().any(|cause| {
         cause.downcast_ref::<std::io::Error>().is_some_and(|e| e.kind() == std::io::ErrorKind::BrokenPipe)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_in_memory_are_files() {
+        for (path, is) in
+            [("/dev/stdout", true), ("/proc/self/fd/1", true), ("/dev/shm/a.md", false), ("dev/a.md", false)]
+        {
+            assert_eq!(is_device(Path::new(path)), is, "{path}");
+        }
+    }
 }
