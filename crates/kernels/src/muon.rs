@@ -1,7 +1,7 @@
 //! Muon's step for matrices: momentum, made orthogonal (Jordan et al., 2024, "Muon: an optimizer for hidden layers").
 //!
 //! Of the momentum's singular value decomposition `U S Vᵀ`, only `U Vᵀ` moves the weights, so that every direction
-//! moves alike. Five Newton–Schulz iterations come near enough to it, with matrix products alone. The step is
+//! moves alike. Four Newton–Schulz iterations come near enough to it, with matrix products alone. The step is
 //! scaled to the size of Adam's (Liu et al., 2025), so that both share one learning rate.
 
 use std::cell::RefCell;
@@ -11,10 +11,15 @@ use crate::optim::sum_of_squares;
 use crate::pool::{self, Shared};
 use crate::timing;
 
-/// Iterations, and the polynomial `a x + b x³ + c x⁵` of each: it lifts small singular values fast, and leaves
-/// those near 1 between about 0.7 and 1.2.
-const ITERATIONS: usize = 5;
-const POLYNOMIAL: [f32; 3] = [3.4445, -4.7750, 2.0315];
+/// The polynomial `a x + b x³ + c x⁵` of each iteration: the one that is nearest to 1 on what the last has made of
+/// \[0.003, 1\] (Amsel et al., 2025, "The Polar Express"; `bench/muon_polynomials.py`). All four bring these singular values
+/// to between 0.79 and 1.21; smaller ones grow by a factor of 290.
+const POLYNOMIALS: [[f32; 3]; 4] = [
+    [8.2510, -23.6626, 17.3868],
+    [4.0193, -2.9543, 0.5564],
+    [3.5190, -2.6365, 0.5268],
+    [2.5061, -1.8478, 0.4383],
+];
 /// Added to the length that the momentum is divided by.
 const EPS: f64 = 1e-7;
 /// The usual size of an element of Adam's step, in learning rates.
@@ -79,8 +84,8 @@ pub fn muon(matrices: &mut [MuonMatrix], s: &MuonStep) {
         let sides = parts.iter().map(|part| (part.g.len() / part.stride, part.cols));
         let products = sides.map(|(rows, cols)| {
             let (m, n) = (rows.min(cols) as f64, rows.max(cols) as f64);
-            // Of the two symmetric products, ten of sixteen blocks.
-            ITERATIONS as f64 * 2.0 * m * m * (0.625 * (n + m) + n)
+            // Of symmetric products, ten of sixteen blocks: four an iteration, but one in the first and two in the last.
+            2.0 * m * m * (0.625 * (n + m * (4.0 * POLYNOMIALS.len() as f64 - 3.0)) + n)
         });
         ("muon".into(), products.sum(), 0.0)
     });
@@ -118,8 +123,10 @@ pub fn muon(matrices: &mut [MuonMatrix], s: &MuonStep) {
 struct Scratch {
     x: Vec<f32>,
     next: Vec<f32>,
-    square: Vec<f32>,
-    fourth: Vec<f32>,
+    gram: Vec<f32>,
+    p: Vec<f32>,
+    q: Vec<f32>,
+    product: Vec<f32>,
     rows: Vec<f32>,
 }
 
@@ -129,40 +136,52 @@ thread_local! {
 
 impl Scratch {
     /// Brings the singular values of `x` (rows, cols) near 1. A matrix of zeros stays.
+    ///
+    /// With `G = X Xᵀ` on the smaller side, an iteration is `X' = P X` where `P = a I + b G + c G²`. So `G' = P G P`, and the long
+    /// side is needed again only at the end, for `Q X` with `Q` the product of all `P`.
     fn orthogonalize(&mut self, rows: usize, cols: usize) {
-        let Scratch { x, next, square, fourth, rows: some } = self;
+        let Scratch { x, next, gram, p, q, product, rows: some } = self;
         let scale = (1.0 / sum_of_squares(x).sqrt().max(EPS)) as f32;
         x.iter_mut().for_each(|x| *x *= scale);
         let n = rows.min(cols);
-        square.resize(n * n, 0.0);
-        fourth.resize(n * n, 0.0);
-        next.resize(x.len(), 0.0);
-        let [a, b, c] = POLYNOMIAL;
-        for _ in 0..ITERATIONS {
-            // S = X Xᵀ on the smaller side; X' = a X + (b S + c S²) X.
-            let view = Mat::new(x, rows, cols);
-            let wide = if rows <= cols { view } else { view.t() };
-            gram(square, wide, some);
-            gram(fourth, Mat::new(square, n, n), some); // S S = S Sᵀ, since S is symmetric to the bit
-            fourth.iter_mut().zip(square.iter()).for_each(|(s2, s)| *s2 = b * s + c * *s2);
-            let s = Mat::new(fourth, n, n);
-            let (left, right) = if rows <= cols { (s, view) } else { (view, s) };
-            gemm(next, left, right, Out::Set, None);
-            next.iter_mut().zip(x.iter()).for_each(|(next, x)| *next += a * x);
-            std::mem::swap(x, next);
+        for square in [&mut *gram, p, q, product] {
+            square.resize(n * n, 0.0);
         }
+        let view = Mat::new(x, rows, cols);
+        let wide = if rows <= cols { view } else { view.t() };
+        symmetric(gram, wide, wide, some);
+        for (i, [a, b, c]) in POLYNOMIALS.into_iter().enumerate() {
+            // All are polynomials of the first G, so their products are symmetric, too.
+            symmetric(p, Mat::new(gram, n, n), Mat::new(gram, n, n), some);
+            p.iter_mut().zip(gram.iter()).for_each(|(p, g)| *p = b * g + c * *p);
+            p.iter_mut().step_by(n + 1).for_each(|p| *p += a);
+            if i == 0 {
+                q.copy_from_slice(p);
+            } else {
+                symmetric(product, Mat::new(p, n, n), Mat::new(q, n, n), some);
+                std::mem::swap(q, product);
+            }
+            if i + 1 < POLYNOMIALS.len() {
+                symmetric(product, Mat::new(p, n, n), Mat::new(gram, n, n), some);
+                symmetric(gram, Mat::new(product, n, n), Mat::new(p, n, n), some);
+            }
+        }
+        next.resize(x.len(), 0.0);
+        let (left, right) = if rows <= cols { (Mat::new(q, n, n), view) } else { (view, Mat::new(q, n, n)) };
+        gemm(next, left, right, Out::Set, None);
+        std::mem::swap(x, next);
     }
 }
 
-/// `out = x xᵀ` (n, n), which is symmetric to the bit: an element and its mirror image are one chain of the same products.
-/// So of four blocks of rows each begins at the diagonal, and what is left of it is copied.
-fn gram(out: &mut [f32], x: Mat, rows: &mut Vec<f32>) {
+/// `out = x yᵀ` (n, n), where that is symmetric. So of four blocks of rows each begins at the diagonal, and what is left of it is
+/// copied.
+fn symmetric(out: &mut [f32], x: Mat, y: Mat, rows: &mut Vec<f32>) {
     let n = x.rows;
     let height = n.div_ceil(4).next_multiple_of(24);
     for start in (0..n).step_by(height) {
         let (height, cols) = (height.min(n - start), n - start);
         rows.resize(height * cols, 0.0);
-        gemm(rows, x.part(start, height), x.part(start, cols).t(), Out::Set, None);
+        gemm(rows, x.part(start, height), y.part(start, cols).t(), Out::Set, None);
         for (i, row) in rows.chunks_exact(cols).enumerate() {
             out[(start + i) * n + start..][..cols].copy_from_slice(row);
             let below = out.chunks_exact_mut(n).skip(start).zip(row).skip(height);
@@ -199,6 +218,59 @@ mod tests {
         }
     }
 
+    /// Rows of unit length at right angles, by Gram and Schmidt.
+    fn orthonormal(n: usize, len: usize, seed: u64) -> Vec<Vec<f64>> {
+        let dot = |x: &[f64], y: &[f64]| x.iter().zip(y).map(|(x, y)| x * y).sum::<f64>();
+        let mut rows: Vec<Vec<f64>> = Vec::new();
+        for i in 0..n as u64 {
+            let mut row: Vec<f64> = random(len, seed + i).into_iter().map(f64::from).collect();
+            for _ in 0..2 {
+                for other in &rows {
+                    let along = dot(&row, other);
+                    row.iter_mut().zip(other).for_each(|(x, y)| *x -= along * y);
+                }
+            }
+            let length = dot(&row, &row).sqrt();
+            row.iter_mut().for_each(|x| *x /= length);
+            rows.push(row);
+        }
+        rows
+    }
+
+    #[test]
+    fn singular_vectors_stay_and_values_grow_as_the_polynomials_say() {
+        let (n, len) = (30, 75);
+        let (u, v) = (orthonormal(n, n, 1), orthonormal(n, len, 100));
+        // From 1 to 1e-5 of the longest.
+        let s: Vec<f64> = (0..n).map(|i| 10f64.powf(-5.0 * i as f64 / (n - 1) as f64)).collect();
+        let element = |i: usize, j: usize| (0..n).map(|k| u[i][k] * s[k] * v[k][j]).sum::<f64>();
+        let length = s.iter().map(|s| s * s).sum::<f64>().sqrt();
+        for lies in [false, true] {
+            let (rows, cols) = if lies { (n, len) } else { (len, n) };
+            let at = |k: usize| if lies { (k / cols, k % cols) } else { (k % cols, k / cols) };
+            let x = (0..rows * cols).map(|k| element(at(k).0, at(k).1) as f32).collect();
+            let mut scratch = Scratch { x, ..Scratch::default() };
+            scratch.orthogonalize(rows, cols);
+            for k in 0..n {
+                // What has become of the k-th pair of vectors: u[k]ᵀ X' v[l].
+                for l in [k, (k + 1) % n] {
+                    let mut found = 0.0;
+                    for (place, x) in scratch.x.iter().enumerate() {
+                        let (i, j) = at(place);
+                        found += u[i][k] * f64::from(*x) * v[l][j];
+                    }
+                    let grown = |y: f64, [a, b, c]: [f32; 3]| {
+                        f64::from(a) * y + f64::from(b) * y.powi(3) + f64::from(c) * y.powi(5)
+                    };
+                    let wanted =
+                        if l == k { POLYNOMIALS.into_iter().fold(s[k] / length, grown) } else { 0.0 };
+                    assert!((found - wanted).abs() < 2e-3, "{k}, {l}: {found} for {wanted}");
+                    assert!(l != k || s[k] / length < 3e-3 || (0.79..1.21).contains(&found));
+                }
+            }
+        }
+    }
+
     #[test]
     fn half_of_a_symmetric_product_is_all_of_it() {
         for (n, k) in [(1, 3), (24, 24), (25, 40), (96, 7), (100, 300), (192, 768)] {
@@ -206,7 +278,7 @@ mod tests {
             // Rows that lie in order, and rows that are columns.
             for x in [Mat::new(&data, n, k), Mat::new(&data, k, n).t()] {
                 let (mut half, mut whole) = (vec![0.0; n * n], vec![0.0; n * n]);
-                gram(&mut half, x, &mut Vec::new());
+                symmetric(&mut half, x, x, &mut Vec::new());
                 gemm(&mut whole, x, x.t(), Out::Set, None);
                 assert!(half == whole, "{n} × {k}");
             }

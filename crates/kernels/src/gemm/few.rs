@@ -17,12 +17,11 @@ use super::{Operand, Output, PairPanels, Source};
 use crate::isa::Isa;
 use crate::pool::{self, Shared};
 
-/// The most rows for which this is used: beyond, it pays to pack all of A and B.
+/// The most rows for which this is used, unless B is packed in strips ([`Tile::MOST_ROWS_OF_STRIPS`]): beyond, it pays to pack all of
+/// A and B.
 const MOST_ROWS: usize = 64;
-/// The same where B is packed in strips.
-const MOST_ROWS_OF_STRIPS: usize = 192;
-/// The same where the rows of A lie side by side besides, so that nothing is packed before.
-const MOST_ROWS_BESIDE: usize = 512;
+/// The longest step of K at which rows of A that lie side by side are read as they lie.
+const MOST_STEP_BESIDE: usize = 512;
 /// The most rows of a tile of a B that is multiplied as it lies; so few rows of A are read as they lie, too.
 const LOW: usize = 8;
 /// Bytes of a row of a packed piece where B's columns lie side by side.
@@ -108,8 +107,8 @@ pub fn suits<T: Tile>(a: &Operand, b: &Source<T::Unit>) -> bool {
     let (m, k, n) = (a.rows(), a.cols(), b.n());
     let most = match in_strips::<T>(b, MOST_ROWS) {
         // Threads share the columns.
-        true if beside::<T>(a) && n >= T::NR * pool::threads() => MOST_ROWS_BESIDE,
-        true => MOST_ROWS_OF_STRIPS,
+        true if beside::<T>(a) && n >= T::NR * pool::threads() => T::MOST_ROWS_OF_STRIPS.1,
+        true => T::MOST_ROWS_OF_STRIPS.0,
         false => MOST_ROWS,
     };
     m <= most || m * n * k <= super::TINY
@@ -117,7 +116,7 @@ pub fn suits<T: Tile>(a: &Operand, b: &Source<T::Unit>) -> bool {
 
 /// Whether rows of A lie side by side, and steps of K near each other.
 fn beside<T: Tile>(a: &Operand) -> bool {
-    T::rows(a).is_some_and(|rows| T::DEEP == 1 && rows.row == 1 && rows.step <= MOST_ROWS_BESIDE)
+    T::rows(a).is_some_and(|rows| T::DEEP == 1 && rows.row == 1 && rows.step <= MOST_STEP_BESIDE)
 }
 
 /// Whether B is packed from strips.

@@ -70,6 +70,10 @@ pub trait Tile: Copy + Sync {
     /// Whether a large product goes along the rows of C where B's panels do not fit the first-level cache.
     const ALONG_ROWS: bool = false;
 
+    /// The most rows of products whose B is packed in strips; and the most where the rows of A lie side by side besides, so that nothing
+    /// is packed before.
+    const MOST_ROWS_OF_STRIPS: (usize, usize) = (192, 512);
+
     /// For products of some rows: the columns of a strip of B, and its steps of K. It is asked for into the second-level cache, and
     /// packed a panel at a time into the first.
     fn strip(_rows: usize) -> (usize, usize) {

@@ -8,7 +8,7 @@ use crate::isa::{Avx2, Avx512, Avx512Bf16, Isa};
 /// packed vectors of B are asked for in the first-level cache; their tasks go along rows.
 macro_rules! simd_tile {
     (
-        $isa:ty, $common:ident($($sizes:tt)*), $unit:ty, $features:literal, $(lying $lying:expr,)? $(packing $packing:ident, along $along:literal,)? $(strip $strip:expr,)? $(near $near:literal,)? lanes $lanes:literal, room $room:literal,
+        $isa:ty, $common:ident($($sizes:tt)*), $unit:ty, $features:literal, $(lying $lying:expr,)? $(packing $packing:ident, along $along:literal,)? $(strips to $most_of_strips:expr,)? $(strip $strip:expr,)? $(near $near:literal,)? lanes $lanes:literal, room $room:literal,
         vectors $vectors:literal: [$($v:literal)*], rows $most:literal: [$($rows:literal)*], low $low:literal: [$($few:literal)*],
         $load:ident, $store:ident, $zero:ident, $load_b:ident, $splat:ident, $fma:ident
     ) => {
@@ -50,6 +50,8 @@ macro_rules! simd_tile {
                     unsafe { packing::$packing::<LINES>(rows, c, a, b, panel, depth, ahead) };
                 }
             )?
+
+            $(const MOST_ROWS_OF_STRIPS: (usize, usize) = $most_of_strips;)?
 
             $(fn strip(rows: usize) -> (usize, usize) {
                 $strip(rows)
@@ -238,7 +240,7 @@ macro_rules! simd_tile {
 }
 
 simd_tile!(
-    Avx2, floats(1536, (48, 128)), f32, "avx2,fma", lying |rows| match rows { 0..3 => Some(8), 3..9 => Some(16), _ => None }, packing avx2, along 8, lanes 8, room 12,
+    Avx2, floats(1536, (48, 128)), f32, "avx2,fma", lying |rows| match rows { 0..3 => Some(8), 3..9 => Some(16), _ => None }, packing avx2, along 8, strips to (47, 47), lanes 8, room 12,
     vectors 2: [1 2], rows 6: [1 2 3 4 5 6], low 6: [1 2 3 4 5 6],
     _mm256_loadu_ps, _mm256_storeu_ps, _mm256_setzero_ps, _mm256_loadu_ps, _mm256_set1_ps, _mm256_fmadd_ps
 );
