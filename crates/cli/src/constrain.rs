@@ -32,7 +32,7 @@ impl Constrain {
             _ => return Ok(None),
         };
         let about = format!("{flag} {}", path.display());
-        let text = input::read_text(path).with_context(|| about.clone())?;
+        let text = input::read_settings(path).with_context(|| about.clone())?;
         Ok(Some((about, make(text))))
     }
 

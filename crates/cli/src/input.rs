@@ -169,15 +169,31 @@ pub fn open_tokenizer(spec: &str, choices: &str) -> Result<Tokenizer> {
     loaded.with_context(|| format!("cannot load the tokenizer {spec}"))
 }
 
+/// The most bytes of a text that is read at once; and of a file of settings. What has no end, such as a device, has more.
+const LONGEST_TEXT: u64 = 1 << 30;
+const LONGEST_SETTINGS: u64 = 1 << 20;
+
 /// The bytes of a file, or of standard input for `-`.
 pub fn read_bytes(path: &Path) -> Result<Vec<u8>> {
+    read_at_most(LONGEST_TEXT, path)
+}
+
+fn read_at_most(most: u64, path: &Path) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    if path == Path::new("-") {
-        std::io::stdin().lock().read_to_end(&mut bytes).context("cannot read standard input")?;
+    let (name, read) = if path == Path::new("-") {
+        ("standard input".into(), std::io::stdin().lock().take(most + 1).read_to_end(&mut bytes))
     } else {
-        bytes = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
-    }
+        let file = std::fs::File::open(path);
+        (path.display().to_string(), file.and_then(|file| file.take(most + 1).read_to_end(&mut bytes)))
+    };
+    read.with_context(|| format!("cannot read {name}"))?;
+    ensure!(bytes.len() as u64 <= most, "{name} has more than {} MB; give less", most >> 20);
     Ok(bytes)
+}
+
+/// The text of a file of settings.
+pub fn read_settings(path: &Path) -> Result<String> {
+    utf8(path, read_at_most(LONGEST_SETTINGS, path)?)
 }
 
 /// A prompt from a file, or from standard input for `-`, without the newline that ends it: editors and `echo` add one
@@ -195,7 +211,11 @@ pub fn read_prompt(path: &Path) -> Result<String> {
 
 /// The text of a file, or of standard input for `-`.
 pub fn read_text(path: &Path) -> Result<String> {
-    String::from_utf8(read_bytes(path)?).map_err(|error| {
+    utf8(path, read_bytes(path)?)
+}
+
+fn utf8(path: &Path, bytes: Vec<u8>) -> Result<String> {
+    String::from_utf8(bytes).map_err(|error| {
         let offset = error.utf8_error().valid_up_to();
         anyhow::anyhow!("{}: not UTF-8 at byte {offset}; convert it first", path.display())
     })

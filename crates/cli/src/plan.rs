@@ -269,7 +269,7 @@ pub fn model(settings: &mut Settings, tokenizer: &Tokenizer) -> Result<Gpt2> {
             "--init {}: the model knows {its} tokens, the tokenizer has {ours}",
             dir.display()
         );
-        model.set_dropout(dropouts(settings, model.config().dropout));
+        model.set_dropout(dropouts(settings, model.config().dropout)?);
         return Ok(model);
     }
     let init = match settings.init.get_or_insert_with(|| "gpt2".into()).as_str() {
@@ -284,7 +284,19 @@ pub fn model(settings: &mut Settings, tokenizer: &Tokenizer) -> Result<Gpt2> {
     Ok(Gpt2::new(config, init, settings.seed.unwrap_or(0))?)
 }
 
-fn dropouts(settings: &mut Settings, default: Dropouts) -> Dropouts {
+fn dropouts(settings: &mut Settings, default: Dropouts) -> Result<Dropouts> {
+    for (flag, p) in [
+        ("dropout", settings.dropout),
+        ("dropout-embd", settings.dropout_embd),
+        ("dropout-attn", settings.dropout_attn),
+        ("dropout-resid", settings.dropout_resid),
+    ] {
+        ensure!(
+            p.is_none_or(|p| (0.0..1.0).contains(&p)),
+            "--{flag} {}: it must be at least 0 and below 1",
+            p.unwrap_or_default()
+        );
+    }
     let pick = |one: Option<f32>, default: f32| one.or(settings.dropout).unwrap_or(default);
     let all = Dropouts {
         embd: pick(settings.dropout_embd, default.embd),
@@ -294,7 +306,7 @@ fn dropouts(settings: &mut Settings, default: Dropouts) -> Dropouts {
     settings.dropout = None;
     (settings.dropout_embd, settings.dropout_attn, settings.dropout_resid) =
         (Some(all.embd), Some(all.attn), Some(all.resid));
-    all
+    Ok(all)
 }
 
 /// The shape of a fresh model, with the preset's vocabulary as long as its own is not known.
@@ -310,7 +322,7 @@ fn shape(settings: &mut Settings) -> Result<Gpt2Config> {
         *field = *given.get_or_insert(*field);
     }
     config.n_inner = config.n_embd.saturating_mul(4);
-    config.dropout = dropouts(settings, Dropouts::default());
+    config.dropout = dropouts(settings, Dropouts::default())?;
     Ok(config)
 }
 
@@ -488,11 +500,11 @@ pub fn ensure_batch(batch: usize) -> Result<()> {
 
 /// The settings of an engine for so many texts at once, as `flag` asks. Where memory is short, texts wait.
 pub fn engine_settings(model: &Gpt2, batch: usize, speculation: Speculation, flag: &str) -> EngineSettings {
-    let bytes = |model: &Gpt2| KvPool::new(model.config(), model.precision(), 0).block_bytes();
-    let draft = if let Speculation::Model { model, .. } = &speculation { bytes(model) } else { 0 };
+    let draft = if let Speculation::Model { model, .. } = &speculation { block_bytes(model) } else { 0 };
     let all = EngineSettings::for_batch(model, batch);
     // A part of what is free, since there are also the weights and what a step computes.
-    let room = free_memory().map_or(all.blocks, |free| (free / 4 * 3) as usize / (bytes(model) + draft));
+    let room =
+        free_memory().map_or(all.blocks, |free| (free / 4 * 3) as usize / (block_bytes(model) + draft));
     let one = KvPool::blocks_for(model.config().n_ctx);
     let blocks = all.blocks.min(room.max(one));
     if blocks < all.blocks {
@@ -502,6 +514,16 @@ pub fn engine_settings(model: &Gpt2, batch: usize, speculation: Speculation, fla
         );
     }
     EngineSettings { speculation, kept: 8, blocks, ..all }
+}
+
+/// Bytes of a block of keys and values.
+fn block_bytes(model: &Gpt2) -> usize {
+    KvPool::new(model.config(), model.precision(), 0).block_bytes()
+}
+
+/// Bytes of keys and values that one text of full length needs.
+pub fn text_bytes(model: &Gpt2) -> u64 {
+    (KvPool::blocks_for(model.config().n_ctx) * block_bytes(model)) as u64
 }
 
 /// Bytes that may still be taken, where the system tells.

@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, bail, ensure};
 use serde::{Deserialize, Serialize};
 
+use crate::input;
+
 /// Everything about a training run that may be typed or stand in a recipe.
 #[derive(Clone, Debug, Default, clap::Args, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
@@ -191,8 +193,7 @@ pub struct Settings {
 impl Settings {
     /// These settings over those of a recipe file.
     pub fn over_recipe(self, path: &Path) -> anyhow::Result<Settings> {
-        let text =
-            std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+        let text = input::read_settings(path)?;
         let recipe: Settings = toml::from_str(&text).with_context(|| format!("in {}", path.display()))?;
         let check = refuse_not_finite(&recipe).and_then(|()| refuse_two_lengths(&recipe));
         check.with_context(|| format!("in {}", path.display()))?;

@@ -100,7 +100,7 @@ fn settings_are_checked_first() {
     fails("--out out --schedule step --schedule-per week", &["epoch"]);
     fails("--out out --sequences lines", &["documents"]);
     fails("--out out --n-embd 10 --n-head 3", &["`n_embd` is 10"]);
-    fails("--out out --dropout 1.5", &["pdrop"]);
+    fails("--out out --dropout 1.5", &["--dropout 1.5", "below 1"]);
     fails("--out out --epochs 0", &["--epochs 0"]);
     fails("--out out --batch 0", &["--batch"]);
     fails("--out out --clip-norm -1", &[]);
@@ -125,7 +125,7 @@ fn settings() {
     fails("--batch 0", &["--batch"]);
     fails("--grad-accum 0", &["--grad-accum"]);
     fails("--max-steps 0", &["--max-steps"]);
-    fails("--dropout 1.5", &["pdrop"]);
+    fails("--dropout 1.5", &["--dropout 1.5", "below 1"]);
     fails("--schedule cosinus", &["cosine"]);
     fails("--optimizer lion", &["adamw"]);
     fails("--val-fraction 1", &["--val-fraction"]);
@@ -199,6 +199,9 @@ fn flags_of_generate() {
     folder.write("a.txt", "abcd ".repeat(90));
     folder.succeeds(&format!("train --data a.txt --tokenizer char {TINY} --max-steps 1 --out other"));
     fails("--draft other", &["--draft other", "vocabulary", "same family"]);
+    fails("--batch 4", &["--input"]);
+    #[cfg(unix)]
+    fails("--json-schema /dev/zero", &["/dev/zero has more than"]);
     // What would fail for every prompt of a file is said once, before anything is written.
     folder.write("p.jsonl", "{\"prompt\":\"Once\"}");
     let fails = |flags: &str, parts: &[&str]| {

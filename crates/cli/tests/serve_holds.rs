@@ -229,7 +229,8 @@ fn what_cannot_be_served_is_said_at_once() {
     folder.fails("serve -m m --adapter m", &["give it a name"]);
     folder.fails("serve -m m --batch 0", &["--batch 0"]);
     folder.fails("serve -m m --host nowhere.invalid", &["there is no such address"]);
-    let server = Server::start(&folder, "-m a=m -m b=m");
+    let server = Server::start(&folder, "-m a=m -m b=m --kv-budget 1kB");
+    server.wait_until(|server| server.messages().contains("--kv-budget leaves b less"));
     assert_eq!(server.get("/v1/models").json()["data"].as_array().unwrap().len(), 2);
     assert_eq!(server.get("/v1/models/b").json()["id"], "b");
     let port = server.address().rsplit(':').next().unwrap().to_owned();

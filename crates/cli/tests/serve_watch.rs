@@ -295,5 +295,5 @@ fn settings_come_from_flags_then_the_environment_then_a_file() {
     );
     folder.write("wrong.toml", "port = \"many\"\n");
     folder.fails("serve -m m --config wrong.toml", &["wrong.toml, line 1", "many"]);
-    folder.fails("serve -m m --config none.toml", &["cannot read --config none.toml"]);
+    folder.fails("serve -m m --config none.toml", &["--config", "cannot read none.toml"]);
 }

@@ -1,5 +1,7 @@
 //! A small model through the whole path: made smaller, calibrated, compared.
 
+use std::ops::ControlFlow;
+
 use compress::{Calibration, compare, quantise, with_outliers};
 use data::Tokens;
 use models::{Dtype, Gpt2, Gpt2Config, Init, Pass};
@@ -49,7 +51,9 @@ fn the_comparison_measures_what_evaluation_does() {
             let options = eval::Options { stride, ..eval::Options::default() };
             let got = compare(&model, &other, &text, (None, stride), &mut |_, _| ()).unwrap();
             for (side, model) in [(&got.before, &model), (&got.after, &other)] {
-                let want = eval::evaluate(model, &tokenizer, &text, options, &mut |_| ()).unwrap();
+                let want =
+                    eval::evaluate(model, &tokenizer, &text, options, &mut |_| ControlFlow::Continue(()))
+                        .unwrap();
                 assert!((side.loss - want.loss).abs() < 1e-5, "{dtype}: {} and {}", side.loss, want.loss);
                 assert!((side.loss_stderr - want.loss_stderr).abs() < 1e-5, "{dtype}");
                 assert_eq!((side.accuracy, got.windows), (want.accuracy, want.windows), "{dtype}");

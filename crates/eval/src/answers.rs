@@ -123,7 +123,11 @@ pub fn evaluate_pairs<'a>(
 ///
 /// # Errors
 /// If one does not fit the model, or a probability is not a number; pairs are counted from 1.
-pub fn log_ratios(model: &Gpt2, pairs: &[Pair], on_pair: &mut dyn FnMut(f64)) -> Result<(), EvalError> {
+pub fn log_ratios<'a>(
+    model: &Gpt2,
+    pairs: impl IntoIterator<Item = &'a Pair>,
+    on_pair: &mut dyn FnMut(f64),
+) -> Result<(), EvalError> {
     score_pairs(model, pairs, &mut |_, [chosen, rejected]| on_pair(chosen - rejected))
 }
 

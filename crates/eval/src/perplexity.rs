@@ -13,6 +13,7 @@
 //! with shards, there is no figure a byte.
 
 use std::f64::consts::LN_2;
+use std::ops::ControlFlow;
 
 use data::batches::{Window, documents, windows};
 use data::{DataError, Tokens};
@@ -139,6 +140,9 @@ pub enum EvalError {
         /// The loss.
         loss: f64,
     },
+    /// Whoever sees the predictions wanted no more.
+    #[error("the evaluation was stopped before its end")]
+    Stopped,
     /// No example has an answer.
     #[error("there are no answers to score")]
     NoAnswers,
@@ -158,13 +162,16 @@ pub enum EvalError {
     Model(#[from] ModelError),
 }
 
-/// Scores every token of a text but the first. `on_token` sees each prediction in order, and may report progress.
+/// Scores every token of a text but the first. `on_token` sees each prediction in order, and may report progress, or stop.
+///
+/// # Errors
+/// If the text does not fit the model or the options, if a loss is not a number, or [`EvalError::Stopped`].
 pub fn evaluate(
     model: &Gpt2,
     tokenizer: &Tokenizer,
     tokens: &Tokens,
     options: Options,
-    on_token: &mut dyn FnMut(TokenScore),
+    on_token: &mut dyn FnMut(TokenScore) -> ControlFlow<()>,
 ) -> Result<Report, EvalError> {
     let (time, stride) = check(model, tokenizer, tokens, options)?;
     let eot = tokenizer.eot();
@@ -186,7 +193,9 @@ pub fn evaluate(
                 return Err(EvalError::NotFinite { position: bad.position, loss: bad.loss });
             }
             measures.add_window(scored, tokenizer, original);
-            scored.iter().for_each(|token| on_token(*token));
+            if scored.iter().try_for_each(|token| on_token(*token)).is_break() {
+                return Err(EvalError::Stopped);
+            }
         }
     }
     Ok(measures.report(all.len(), time))

@@ -46,6 +46,8 @@ pub struct Run {
     flops_per_token: f64,
     /// Steps completed by the state that is saved.
     saved: Option<u64>,
+    /// Steps completed by the model that was last judged here.
+    judged: Option<u64>,
 }
 
 impl Run {
@@ -73,6 +75,7 @@ impl Run {
             step: 0,
             position,
             best: None,
+            unjudged: false,
             seconds: 0.0,
             data_hash,
             mixture: Some(batches.mixture()),
@@ -96,6 +99,7 @@ impl Run {
             dir: dir.to_owned(),
             flops_per_token,
             saved: None,
+            judged: None,
         })
     }
 
@@ -169,13 +173,15 @@ impl Run {
         self.tokenizer.save(&self.dir)?;
         self.progress.config = self.config.clone();
         let mut metrics = Metrics::open(&self.dir, self.progress.step)?;
-        let nothing_to_do = self.is_finished();
-        let mut stopped = !self.prepare(observer)?;
+        let nothing_to_do = self.is_finished() && !self.progress.unjudged;
+        let mut stopped = !self.prepare(observer)? || !self.validate_before(&mut metrics, observer)?;
         if stopped {
             self.save(observer)?;
-            return self.outcome(&metrics);
+            return self.outcome(&metrics, observer);
         }
-        self.validate_before(&mut metrics, observer)?;
+        if self.progress.unjudged {
+            stopped = !self.validate(&mut metrics, observer)?;
+        }
         while !self.is_finished() && !stopped {
             let report = self.train_step()?;
             metrics.write(report.step, &report.values())?;
@@ -191,7 +197,7 @@ impl Run {
         if !nothing_to_do {
             self.finish(&mut metrics, observer)?;
         }
-        self.outcome(&metrics)
+        self.outcome(&metrics, observer)
     }
 
     /// Whether all steps were made, or validation says that more would not help.
@@ -224,7 +230,11 @@ impl Run {
         };
         let mut held_out = Vec::new();
         if let Some(Validation::Pairs(pairs)) = &self.val {
-            eval::answers::log_ratios(&self.model, pairs, &mut |ratio| held_out.push(ratio))?;
+            let wanted = pairs.iter().take_while(|_| !observer.should_stop());
+            eval::answers::log_ratios(&self.model, wanted, &mut |ratio| held_out.push(ratio))?;
+            if held_out.len() < pairs.len() {
+                return Ok(false);
+            }
         }
         let n = self.batches.sequences_per_epoch() as usize;
         let mut reference = vec![0.0; n];
@@ -341,24 +351,32 @@ impl Run {
         TrainError::NotFinite { what, value, step, saved: self.saved }
     }
 
-    /// Judges the model that the run starts from, where the settings ask for it: it is the best until another is better.
-    fn validate_before(&mut self, metrics: &mut Metrics, observer: &mut dyn Observer) -> Result<()> {
+    /// Judges the model that the run starts from, where the settings ask for it: it is the best until another is better. False if
+    /// asked to stop.
+    fn validate_before(&mut self, metrics: &mut Metrics, observer: &mut dyn Observer) -> Result<bool> {
         let Some(val) = self.val.as_ref().filter(|_| self.config.eval_first && self.progress.step == 0)
         else {
-            return Ok(());
+            return Ok(true);
         };
         let (all, part) = (val.len(), val.part(self.config.eval_tokens));
-        let before = self.measure(val, all)?;
-        self.progress.before = Some(Before { loss: before.loss(), accuracy: before.accuracy() });
-        let report = if part == all { before } else { self.measure(val, part)? };
-        self.judge(report, metrics, observer)
+        let Some(before) = self.measure(val, all, observer)? else { return Ok(false) };
+        let (loss, accuracy) = (before.loss(), before.accuracy());
+        let first = if part == all { Some(before) } else { self.measure(val, part, observer)? };
+        let Some(report) = first else { return Ok(false) };
+        self.progress.before = Some(Before { loss, accuracy });
+        self.judge(report, metrics, observer)?;
+        Ok(true)
     }
 
-    /// Scores the validation data, and keeps the model if it is the best so far.
-    fn validate(&mut self, metrics: &mut Metrics, observer: &mut dyn Observer) -> Result<()> {
-        let Some(val) = &self.val else { return Ok(()) };
-        let report = self.measure(val, val.part(self.config.eval_tokens))?;
-        self.judge(report, metrics, observer)
+    /// Scores the validation data, and keeps the model if it is the best so far. False if asked to stop before that was done: the
+    /// run that is resumed begins with it.
+    fn validate(&mut self, metrics: &mut Metrics, observer: &mut dyn Observer) -> Result<bool> {
+        let Some(val) = &self.val else { return Ok(true) };
+        let report = self.measure(val, val.part(self.config.eval_tokens), observer)?;
+        self.progress.unjudged = report.is_none();
+        let Some(report) = report else { return Ok(false) };
+        self.judge(report, metrics, observer)?;
+        Ok(true)
     }
 
     fn judge(&mut self, report: Measured, metrics: &mut Metrics, observer: &mut dyn Observer) -> Result<()> {
@@ -368,22 +386,22 @@ impl Run {
             self.save_model()?;
             self.progress.best = Some((loss, step));
         }
+        self.judged = Some(step);
         metrics.write(step, &report.values())?;
         observer.on_eval(&EvalReport { step, report, best });
         Ok(())
     }
 
-    /// The model as it is, on the first `n` of the validation data.
-    fn measure(&self, val: &Validation, n: usize) -> Result<Measured> {
-        val.measure(&self.model, n, &self.judgement()).map_err(|error| match error {
-            EvalError::NotFinite { loss, .. } => {
-                self.not_finite("validation loss", loss.into(), self.progress.step)
-            }
-            EvalError::ExampleNotFinite { loss, .. } => {
-                self.not_finite("validation loss", loss, self.progress.step)
-            }
-            error => error.into(),
-        })
+    /// The model as it is, on the first `n` of the validation data; none if asked to stop.
+    fn measure(&self, val: &Validation, n: usize, observer: &mut dyn Observer) -> Result<Option<Measured>> {
+        let damaged = |loss: f64| Err(self.not_finite("validation loss", loss, self.progress.step));
+        match val.measure(&self.model, n, &self.judgement(), || observer.should_stop()) {
+            Ok(measured) => Ok(Some(measured)),
+            Err(EvalError::Stopped) => Ok(None),
+            Err(EvalError::NotFinite { loss, .. }) => damaged(loss.into()),
+            Err(EvalError::ExampleNotFinite { loss, .. }) => damaged(loss),
+            Err(error) => Err(error.into()),
+        }
     }
 
     fn judgement(&self) -> Judge<'_> {
@@ -397,8 +415,8 @@ impl Run {
 
     /// The last validation and the last save.
     fn finish(&mut self, metrics: &mut Metrics, observer: &mut dyn Observer) -> Result<()> {
-        let validated = self.progress.best.is_some() && self.is_due(self.config.eval_interval);
-        if self.is_finished() && !validated {
+        let is_judged = self.judged == Some(self.progress.step);
+        if self.is_finished() && !is_judged && !self.progress.unjudged {
             self.validate(metrics, observer)?;
         }
         // Without a validation the last model is the best there is.
@@ -410,12 +428,15 @@ impl Run {
     }
 
     /// What the run has come to. The best model is scored on all of the validation data.
-    fn outcome(&self, metrics: &Metrics) -> Result<Outcome> {
-        let (plot, finished) = (metrics.plot()?, self.is_finished());
+    fn outcome(&self, metrics: &Metrics, observer: &mut dyn Observer) -> Result<Outcome> {
+        let (plot, finished) = (metrics.plot()?, self.is_finished() && !self.progress.unjudged);
         let val = match &self.val {
             Some(val) if finished => {
                 let best = self.model.load_trained(&self.dir)?;
-                Some(val.measure(&best, val.len(), &self.judgement())?)
+                match val.measure(&best, val.len(), &self.judgement(), || observer.should_stop()) {
+                    Err(EvalError::Stopped) => None,
+                    measured => Some(measured?),
+                }
             }
             _ => None,
         };

@@ -23,6 +23,9 @@ pub struct Progress {
     pub position: Position,
     /// The lowest validation loss so far, and its step.
     pub best: Option<(f64, u64)>,
+    /// Whether the validation that is due after this step was stopped before its end.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unjudged: bool,
     /// Seconds spent training.
     pub seconds: f64,
     /// A hash of the training tokens.

@@ -1,5 +1,7 @@
 //! What a run is judged by: held-out text, or the answers of held-out examples or pairs.
 
+use std::ops::ControlFlow;
+
 use data::example::{Example, Pair};
 use data::{Tokens, fingerprint};
 use eval::{AnswerReport, EvalError, Measure, Report};
@@ -149,23 +151,49 @@ impl Validation {
     }
 
     /// Judges by the first `n`.
-    pub(crate) fn measure(&self, model: &Gpt2, n: usize, judge: &Judge) -> Result<Measured, EvalError> {
-        Ok(match self {
+    ///
+    /// # Errors
+    /// Those of the evaluation; [`EvalError::Stopped`] where it was to stop before the end.
+    pub(crate) fn measure(
+        &self,
+        model: &Gpt2,
+        n: usize,
+        judge: &Judge,
+        mut should_stop: impl FnMut() -> bool,
+    ) -> Result<Measured, EvalError> {
+        let mut stopped = false;
+        let mut goes_on = || {
+            stopped = stopped || should_stop();
+            !stopped
+        };
+        let measured = match self {
             Validation::Tokens(tokens) => {
                 let options = eval::Options { documents: judge.documents, ..Default::default() };
                 let part = tokens.slice(0..n);
-                Measured::Text(eval::evaluate(model, judge.tokenizer, &part, options, &mut |_| {})?)
+                eval::evaluate(model, judge.tokenizer, &part, options, &mut |_| {
+                    if goes_on() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+                })
+                .map(Measured::Text)
             }
             Validation::Examples(examples) => {
-                Measured::Answers(eval::answers::evaluate(model, &examples[..n])?)
+                let examples = examples[..n].iter().take_while(|_| goes_on());
+                eval::answers::evaluate(model, examples).map(Measured::Answers)
             }
-            Validation::Pairs(pairs) => Measured::Preferences(judge.preferences(model, &pairs[..n])?),
-        })
+            Validation::Pairs(pairs) => {
+                let pairs = pairs[..n].iter().take_while(|_| goes_on());
+                judge.preferences(model, pairs).map(Measured::Preferences)
+            }
+        };
+        if stopped { Err(EvalError::Stopped) } else { measured }
     }
 }
 
 impl Judge<'_> {
-    fn preferences(&self, model: &Gpt2, pairs: &[Pair]) -> Result<PreferenceReport, EvalError> {
+    fn preferences<'p>(
+        &self,
+        model: &Gpt2,
+        pairs: impl Iterator<Item = &'p Pair>,
+    ) -> Result<PreferenceReport, EvalError> {
         let [mut loss, mut right, mut margins] = [Measure::default(); 3];
         let mut reference = self.reference.iter();
         eval::answers::log_ratios(model, pairs, &mut |ratio| {
@@ -185,7 +213,7 @@ impl Judge<'_> {
             accuracy_stderr: right.stderr(),
             margin: margins.value(),
             margin_stderr: margins.stderr(),
-            pairs: pairs.len(),
+            pairs: loss.total() as usize,
         })
     }
 }

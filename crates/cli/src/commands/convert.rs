@@ -49,9 +49,9 @@ pub struct Args {
     /// Let TO be replaced
     #[arg(long)]
     force: bool,
-    /// With --to hf: largest file of weights, in bytes
-    #[arg(long, value_name = "BYTES", default_value_t = 5_000_000_000)]
-    shard_bytes: u64,
+    /// With --to hf: largest file of weights, in bytes [default: 5000000000]
+    #[arg(long, value_name = "BYTES")]
+    shard_bytes: Option<u64>,
     /// Text that both models are run on, instead of a built-in one
     #[arg(long, value_name = "TEXT")]
     probe: Option<String>,
@@ -129,6 +129,9 @@ impl Kind {
     }
 }
 
+/// The largest file of weights where no other size was asked for, in bytes.
+const SHARD_BYTES: u64 = 5_000_000_000;
+
 /// What the tanh formula in place of the exact GELU adds to a tolerance. Models of two layers showed 0.0003 at most.
 const GELU_TOLERANCE: f64 = 0.005;
 
@@ -166,7 +169,11 @@ impl To {
 
 pub fn run(args: Args, offline: bool) -> Result<()> {
     args.kind.map_or(Ok(()), |kind| args.to.ensure_has(kind))?;
-    ensure!(args.shard_bytes > 0, "--shard-bytes 0: give a number of bytes, as 5000000000");
+    ensure!(args.shard_bytes != Some(0), "--shard-bytes 0: give a number of bytes, as 5000000000");
+    ensure!(
+        args.shard_bytes.is_none() || args.to == To::Hf,
+        "--shard-bytes: only --to hf writes weights into several files; leave it out"
+    );
     let located = Located::of(&args.from, args.adapter.as_deref(), offline)?;
     let from = located.path.clone();
     refuse_overwriting(&args, &from)?;
@@ -417,7 +424,7 @@ fn write(
         (To::Hf, _) => {
             let options = HfOptions {
                 dtype: kind.dtype(),
-                shard_bytes: args.shard_bytes,
+                shard_bytes: args.shard_bytes.unwrap_or(SHARD_BYTES),
                 name: last(&args.target).unwrap_or_default(),
                 origin: Some(format!("Converted from `{origin}` by `gpt2 convert`.")),
             };

@@ -4,6 +4,7 @@ mod answers;
 mod replies;
 
 use std::io::BufWriter;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
@@ -106,6 +107,7 @@ pub fn run(args: Args, offline: bool) -> Result<()> {
         if let Some(table) = &mut table {
             table.add(token);
         }
+        ControlFlow::Continue(())
     };
     let report = eval::evaluate(&model, &tokenizer, &tokens, options, &mut on_token)
         .map_err(|error| input::name_damage(&model, error.into()))?;

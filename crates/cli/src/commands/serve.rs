@@ -131,7 +131,9 @@ pub fn run(args: Args, offline: bool) -> Result<()> {
     let reloading = guards.clone();
     signals::on_hangup(move || reloading.reload())?;
     let loaded = move || plan.open();
-    let dropped = serve::run(listener, state, guards, loaded, move |state| ready(state, start, is_json));
+    let budget = args.kv_budget;
+    let dropped =
+        serve::run(listener, state, guards, loaded, move |state| ready(state, budget, start, is_json));
     let dropped = dropped.map_err(|error| match error {
         ServeError::Load(error) => error,
         ServeError::Start(error) => {
@@ -175,7 +177,8 @@ fn listen(host: &str, port: u16) -> Result<TcpListener> {
 }
 
 /// Says what is served.
-fn ready(state: &State, start: Instant, is_json: bool) {
+fn ready(state: &State, budget: Option<u64>, start: Instant, is_json: bool) {
+    let budget = budget.map(|bytes| bytes / state.models().len().max(1) as u64);
     for served in state.models() {
         let name = printable(served.name());
         tell!(
@@ -184,6 +187,14 @@ fn ready(state: &State, start: Instant, is_json: bool) {
             served.model().dtype(),
             served.n_ctx()
         );
+        let least = plan::text_bytes(served.model());
+        if budget.is_some_and(|bytes| bytes < least) {
+            tell!(
+                is_json,
+                "note: --kv-budget leaves {name} less than one text of full length needs; it has {:.1} MB, as much as that needs",
+                least as f64 / 1e6
+            );
+        }
         if served.is_plain() {
             tell!(
                 is_json,

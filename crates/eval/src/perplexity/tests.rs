@@ -13,11 +13,19 @@ fn parts() -> (Gpt2, Tokenizer, Tokens) {
     (Gpt2::new(config, Init::Xavier, 1).unwrap(), tokenizer, tokens)
 }
 
+fn on_to_the_end(_: TokenScore) -> ControlFlow<()> {
+    ControlFlow::Continue(())
+}
+
 /// The report, and every prediction.
 fn run(options: Options) -> (Report, Vec<TokenScore>) {
     let (model, tokenizer, tokens) = parts();
     let mut seen = Vec::new();
-    let report = evaluate(&model, &tokenizer, &tokens, options, &mut |token| seen.push(token)).unwrap();
+    let report = evaluate(&model, &tokenizer, &tokens, options, &mut |token| {
+        seen.push(token);
+        ControlFlow::Continue(())
+    })
+    .unwrap();
     assert_eq!(report.tokens, tokens.len() - 1);
     assert!(seen.iter().map(|token| token.position).eq(1..tokens.len()));
     (report, seen)
@@ -90,15 +98,18 @@ fn a_single_window_takes_tokens_as_units() {
     let (model, tokenizer, tokens) = parts();
     let mut losses = Vec::new();
     let few = tokens.slice(0..8);
-    let report =
-        evaluate(&model, &tokenizer, &few, Options::default(), &mut |t| losses.push(f64::from(t.loss)))
-            .unwrap();
+    let report = evaluate(&model, &tokenizer, &few, Options::default(), &mut |t| {
+        losses.push(f64::from(t.loss));
+        ControlFlow::Continue(())
+    })
+    .unwrap();
     let n = losses.len() as f64;
     let mean = losses.iter().sum::<f64>() / n;
     let deviation = (losses.iter().map(|loss| (loss - mean).powi(2)).sum::<f64>() / (n - 1.0)).sqrt();
     assert_eq!(report.windows, 1);
     assert!((report.loss_stderr - deviation / n.sqrt()).abs() < 1e-9, "{report:?}");
-    let two = evaluate(&model, &tokenizer, &tokens.slice(0..2), Options::default(), &mut |_| {}).unwrap();
+    let two =
+        evaluate(&model, &tokenizer, &tokens.slice(0..2), Options::default(), &mut on_to_the_end).unwrap();
     assert!(two.tokens == 1 && two.loss_stderr.is_nan(), "one token says nothing of the error");
 }
 
@@ -108,7 +119,9 @@ fn end_of_text_has_no_bytes() {
     let mut ids = tokenizer.encode("times").unwrap();
     let first = tokenizer.token_bytes(ids[0]).unwrap().len();
     ids.push(tokenizer.eot());
-    let run = |ids| evaluate(&model, &tokenizer, &Tokens::new(ids), Options::default(), &mut |_| {}).unwrap();
+    let run = |ids| {
+        evaluate(&model, &tokenizer, &Tokens::new(ids), Options::default(), &mut on_to_the_end).unwrap()
+    };
     let bytes = Some("times".len() - first);
     assert_eq!((run(ids.clone()).bytes, run(ids.clone()).tokens), (bytes, ids.len() - 1));
     assert!(run(vec![tokenizer.eot(); 3]).bits_per_byte.is_infinite());
@@ -125,7 +138,7 @@ fn unk_counts_as_the_text_that_it_replaced() {
     let unknown: Vec<_> = places.zip(tokenizer.unknown_lens(text)).map(|(i, n)| (i, n as u32)).collect();
     for documents in [false, true] {
         let options = Options { documents, ..Options::default() };
-        let run = |tokens| evaluate(&model, &tokenizer, &tokens, options, &mut |_| {}).unwrap();
+        let run = |tokens| evaluate(&model, &tokenizer, &tokens, options, &mut on_to_the_end).unwrap();
         let known = run(Tokens::from_text(ids.clone(), unknown.clone()));
         // " wisdom", ",", " the" (only "the" was learnt) and " worst". The first token of a stream is not predicted.
         let bytes = text.len() - if documents { 0 } else { "the".len() };
@@ -136,6 +149,17 @@ fn unk_counts_as_the_text_that_it_replaced() {
         assert_eq!((not_known.unknown_tokens, not_known.bytes, not_known.loss), (4, None, known.loss));
         assert!(not_known.bits_per_byte.is_nan() && not_known.bits_per_byte_stderr.is_nan());
     }
+}
+
+#[test]
+fn it_stops_where_no_more_is_wanted() {
+    let (model, tokenizer, tokens) = parts();
+    let mut seen = 0;
+    let result = evaluate(&model, &tokenizer, &tokens, Options::default(), &mut |_| {
+        seen += 1;
+        if seen < 13 { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+    });
+    assert!(matches!(result, Err(EvalError::Stopped)) && seen == 13);
 }
 
 #[test]
@@ -154,7 +178,8 @@ fn bad_requests() {
     let error = fail(&Tokens::new(vec![1, 9999]), 1, 5, 5);
     assert!(error.contains("token 9999 at position 1") && error.contains("has 270 tokens"), "{error}");
     let larger = Tokenizer::train_bpe([TEXT], 271).unwrap();
-    let error = evaluate(&model, &larger, &tokens, Options::default(), &mut |_| {}).unwrap_err().to_string();
+    let error =
+        evaluate(&model, &larger, &tokens, Options::default(), &mut on_to_the_end).unwrap_err().to_string();
     assert!(error.contains("271 tokens, but the model 270"), "{error}");
 }
 
@@ -168,7 +193,13 @@ fn damaged_weights_are_noticed() {
     let run = |time| {
         let options = Options { time: Some(time), ..Options::default() };
         let mut seen = 0;
-        (evaluate(&model, &tokenizer, &tokens, options, &mut |_| seen += 1), seen)
+        (
+            evaluate(&model, &tokenizer, &tokens, options, &mut |_| {
+                seen += 1;
+                ControlFlow::Continue(())
+            }),
+            seen,
+        )
     };
     assert!(run(4).0.is_ok());
     match run(5) {

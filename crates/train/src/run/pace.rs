@@ -40,7 +40,7 @@ impl Run {
         let mut pace = Pace { step: steps[steps.len() / 2], validation: 0.0, last_validation: 0.0 };
         if let Some(val) = &self.val {
             let n = val.part(EVAL_TOKENS.min(self.config.eval_tokens));
-            let each = timed(&mut || self.measure(val, n).map(drop))? / n as f64;
+            let each = timed(&mut || self.measure(val, n, &mut ()).map(drop))? / n as f64;
             pace.validation = each * val.part(self.config.eval_tokens) as f64;
             pace.last_validation = each * val.len() as f64;
         }

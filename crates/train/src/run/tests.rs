@@ -102,6 +102,50 @@ fn a_resumed_run_has_the_bits_of_one_that_never_stopped() {
     assert_eq!(lines(dir.path()), lines(straight_dir.path()));
 }
 
+/// Asks to stop when it is asked for the n-th time.
+struct StopAt(usize);
+
+impl Observer for StopAt {
+    fn should_stop(&mut self) -> bool {
+        self.0 = self.0.saturating_sub(1);
+        self.0 == 0
+    }
+}
+
+#[test]
+fn a_validation_can_be_stopped_and_is_made_up_for() {
+    let config = || TrainConfig { eval_interval: 4, ..config(10) };
+    let straight_dir = tempfile::tempdir().unwrap();
+    let mut straight = run_in(straight_dir.path(), config());
+    let want = straight.run(&mut ()).unwrap();
+    let lines = |dir: &Path| {
+        let text = std::fs::read_to_string(dir.join("metrics.jsonl")).unwrap();
+        let lines = text.lines().filter_map(|line| {
+            let mut line: serde_json::Value = serde_json::from_str(line).unwrap();
+            line["time"].take();
+            line.get("val/loss").is_some().then_some(line)
+        });
+        lines.collect::<Vec<_>>()
+    };
+    let loss = |outcome: &Outcome| outcome.val.as_ref().map(Measured::loss);
+    let Some(Validation::Tokens(tokens)) = &straight.val else { unreachable!() };
+    let asked = tokens.len() - 1;
+    // In the validations after steps 4 and 8, in the one after the last, and in that of the best model at the end.
+    for (at, step) in [(4 + 9, 4), (8 + asked + 1, 8), (10 + 2 * asked + 70, 10), (10 + 3 * asked + 7, 10)] {
+        let dir = tempfile::tempdir().unwrap();
+        let outcome = run_in(dir.path(), config()).run(&mut StopAt(at)).unwrap();
+        let at_the_end = at > 10 + 3 * asked;
+        assert!(outcome.val.is_none());
+        assert_eq!((outcome.step, outcome.finished), (step, at_the_end), "{at}");
+        let mut resumed = run_in(dir.path(), config());
+        resumed.resume().unwrap();
+        let outcome = resumed.run(&mut ()).unwrap();
+        assert_eq!((outcome.best, loss(&outcome), outcome.finished), (want.best, loss(&want), true), "{at}");
+        assert!(bits(&resumed) == bits(&straight));
+        assert_eq!(lines(dir.path()), lines(straight_dir.path()), "{at}");
+    }
+}
+
 #[test]
 fn the_number_of_threads_changes_no_bit() {
     let weights = [1, 2, 3].map(|threads| {

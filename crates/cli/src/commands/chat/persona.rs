@@ -10,6 +10,8 @@ use anyhow::{Context, Result, bail, ensure};
 use etcetera::BaseStrategy;
 use serde::Deserialize;
 
+use crate::input;
+
 /// Ours, by name.
 const BUILT_IN: [(&str, &str); 3] = [
     ("support", include_str!("personas/support.toml")),
@@ -100,7 +102,7 @@ fn folder() -> Option<PathBuf> {
 }
 
 fn read(name: &str, path: &Path, lang: Lang) -> Result<Persona> {
-    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let text = input::read_settings(path)?;
     parse(name, &text, lang).with_context(|| format!("in {}", path.display()))
 }
 

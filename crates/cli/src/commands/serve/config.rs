@@ -5,13 +5,13 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use clap::{Arg, ArgAction, Command};
 use toml::{Spanned, Value};
 
+use crate::input;
 use crate::output::printable;
 
 const NAME: &str = "serve";
@@ -27,8 +27,7 @@ pub fn with_file(command: Command, args: &[OsString]) -> Result<Command> {
     else {
         return Ok(command);
     };
-    let text =
-        fs::read_to_string(&path).with_context(|| format!("cannot read --config {}", path.display()))?;
+    let text = input::read_settings(&path).context("--config")?;
     let Some(serve) = command.find_subcommand(NAME) else { return Ok(command) };
     let set = defaults(serve, &path, &text)?;
     Ok(command.mut_subcommand(NAME, |serve| {
@@ -157,7 +156,7 @@ mod tests {
     #[test]
     fn the_example_can_be_read() {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../configs/serve.toml");
-        let text = fs::read_to_string(path).unwrap();
+        let text = std::fs::read_to_string(path).unwrap();
         assert!(read(&text).unwrap().len() > 5);
         // Its remarks show settings with their defaults: they must be there, too.
         let shown = text.lines().filter_map(|line| line.strip_prefix("# ")?.split_once(" = "));
