@@ -12,17 +12,10 @@ mod grammar;
 
 use std::collections::HashSet;
 
+use tokenizer::Lang;
+
 use crate::mix;
 use grammar::Grammar;
-
-/// The language of a story.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Lang {
-    /// English.
-    En,
-    /// Chinese, in simplified characters.
-    Zh,
-}
 
 /// What a story is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -33,23 +26,17 @@ pub enum Split {
     Val,
 }
 
-impl Lang {
-    /// The language of a text: Chinese if it has a Chinese character.
-    pub fn of(text: &str) -> Lang {
-        if text.contains(|c: char| ('\u{4E00}'..='\u{9FFF}').contains(&c)) { Lang::Zh } else { Lang::En }
-    }
-
-    fn grammar(self) -> &'static Grammar {
-        match self {
-            Lang::En => &english::ENGLISH,
-            Lang::Zh => &chinese::CHINESE,
-        }
+/// What the stories of a language are made of.
+fn grammar_of(lang: Lang) -> &'static Grammar {
+    match lang {
+        Lang::En => &english::ENGLISH,
+        Lang::Zh => &chinese::CHINESE,
     }
 }
 
 /// Stories without end, the same ones for the same seed. A repeated one is possible, if very unlikely.
 pub fn stories(lang: Lang, split: Split, seed: u64) -> impl Iterator<Item = String> {
-    (0..).map(move |i| lang.grammar().tell(split, story_seed(lang, split, seed, i)))
+    (0..).map(move |i| grammar_of(lang).tell(split, story_seed(lang, split, seed, i)))
 }
 
 /// Different stories, until they have `bytes` bytes together.
@@ -77,7 +64,7 @@ mod tests {
     /// Hero, goal and place of the first n stories.
     fn triples(lang: Lang, split: Split, n: u64) -> impl Iterator<Item = (usize, usize, usize)> {
         let draw = move |i| Draw::new(story_seed(lang, split, 7, i));
-        (0..n).map(move |i| lang.grammar().triple(split, &mut draw(i)))
+        (0..n).map(move |i| grammar_of(lang).triple(split, &mut draw(i)))
     }
 
     #[test]
@@ -114,7 +101,7 @@ mod tests {
             let train: HashSet<_> = triples(lang, Split::Train, 20_000).collect();
             let val: HashSet<_> = triples(lang, Split::Val, 4_000).collect();
             assert!(train.is_disjoint(&val));
-            let grammar = lang.grammar();
+            let grammar = grammar_of(lang);
             let counts = [grammar.heroes().count(), grammar.goals.len(), grammar.places.len()];
             for seen in [&train, &val] {
                 let mut each = [HashSet::new(), HashSet::new(), HashSet::new()];
@@ -133,7 +120,7 @@ mod tests {
     #[test]
     fn a_story_is_about_its_hero_goal_and_place() {
         for lang in LANGS {
-            let grammar = lang.grammar();
+            let grammar = grammar_of(lang);
             for split in [Split::Train, Split::Val] {
                 for (story, (hero, goal, place)) in stories(lang, split, 7).zip(triples(lang, split, 1_000)) {
                     let goal = grammar.goals[goal].want.split('{').next().unwrap();

@@ -35,7 +35,7 @@ pub mod words;
 pub use decode::Decoding;
 pub use error::TokenizerError;
 pub use files::{DEFINING_FILES, FILES, Parts, Role};
-pub use language::is_chinese;
+pub use language::{Lang, is_chinese};
 pub use stats::{Counter, Stats};
 pub use stream::Utf8Stream;
 pub use tokenizer::Tokenizer;

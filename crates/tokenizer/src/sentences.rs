@@ -39,6 +39,18 @@ pub fn ends(text: &str) -> impl Iterator<Item = usize> {
     })
 }
 
+/// Those [`ends`] that a mark makes, as 。 or `!`, and not a line. While the text may go on (`is_whole` is false), one at its edge is not
+/// known yet; where it does not go on, a full stop there ends a sentence unless it shortens a word.
+pub fn marked_ends(text: &str, is_whole: bool) -> impl Iterator<Item = usize> {
+    let edge = text.trim_end().len();
+    ends(text).filter(move |&end| {
+        let sentence = text[..end].trim_end_matches(closes);
+        let before = sentence.trim_end_matches(is_mark);
+        let shortens = || &text[before.len()..end] == "." && is_abbreviation(before, 'A');
+        before.len() < sentence.len() && (end < edge || (is_whole && !shortens()))
+    })
+}
+
 /// The text cut at its sentences' ends, with the white space behind each; together they are the text.
 pub fn pieces(text: &str) -> impl Iterator<Item = &str> {
     let mut rest = text;
@@ -72,7 +84,7 @@ fn first_end(text: &str) -> usize {
         let behind = at + c.len_utf8();
         let end = match c {
             '\n' => line_end(text, at),
-            '。' | '！' | '？' | '…' | '.' | '!' | '?' if title == 0 => mark_end(text, at, behind),
+            '。' | '！' | '？' | '…' | '.' | '!' | '?' if title == 0 => mark_end(text, at),
             _ => None,
         };
         if let Some(end) = end {
@@ -96,7 +108,10 @@ fn is_mark(c: char) -> bool {
 }
 
 fn closes(c: char) -> bool {
-    matches!(c, '"' | '\'' | ')' | ']' | '”' | '’' | '」' | '』' | '）' | '】' | '》' | '〉' | '»')
+    matches!(
+        c,
+        '"' | '\'' | ')' | ']' | '”' | '’' | '」' | '』' | '）' | '】' | '》' | '〉' | '»' | '*' | '_'
+    )
 }
 
 /// Whether a character is of Chinese writing or its punctuation.
@@ -122,7 +137,7 @@ fn line_end(text: &str, at: usize) -> Option<usize> {
 }
 
 /// The end of a sentence at a mark that stands at `at`, with what closes behind it, if it is one.
-fn mark_end(text: &str, at: usize, behind: usize) -> Option<usize> {
+fn mark_end(text: &str, at: usize) -> Option<usize> {
     let run = &text[at..];
     let marks = run.find(|c| !is_mark(c)).unwrap_or(run.len());
     let closing = run[marks..].find(|c| !closes(c)).unwrap_or(run.len() - marks);
@@ -136,7 +151,8 @@ fn mark_end(text: &str, at: usize, behind: usize) -> Option<usize> {
     let starts =
         !next.is_lowercase() && !matches!(next, ',' | ';' | ':' | '-' | '–' | '—' | '，' | '；' | '、');
     if spaced {
-        return (starts && !(run == "." && is_abbreviation(text, at, behind, next))).then_some(end);
+        let shortens = run == "." && closing == 0 && is_abbreviation(&text[..at], next);
+        return (starts && !shortens).then_some(end);
     }
     // Chinese behind an English mark needs no white space, but behind a number it may be a part of one.
     let digit = text[..at].ends_with(|c: char| c.is_ascii_digit());
@@ -155,12 +171,8 @@ const BEFORE_NUMBERS: [&str; 25] = [
     "aug", "sep", "sept", "oct", "nov", "dec", "v", "c", "ca",
 ];
 
-/// Whether the full stop at `at` belongs to the word before it, and the sentence goes on with `next`.
-fn is_abbreviation(text: &str, at: usize, behind: usize, next: char) -> bool {
-    if !text[behind..].starts_with(char::is_whitespace) {
-        return false; // something closes behind it
-    }
-    let before = &text[..at];
+/// Whether a full stop belongs to the word before it, and the sentence goes on with `next`.
+fn is_abbreviation(before: &str, next: char) -> bool {
     let start = before
         .rfind(|c: char| !c.is_alphanumeric() && c != '.')
         .map_or(0, |i| i + before[i..].chars().next().map_or(0, char::len_utf8));
@@ -254,6 +266,28 @@ mod tests {
             ["狐狸说：“早！”", "狐狸说：“早！”然后走了。", "狐狸说：“早！”然后走了。完"]
         );
         assert_eq!(parts(" \n"), [""; 0]);
+    }
+
+    #[test]
+    fn ends_behind_marks() {
+        let ends = |text: &str, whole| {
+            marked_ends(text, whole).map(|end| text[..end].to_owned()).collect::<Vec<_>>()
+        };
+        assert_eq!(
+            ends("Mr. Fox ran 3.5 km. \"Why?\" He", true),
+            ["Mr. Fox ran 3.5 km.", "Mr. Fox ran 3.5 km. \"Why?\""]
+        );
+        assert_eq!(ends("No!? Wait...", false), ["No!?"]);
+        assert_eq!(ends("No!? Wait...", true), ["No!?", "No!? Wait..."]);
+        assert_eq!(ends("他说：“好。”走了。", false), ["他说：“好。”"]);
+        assert_eq!(ends("1. Tea\n2. Milk", true), [""; 0]);
+        assert_eq!(ends("A title\n\n**Text.** More", true), ["A title\n\n**Text.**"]);
+        assert_eq!(ends("从前\u{3000}fox.", true), ["从前\u{3000}fox."], "a space of several bytes");
+        assert_eq!(
+            ends("J. Smith left. So did I. Now", true),
+            ["J. Smith left.", "J. Smith left. So did I."]
+        );
+        assert_eq!((ends("It is Dr.", true), ends("Good. ", false)), (vec![], vec![]));
     }
 
     #[test]

@@ -15,10 +15,10 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
 use generate::apps::chat::{Chat, Conversation, ReplySettings};
+use tokenizer::Lang;
 use tokenizer::chat::ChatTemplate;
 
 use self::history::History;
-use self::persona::Lang;
 use self::session::{Opening, Session};
 use super::generate::choices::Choices;
 use crate::constrain::Constrain;
@@ -88,7 +88,7 @@ pub fn run(args: Args, offline: bool) -> Result<()> {
     if let Some(message) = &args.prompt {
         ensure!(!message.trim().is_empty(), "-p: the message is empty; say something");
     }
-    let lang = args.lang.unwrap_or_else(Lang::of_locale);
+    let lang = args.lang.unwrap_or_else(persona::lang_of_locale);
     let persona = args.persona.as_deref().map(|spec| persona::find(spec, lang)).transpose()?;
     let (model, tokenizer) = args.model.open(offline)?;
     let template = ChatTemplate::of(&tokenizer)

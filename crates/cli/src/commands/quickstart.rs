@@ -6,13 +6,13 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
 use data::batches::Batches;
-use data::corpus::{self, Lang, Split, check::Checker};
+use data::corpus::{self, Split, check::Checker};
 use data::prepare::Options;
 use data::read::Source;
 use generate::{Request, Sampling};
 use models::Gpt2;
 use serde_json::json;
-use tokenizer::Tokenizer;
+use tokenizer::{Lang, Tokenizer};
 use train::{Measured, Outcome, Run, RunLock, StepReport, TrainError, Validation};
 
 use crate::input::{self, duration, grouped};
@@ -355,7 +355,7 @@ fn check(
         let checker = Checker::new(*lang, corpus.into_iter());
         let mine = told.iter().filter(|(text, _)| Lang::of(text) == *lang).take(args.check);
         let summary = checker.report(mine.map(|(text, finished)| (text.as_str(), *finished)));
-        let name = if *lang == Lang::En { "en" } else { "zh" };
+        let name = lang.to_string();
         note!(
             "{name}: of {} stories, {} keep to their names and end properly; {} stand in the corpus; the longest passage shared with it: {:?}",
             summary.stories,
@@ -367,7 +367,7 @@ fn check(
             "stories": summary.stories, "good": summary.good, "names_kept": summary.names_kept,
             "ends_properly": summary.ends_properly, "in_corpus": summary.in_corpus, "longest_shared": summary.longest_shared,
         });
-        scores.insert(name.into(), score);
+        scores.insert(name, score);
     }
     Ok(scores.into())
 }

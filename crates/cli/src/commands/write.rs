@@ -10,12 +10,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
-use generate::apps::write::{Lang, Override, Recipe, StepResult, Writer};
+use generate::apps::write::{Override, Recipe, StepResult, Writer};
 use generate::constraint::Form;
 use models::Gpt2;
 use sha2::{Digest, Sha256};
-use tokenizer::Tokenizer;
 use tokenizer::chat::ChatTemplate;
+use tokenizer::{Lang, Tokenizer};
 
 use self::recipes::Source;
 use crate::constrain::Constrain;

@@ -5,8 +5,10 @@
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 
-use super::Lang;
+use tokenizer::Lang;
+
 use super::grammar::{Grammar, Part, parse};
+use super::grammar_of;
 
 /// Passages are searched by pieces of this many bytes; shorter ones are not reported.
 const GRAM: usize = 16;
@@ -54,7 +56,7 @@ pub struct Checker {
 impl Checker {
     /// A checker for models that learned from this corpus.
     pub fn new(lang: Lang, corpus: impl Iterator<Item = String>) -> Checker {
-        let grammar = lang.grammar();
+        let grammar = grammar_of(lang);
         let (open, close) = grammar.quotes;
         let endings = grammar.endings.iter().map(|ending| ending.replace('“', open).replace('”', close));
         let (mut text, mut capitalised) = (Vec::new(), HashSet::new());

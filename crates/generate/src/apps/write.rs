@@ -23,7 +23,7 @@ pub use checks::{Checks, Failure, Repeats};
 pub use document::Written;
 pub use ending::End;
 pub use error::{RecipeError, WriteError};
-pub use language::{ByLang, Lang};
+pub use language::ByLang;
 pub use placeholders::Template;
 pub use recipe::{Input, Keep, Recipe, Step};
 pub use settings::Override;

@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use axum::extract::State as Shared;
 use axum::response::Response;
-use generate::apps::write::{Job, Lang, Recipe, StepResult, WriteError, WriteEvent, Writer, builtin};
+use generate::apps::write::{Job, Recipe, StepResult, WriteError, WriteEvent, Writer, builtin};
 use generate::{EngineSettings, GenerateError, Speculation};
 use serde::Deserialize;
 use serde_json::{Value, json};
+use tokenizer::Lang;
 
 use super::Teller;
 use crate::body::Json;

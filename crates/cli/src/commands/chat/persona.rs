@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail, ensure};
 use etcetera::BaseStrategy;
 use serde::Deserialize;
+use tokenizer::Lang;
 
 use crate::input;
 
@@ -19,20 +20,11 @@ const BUILT_IN: [(&str, &str); 3] = [
     ("companion", include_str!("personas/companion.toml")),
 ];
 
-/// The language of a system prompt.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum Lang {
-    En,
-    Zh,
-}
-
-impl Lang {
-    /// That of the environment: Chinese where the locale of messages is, else English.
-    pub fn of_locale() -> Lang {
-        let set = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
-        let locale = ["LC_ALL", "LC_MESSAGES", "LANG"].into_iter().find_map(set).unwrap_or_default();
-        if locale.to_lowercase().starts_with("zh") { Lang::Zh } else { Lang::En }
-    }
+/// The language of the environment: Chinese where the locale of messages is, else English.
+pub fn lang_of_locale() -> Lang {
+    let set = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
+    let locale = ["LC_ALL", "LC_MESSAGES", "LANG"].into_iter().find_map(set).unwrap_or_default();
+    if locale.to_lowercase().starts_with("zh") { Lang::Zh } else { Lang::En }
 }
 
 /// A system prompt with a name.
@@ -114,9 +106,8 @@ fn parse(name: &str, text: &str, lang: Lang) -> Result<Persona> {
             if let Some(other) = by_lang.keys().find(|key| !["en", "zh"].contains(&key.as_str())) {
                 bail!("system.{other}: there are en and zh");
             }
-            let wanted = if lang == Lang::Zh { "zh" } else { "en" };
             // A persona of one language is better than none.
-            let found = by_lang.remove(wanted).or_else(|| by_lang.into_values().next());
+            let found = by_lang.remove(&lang.to_string()).or_else(|| by_lang.into_values().next());
             found.context("system: give a text, or en and zh")?
         }
     };

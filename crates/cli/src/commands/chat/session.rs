@@ -9,10 +9,11 @@ use generate::Finish;
 use generate::apps::chat::{Chat, Conversation, Reply, ReplySettings, Turn};
 use generate::constraint::Constraint;
 use models::Gpt2;
+use tokenizer::Lang;
 use tokenizer::chat::Kind;
 
 use super::history::{Head, History, is_busy};
-use super::persona::{self, Lang};
+use super::persona;
 use super::settings::Limits;
 use super::{settings, slash, transcript};
 use crate::input;

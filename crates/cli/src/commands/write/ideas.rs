@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
-use generate::apps::write::{Lang, Recipe};
+use generate::apps::write::Recipe;
 use serde_json::{Map, Value};
+use tokenizer::Lang;
 
 use crate::input;
 use crate::output::note;

@@ -3,9 +3,9 @@
 use std::collections::HashMap;
 
 use serde::{Deserialize, Serialize};
+use tokenizer::Lang;
 
 use super::ending::Lengths;
-use super::language::Lang;
 use super::units::{ends_with_sentence, words};
 
 /// No group of `n` words more than `most` times.

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use serde::Serialize;
+use tokenizer::Lang;
 
-use super::language::Lang;
 use super::recipe::Keep;
 use super::step::StepResult;
 

@@ -1,8 +1,9 @@
 //! Where a text ends: at a line's, a paragraph's or a sentence's end, or where it has as many words as it may.
 
 use serde::Deserialize;
+use tokenizer::sentences::marked_ends;
 
-use super::units::{Unit, sentence_ends};
+use super::units::Unit;
 
 /// What ends a text, beside its stop strings, the model and its limits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -54,7 +55,7 @@ impl End {
             End::Text => None,
             End::Line => text[start..].find('\n').map(|at| start + at),
             End::Paragraph => empty_lines(text, start).find(is_long),
-            End::Sentence => sentence_ends(text, is_whole).find(is_long),
+            End::Sentence => marked_ends(text, is_whole).find(is_long),
         };
         match (end, limit) {
             (Some(end), limit) if limit.is_none_or(|limit| end <= limit) => Some(Found::Whole(end)),

@@ -1,46 +1,8 @@
-//! The two languages of a recipe, and values that may differ between them.
-
-use std::fmt;
-use std::str::FromStr;
+//! Values of a recipe that may differ between its two languages.
 
 use serde::de::{DeserializeOwned, Error};
-use serde::{Deserialize, Deserializer, Serialize};
-
-/// A language that recipes have prompts in.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Lang {
-    /// English, and whatever else is not Chinese.
-    #[default]
-    En,
-    /// Chinese.
-    Zh,
-}
-
-impl Lang {
-    /// The language of a text: Chinese where more than a fifth of its letters are.
-    pub fn of(text: &str) -> Lang {
-        if tokenizer::is_chinese(text) { Lang::Zh } else { Lang::En }
-    }
-}
-
-impl fmt::Display for Lang {
-    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        f.write_str(if *self == Lang::Zh { "zh" } else { "en" })
-    }
-}
-
-impl FromStr for Lang {
-    type Err = String;
-
-    fn from_str(name: &str) -> Result<Lang, String> {
-        match name {
-            "en" => Ok(Lang::En),
-            "zh" => Ok(Lang::Zh),
-            _ => Err(format!("there are no recipes in {name:?}; choose en or zh")),
-        }
-    }
-}
+use serde::{Deserialize, Deserializer};
+use tokenizer::Lang;
 
 /// A value for each language. In a recipe it is one value for both, or a table with the keys `en` and `zh`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -120,12 +82,5 @@ mod tests {
             let error = read(text).unwrap_err().to_string();
             assert!(error.contains(want), "{text}: {error}");
         }
-    }
-
-    #[test]
-    fn languages_are_told_from_the_text() {
-        assert_eq!((Lang::of("tea"), Lang::of("绿茶"), Lang::of("")), (Lang::En, Lang::Zh, Lang::En));
-        assert_eq!("zh".parse(), Ok(Lang::Zh));
-        assert!("fr".parse::<Lang>().is_err());
     }
 }

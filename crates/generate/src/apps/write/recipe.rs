@@ -28,12 +28,13 @@
 use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
+use tokenizer::Lang;
 use toml::Spanned;
 
 use super::checks::{Checks, Repeats};
 use super::ending::{End, Lengths};
 use super::error::RecipeError;
-use super::language::{ByLang, Lang};
+use super::language::ByLang;
 use super::placeholders::{Template, is_name};
 use super::settings::{ChecksToml, Override, RecipeToml, StepToml, Text, Texts};
 use super::units::Unit;

@@ -5,14 +5,14 @@ use std::sync::Arc;
 
 use serde::Serialize;
 use tokenizer::chat::{ChatTemplate, Message};
-use tokenizer::{Decoding, Tokenizer, TokenizerError, Utf8Stream};
+use tokenizer::sentences::marked_ends;
+use tokenizer::{Decoding, Lang, Tokenizer, TokenizerError, Utf8Stream};
 
 use super::checks::{Checks, Failure};
 use super::ending::{End, Found, Lengths};
 use super::error::WriteError;
-use super::language::Lang;
 use super::recipe::{Keep, Step};
-use super::units::{ends_with_sentence, sentence_ends};
+use super::units::ends_with_sentence;
 use crate::constraint::Constraint;
 use crate::request::{Finish, Generation, Request};
 use crate::sampling::Sampling;
@@ -214,7 +214,7 @@ impl Ready {
         // A text with a constraint is whole, wherever it ends.
         let is_cut = matches!(ended, Ended::Max | Ended::MaxTokens) && self.constraint.is_none();
         if is_cut && self.drop_unfinished {
-            let whole = sentence_ends(text, true).last().unwrap_or(text.len());
+            let whole = marked_ends(text, true).last().unwrap_or(text.len());
             (text, dropped) = text.split_at(whole);
         }
         let tokens = self.tokens_of(&text[self.begin.len().min(text.len())..], generation, tokenizer)?;

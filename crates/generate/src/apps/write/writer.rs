@@ -5,14 +5,13 @@ use std::sync::Arc;
 
 use models::Gpt2;
 use tensor::random::Stream;
-use tokenizer::Tokenizer;
 use tokenizer::chat::ChatTemplate;
+use tokenizer::{Lang, Tokenizer};
 
 use super::document::Written;
 use super::ending::Found;
 use super::error::WriteError;
 use super::forms::Forms;
-use super::language::Lang;
 use super::recipe::{Recipe, Step};
 use super::step::{Attempt, Ready, StepResult};
 use crate::apps::Usage;
