@@ -179,8 +179,9 @@ fn is_abbreviation(before: &str, next: char) -> bool {
     let word = &before[start..];
     let lower = word.to_lowercase();
     let is_initial = word != "I" && word.chars().count() == 1 && word.starts_with(char::is_uppercase);
-    // At the start of a sentence, a number or a letter counts items.
-    let is_item = before[..start].trim().is_empty()
+    // At the start of a sentence or a line, a short number counts items.
+    let ahead = before[..start].trim_end_matches([' ', '\t']);
+    let is_item = (ahead.ends_with('\n') || ahead.trim().is_empty())
         && !word.is_empty()
         && word.len() <= 3
         && word.chars().all(|c| c.is_ascii_digit());
@@ -230,6 +231,7 @@ mod tests {
         );
         check("So did I. Then we slept.", &["So did I.", "Then we slept."]);
         check("1. Wash it. 2. Dry it.", &["1. Wash it.", "2. Dry it."]);
+        check("1. Wash it\n2. Dry it.", &["1. Wash it\n2. Dry it."]);
         check("In 2019. Then", &["In 2019.", "Then"]);
     }
 
