@@ -48,6 +48,8 @@ pub struct Run {
     saved: Option<u64>,
     /// Steps completed by the model that was last judged here.
     judged: Option<u64>,
+    /// The best model on the whole validation data, where it was judged by all of it here.
+    best: Option<Measured>,
 }
 
 impl Run {
@@ -100,6 +102,7 @@ impl Run {
             flops_per_token,
             saved: None,
             judged: None,
+            best: None,
         })
     }
 
@@ -385,6 +388,9 @@ impl Run {
         if best {
             self.save_model()?;
             self.progress.best = Some((loss, step));
+            let is_whole =
+                self.val.as_ref().is_some_and(|val| val.part(self.config.eval_tokens) == val.len());
+            self.best = is_whole.then(|| report.clone());
         }
         self.judged = Some(step);
         metrics.write(step, &report.values())?;
@@ -431,6 +437,7 @@ impl Run {
     fn outcome(&self, metrics: &Metrics, observer: &mut dyn Observer) -> Result<Outcome> {
         let (plot, finished) = (metrics.plot()?, self.is_finished() && !self.progress.unjudged);
         let val = match &self.val {
+            Some(_) if finished && self.best.is_some() => self.best.clone(),
             Some(val) if finished => {
                 let best = self.model.load_trained(&self.dir)?;
                 match val.measure(&best, val.len(), &self.judgement(), || observer.should_stop()) {

@@ -19,7 +19,7 @@ pub struct Pace {
     pub step: f64,
     /// A validation between steps; nothing where no data is held out.
     pub validation: f64,
-    /// The last one, on all that is held out.
+    /// One more of the best model, on all that is held out, where the others are on a part.
     pub last_validation: f64,
 }
 
@@ -41,8 +41,9 @@ impl Run {
         if let Some(val) = &self.val {
             let n = val.part(EVAL_TOKENS.min(self.config.eval_tokens));
             let each = timed(&mut || self.measure(val, n, &mut ()).map(drop))? / n as f64;
-            pace.validation = each * val.part(self.config.eval_tokens) as f64;
-            pace.last_validation = each * val.len() as f64;
+            let part = val.part(self.config.eval_tokens);
+            pace.validation = each * part as f64;
+            pace.last_validation = if part < val.len() { each * val.len() as f64 } else { 0.0 };
         }
         Ok(pace)
     }
