@@ -6,7 +6,7 @@ use super::Run;
 use crate::Result;
 
 /// Steps that are timed.
-const STEPS: usize = 40;
+const STEPS: usize = 400;
 /// Of steps that take long, fewer; the first one faults in memory and wakes threads, so it alone would say little.
 const FEWEST_STEPS: usize = 3;
 /// Held-out tokens that are timed.
