@@ -60,7 +60,7 @@ impl StopFlag {
         self.wait();
         // On a terminal the progress bar and `^C` stand on the line.
         let start = if std::io::stderr().is_terminal() { "\n" } else { "" };
-        note!("{start}stopping after this step; press Ctrl-C again to quit without saving");
+        note!("{start}stopping; press Ctrl-C again to quit without saving");
     }
 }
 

@@ -199,7 +199,6 @@ fn flags_of_generate() {
     folder.write("a.txt", "abcd ".repeat(90));
     folder.succeeds(&format!("train --data a.txt --tokenizer char {TINY} --max-steps 1 --out other"));
     fails("--draft other", &["--draft other", "vocabulary", "same family"]);
-    fails("--batch 4", &["--input"]);
     #[cfg(unix)]
     fails("--json-schema /dev/zero", &["/dev/zero has more than"]);
     // What would fail for every prompt of a file is said once, before anything is written.

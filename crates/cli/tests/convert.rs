@@ -298,7 +298,6 @@ fn nothing_is_overwritten_unasked() {
     folder.converts("m deep/er/y.pt --to pt");
     assert!(folder.exists("deep/er/y.pt"));
     folder.fails("convert m y --to hf --shard-bytes 0", &["--shard-bytes 0"]);
-    folder.fails("convert m y.gguf --to gguf --shard-bytes 9000", &["--shard-bytes", "--to hf"]);
     folder.fails("convert m y --to llmc --type q8_0", &["q8_0", "llmc", "f32, bf16"]);
     folder.fails("convert m y --to hf --type q4_0", &["q4_0", "f32, f16, bf16"]);
     folder.fails("convert m y --to onnx", &["onnx", "gguf"]);

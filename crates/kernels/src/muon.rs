@@ -13,13 +13,15 @@ use crate::timing;
 
 /// The polynomial `a x + b x³ + c x⁵` of each iteration: the one that is nearest to 1 on what the last has made of
 /// \[0.003, 1\] (Amsel et al., 2025, "The Polar Express"; `bench/muon_polynomials.py`). All four bring these singular values
-/// to between 0.79 and 1.21; smaller ones grow by a factor of 290.
+/// to between 0.78 and 1.23; smaller ones grow by a factor of 290.
 const POLYNOMIALS: [[f32; 3]; 4] = [
     [8.2510, -23.6626, 17.3868],
     [4.0193, -2.9543, 0.5564],
     [3.5190, -2.6365, 0.5268],
     [2.5061, -1.8478, 0.4383],
 ];
+/// What the length that the momentum is divided by is multiplied with, since beyond 1 the polynomials grow fast.
+const MARGIN: f64 = 1.01;
 /// Added to the length that the momentum is divided by.
 const EPS: f64 = 1e-7;
 /// The usual size of an element of Adam's step, in learning rates.
@@ -141,7 +143,7 @@ impl Scratch {
     /// side is needed again only at the end, for `Q X` with `Q` the product of all `P`.
     fn orthogonalize(&mut self, rows: usize, cols: usize) {
         let Scratch { x, next, gram, p, q, product, rows: some } = self;
-        let scale = (1.0 / sum_of_squares(x).sqrt().max(EPS)) as f32;
+        let scale = (1.0 / (MARGIN * sum_of_squares(x).sqrt()).max(EPS)) as f32;
         x.iter_mut().for_each(|x| *x *= scale);
         let n = rows.min(cols);
         for square in [&mut *gram, p, q, product] {
@@ -177,7 +179,7 @@ impl Scratch {
 /// copied.
 fn symmetric(out: &mut [f32], x: Mat, y: Mat, rows: &mut Vec<f32>) {
     let n = x.rows;
-    let height = n.div_ceil(4).next_multiple_of(24);
+    let height = n.div_ceil(4).next_multiple_of(24).max(1);
     for start in (0..n).step_by(height) {
         let (height, cols) = (height.min(n - start), n - start);
         rows.resize(height * cols, 0.0);
@@ -202,7 +204,7 @@ mod tests {
 
     #[test]
     fn singular_values_come_near_one() {
-        for (rows, cols) in [(16, 16), (16, 40), (40, 16), (3, 200), (1, 5)] {
+        for (rows, cols) in [(16, 16), (16, 40), (40, 16), (3, 200), (1, 5), (1, 4000)] {
             let mut scratch = Scratch { x: random(rows * cols, 1), ..Scratch::default() };
             scratch.orthogonalize(rows, cols);
             // The rows of the smaller side are nearly orthonormal: for every v, |v X| is near |v|.
@@ -244,7 +246,7 @@ mod tests {
         // From 1 to 1e-5 of the longest.
         let s: Vec<f64> = (0..n).map(|i| 10f64.powf(-5.0 * i as f64 / (n - 1) as f64)).collect();
         let element = |i: usize, j: usize| (0..n).map(|k| u[i][k] * s[k] * v[k][j]).sum::<f64>();
-        let length = s.iter().map(|s| s * s).sum::<f64>().sqrt();
+        let length = MARGIN * s.iter().map(|s| s * s).sum::<f64>().sqrt();
         for lies in [false, true] {
             let (rows, cols) = if lies { (n, len) } else { (len, n) };
             let at = |k: usize| if lies { (k / cols, k % cols) } else { (k % cols, k / cols) };
@@ -265,7 +267,7 @@ mod tests {
                     let wanted =
                         if l == k { POLYNOMIALS.into_iter().fold(s[k] / length, grown) } else { 0.0 };
                     assert!((found - wanted).abs() < 2e-3, "{k}, {l}: {found} for {wanted}");
-                    assert!(l != k || s[k] / length < 3e-3 || (0.79..1.21).contains(&found));
+                    assert!(l != k || s[k] / length < 3e-3 || (0.78..1.23).contains(&found));
                 }
             }
         }

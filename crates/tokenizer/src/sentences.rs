@@ -43,10 +43,12 @@ pub fn ends(text: &str) -> impl Iterator<Item = usize> {
 /// known yet; where it does not go on, a full stop there ends a sentence unless it shortens a word.
 pub fn marked_ends(text: &str, is_whole: bool) -> impl Iterator<Item = usize> {
     let edge = text.trim_end().len();
+    let mut start = 0;
     ends(text).filter(move |&end| {
-        let sentence = text[..end].trim_end_matches(closes);
+        let piece = &text[std::mem::replace(&mut start, end)..end];
+        let sentence = piece.trim_end_matches(|c| closes(c) || EMPHASIS.contains(&c));
         let before = sentence.trim_end_matches(is_mark);
-        let shortens = || &text[before.len()..end] == "." && is_abbreviation(before, 'A');
+        let shortens = || &piece[before.len()..] == "." && is_abbreviation(before, 'A');
         before.len() < sentence.len() && (end < edge || (is_whole && !shortens()))
     })
 }
@@ -108,16 +110,24 @@ fn is_mark(c: char) -> bool {
 }
 
 fn closes(c: char) -> bool {
-    matches!(
-        c,
-        '"' | '\'' | ')' | ']' | '”' | '’' | '」' | '』' | '）' | '】' | '》' | '〉' | '»' | '*' | '_'
-    )
+    matches!(c, '"' | '\'' | ')' | ']' | '”' | '’' | '」' | '』' | '）' | '】' | '》' | '〉' | '»')
 }
 
 /// Whether a character is of Chinese writing or its punctuation.
 fn is_chinese_char(c: char) -> bool {
     matches!(c, '\u{2e80}'..='\u{30ff}' | '\u{3400}'..='\u{9fff}' | '\u{f900}'..='\u{faff}' | '\u{ff00}'..='\u{ffef}' | '\u{20000}'..='\u{3ffff}')
 }
+
+/// How much of a text is looked back at: enough for a sentence, and the time stays linear.
+const NEAR: usize = 400;
+
+/// The last of a text.
+fn near(text: &str) -> &str {
+    &text[text.floor_char_boundary(text.len().saturating_sub(NEAR))..]
+}
+
+/// Marks of emphasis, as in `**bold**`.
+const EMPHASIS: [char; 2] = ['*', '_'];
 
 /// The end of the sentence before a line break, if it is one.
 fn line_end(text: &str, at: usize) -> Option<usize> {
@@ -141,15 +151,22 @@ fn mark_end(text: &str, at: usize) -> Option<usize> {
     let run = &text[at..];
     let marks = run.find(|c| !is_mark(c)).unwrap_or(run.len());
     let closing = run[marks..].find(|c| !closes(c)).unwrap_or(run.len() - marks);
-    let end = at + marks + closing;
-    let (run, after) = (&run[..marks], &text[end..]);
+    let mut end = at + marks + closing;
+    let mut after = &text[end..];
+    let emphasis = &after[..after.len() - after.trim_start_matches(EMPHASIS).len()];
+    if !emphasis.is_empty() && near(&text[..at]).matches(emphasis).count() % 2 == 1 {
+        end += emphasis.len(); // it was open
+        after = &text[end..];
+    }
+    let run = &run[..marks];
     let Some(next) = after.trim_start().chars().next() else { return Some(end) };
     let spaced = after.starts_with(char::is_whitespace);
     if run.contains(['。', '！', '？']) || run == "……" {
         return (!matches!(next, '，' | '、' | '；' | '：' | ',' | ';' | '）' | ')')).then_some(end);
     }
-    let starts =
-        !next.is_lowercase() && !matches!(next, ',' | ';' | ':' | '-' | '–' | '—' | '，' | '；' | '、');
+    // Whoever writes no capitals begins sentences without them.
+    let begins = !next.is_lowercase() || !near(&text[..at]).contains(char::is_uppercase);
+    let starts = begins && !matches!(next, ',' | ';' | ':' | '-' | '–' | '—' | '，' | '；' | '、');
     if spaced {
         let shortens = run == "." && closing == 0 && is_abbreviation(&text[..at], next);
         return (starts && !shortens).then_some(end);
@@ -210,6 +227,8 @@ mod tests {
         check("\"Go!\" he said. (She went.) Then", &["\"Go!\" he said.", "(She went.)", "Then"]);
         check("It cost $3.50 at example.com. 20 came.", &["It cost $3.50 at example.com.", "20 came."]);
         check("Wait... what? Well... No.", &["Wait... what?", "Well...", "No."]);
+        check("it ran. it ate. it", &["it ran.", "it ate.", "it"]);
+        check("**Bold.** Then _more._ End", &["**Bold.**", "Then _more._", "End"]);
         check("a hard\nwrapped line. And\nmore", &["a hard\nwrapped line.", "And\nmore"]);
         check("A title\n\nThe text. ", &["A title", "The text."]);
         check("Buy:\n- milk\n- bread", &["Buy:", "- milk", "- bread"]);
@@ -238,6 +257,7 @@ mod tests {
     #[test]
     fn chinese() {
         check("狐狸来了。它饿吗？饿！", &["狐狸来了。", "它饿吗？", "饿！"]);
+        check("他走了。**重点**是。**好。**完", &["他走了。", "**重点**是。", "**好。**", "完"]);
         check("他说：“早上好！”然后走了。", &["他说：“早上好！”", "然后走了。"]);
         check("“真的吗？”，他问。", &["“真的吗？”，他问。"]);
         check("电影《你好，李焕英！续》上映了。好看！！", &["电影《你好，李焕英！续》上映了。", "好看！！"]);
@@ -289,6 +309,7 @@ mod tests {
             ends("J. Smith left. So did I. Now", true),
             ["J. Smith left.", "J. Smith left. So did I."]
         );
+        assert_eq!(ends("1. Wash it. 2.", true), ["1. Wash it."]);
         assert_eq!((ends("It is Dr.", true), ends("Good. ", false)), (vec![], vec![]));
     }
 

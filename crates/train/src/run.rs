@@ -190,9 +190,9 @@ impl Run {
             metrics.write(report.step, &report.values())?;
             observer.on_step(&report, &self.model);
             if self.is_due(self.config.eval_interval) {
-                self.validate(&mut metrics, observer)?;
+                stopped = !self.validate(&mut metrics, observer)?;
             }
-            stopped = observer.should_stop();
+            stopped = stopped || observer.should_stop();
             if self.config.save_interval > 0 && self.is_due(self.config.save_interval) && !stopped {
                 self.save(observer)?;
             }

@@ -56,7 +56,7 @@ pub struct Args {
     /// A system prompt by name: support, consult, companion, or one of your own, by name or file
     #[arg(long, value_name = "NAME|FILE")]
     persona: Option<String>,
-    /// Language of the persona [default: zh where the locale is Chinese, else en]
+    /// Language of the persona: en or zh [default: zh where the locale is Chinese, else en]
     #[arg(long, value_name = "LANG")]
     lang: Option<Lang>,
     /// Tokens of a reply, at most; so much of the context is kept for it [default: a quarter of the context, at most 512]

@@ -170,10 +170,9 @@ impl To {
 pub fn run(args: Args, offline: bool) -> Result<()> {
     args.kind.map_or(Ok(()), |kind| args.to.ensure_has(kind))?;
     ensure!(args.shard_bytes != Some(0), "--shard-bytes 0: give a number of bytes, as 5000000000");
-    ensure!(
-        args.shard_bytes.is_none() || args.to == To::Hf,
-        "--shard-bytes: only --to hf writes weights into several files; leave it out"
-    );
+    if args.shard_bytes.is_some() && args.to != To::Hf {
+        note!("note: --shard-bytes changes nothing: only --to hf writes weights into several files");
+    }
     let located = Located::of(&args.from, args.adapter.as_deref(), offline)?;
     let from = located.path.clone();
     refuse_overwriting(&args, &from)?;

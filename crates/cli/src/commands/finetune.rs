@@ -302,6 +302,11 @@ fn report(
     }
     let time = duration(outcome.seconds);
     let dir = out.display();
+    if outcome.finished && outcome.val.is_none() && outcome.best.is_some() {
+        note!(
+            "stopped before the best model was judged; for its figures: gpt2 finetune --resume --out {dir}"
+        );
+    }
     match (outcome.finished, outcome.stopped_early) {
         (false, _) => note!(
             "stopped after {} steps ({time}), state saved; go on with: gpt2 finetune --resume --out {dir}",

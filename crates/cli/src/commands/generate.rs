@@ -101,7 +101,7 @@ pub struct Args {
     #[arg(long, value_name = "FILE", requires = "input")]
     output: Option<PathBuf>,
     /// With --input: texts that are written at once, at most 512; fewer where memory holds no more
-    #[arg(long, value_name = "N", default_value_t = 16, requires = "input")]
+    #[arg(long, value_name = "N", default_value_t = 16)]
     batch: usize,
     #[command(flatten)]
     choices: Choices,

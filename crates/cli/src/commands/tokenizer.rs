@@ -153,8 +153,7 @@ fn encode(args: Encode, offline: bool) -> Result<()> {
 fn decode(args: Decode, offline: bool) -> Result<()> {
     let tokenizer =
         input::open_tokenizer(&input::tokenizer_path(&args.tokenizer, offline)?, input::MUST_EXIST)?;
-    let mut text = String::new();
-    std::io::stdin().lock().read_to_string(&mut text).context("cannot read ids from standard input")?;
+    let text = input::read_text("-".as_ref())?;
     let ids: Vec<u32> = if text.trim_start().starts_with('[') {
         serde_json::from_str(&text).context("standard input is not a JSON list of token ids")?
     } else {

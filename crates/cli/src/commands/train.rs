@@ -237,6 +237,9 @@ fn report(args: &Args, outcome: &Outcome) -> Result<()> {
         super::eval::note_unknown(val);
     }
     let time = duration(outcome.seconds);
+    if outcome.finished && outcome.val.is_none() && outcome.best.is_some() {
+        note!("stopped before the best model was judged; for its figures: gpt2 train --resume --out {out}");
+    }
     if outcome.finished {
         note!("{} steps in {time}; next: gpt2 generate -m {out} -p \"…\"", outcome.step);
     } else {

@@ -29,7 +29,7 @@ impl Source {
 
     fn of_file(path: &Path) -> Result<Source> {
         let name = path.file_stem().map_or("recipe".into(), |name| name.to_string_lossy().into_owned());
-        Ok(Source { name, text: input::read_text(path)?, path: Some(path.to_owned()) })
+        Ok(Source { name, text: input::read_settings(path)?, path: Some(path.to_owned()) })
     }
 }
 
