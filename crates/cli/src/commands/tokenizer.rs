@@ -1,6 +1,6 @@
 //! `gpt2 tokenizer`: trains and uses tokenizers.
 
-use std::io::{Read, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
