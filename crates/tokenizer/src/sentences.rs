@@ -164,9 +164,8 @@ fn mark_end(text: &str, at: usize) -> Option<usize> {
     if run.contains(['。', '！', '？']) || run == "……" {
         return (!matches!(next, '，' | '、' | '；' | '：' | ',' | ';' | '）' | ')')).then_some(end);
     }
-    // Whoever writes no capitals begins sentences without them.
-    let begins = !next.is_lowercase() || !near(&text[..at]).contains(char::is_uppercase);
-    let starts = begins && !matches!(next, ',' | ';' | ':' | '-' | '–' | '—' | '，' | '；' | '、');
+    let starts =
+        !next.is_lowercase() && !matches!(next, ',' | ';' | ':' | '-' | '–' | '—' | '，' | '；' | '、');
     if spaced {
         let shortens = run == "." && closing == 0 && is_abbreviation(&text[..at], next);
         return (starts && !shortens).then_some(end);
@@ -227,7 +226,6 @@ mod tests {
         check("\"Go!\" he said. (She went.) Then", &["\"Go!\" he said.", "(She went.)", "Then"]);
         check("It cost $3.50 at example.com. 20 came.", &["It cost $3.50 at example.com.", "20 came."]);
         check("Wait... what? Well... No.", &["Wait... what?", "Well...", "No."]);
-        check("it ran. it ate. it", &["it ran.", "it ate.", "it"]);
         check("**Bold.** Then _more._ End", &["**Bold.**", "Then _more._", "End"]);
         check("a hard\nwrapped line. And\nmore", &["a hard\nwrapped line.", "And\nmore"]);
         check("A title\n\nThe text. ", &["A title", "The text."]);
