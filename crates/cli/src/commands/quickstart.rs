@@ -246,7 +246,7 @@ fn start_run(args: &Args, corpus: Corpus, settings: &mut Settings, start: Instan
 
 /// Four validations, however long it trains.
 fn eval_interval(max_steps: u64) -> u64 {
-    (max_steps / 4).max(1)
+    max_steps.div_ceil(4).max(1)
 }
 
 fn request(tokenizer: &Tokenizer, prompt: &str, seed: u64, max_tokens: Option<usize>) -> Result<Request> {
